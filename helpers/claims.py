@@ -1,0 +1,346 @@
+"""The papers' claims, what a run measured beside them, and the verdict: data/claims.yaml in, data/results/ out."""
+
+import difflib
+import functools
+import hashlib
+import json
+import math
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+import yaml
+
+from helpers.models import DATA, PROJECT, Head, model_provenance, resolve
+
+Number = float | int
+Verdict = Literal["reproduced", "qualitative", "differs", "transfers", "partly", "does not"]
+
+
+class ClaimError(ValueError):
+    """A claim, metric or measurement that cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity of a claim: the paper's value and how ours is judged; the fields are explained in claims.yaml."""
+
+    name: str
+    model: str | None
+    kind: Literal["number", "heads", "list"] = "number"
+    unit: str = ""
+    paper: Number | list[str] | None = None
+    says: str = ""
+    direction: Literal["above", "below", "equal"] | None = None
+    reference: Number | None = None
+    tolerance: Number = 0.0
+    repeat_tolerance: Number | None = None
+    control: str | None = None
+
+    def text(self, value) -> str:
+        """A value as a reader sees it: shares in percent, numbers to three digits, heads by name."""
+        if isinstance(value, list):
+            return (" " if self.kind == "heads" else ", ").join(map(self.text, value)) or "none"
+        if value is None or isinstance(value, str):
+            return value or ""
+        return f"{100 * value:.1f} %" if self.unit == "share" else f"{value:.3g}{' points' * (self.unit == 'points')}"
+
+    def interval_text(self, row: dict) -> str:
+        """[low, high] of a results row or of its control, empty where there is none."""
+        return "" if row["low"] is None else f"[{self.text(row['low'])}, {self.text(row['high'])}]"
+
+    def control_text(self, control: dict | None) -> str:
+        """A results row's control: name, value and interval."""
+        return f"{control['name']}: {self.text(control['value'])} {self.interval_text(control)}" if control else ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim; `paper` is A, B or None (ours), `model` the paper's, `known` what the paper takes as given."""
+
+    id: str
+    paper: str | None
+    title: str
+    where: str | None
+    model: str | None
+    notebook: str | None
+    metrics: dict[str, Metric]
+    known: dict[str, Any] = field(default_factory=dict)
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name, also where claims.yaml gives a template such as attention_<from>_<to>."""
+        for template, metric in self.metrics.items():
+            if re.fullmatch(re.sub("<.*?>", ".+", template), name):
+                return replace(metric, name=name)
+        raise _unknown(f"metric of {self.id}", name, self.metrics)
+
+
+@dataclass(frozen=True)
+class Control:
+    """The same measurement where the claim predicts no effect, e.g. on random heads."""
+
+    name: str
+    value: Number
+    low: Number | None = None
+    high: Number | None = None
+
+
+@functools.cache
+def load_claims() -> dict[str, Claim]:
+    """Every claim of data/claims.yaml by its id."""
+    ledger = yaml.safe_load((DATA / "claims.yaml").read_text(encoding="utf-8"))
+    models = {paper: entry["model"] for paper, entry in ledger["papers"].items()}
+    return {entry["id"]: _claim({"model": models.get(entry["paper"])} | entry) for entry in ledger["claims"]}
+
+
+def get_claim(claim_id: str) -> Claim:
+    """One claim. Raises ClaimError with the nearest ids if there is none."""
+    if claim_id not in load_claims():
+        raise _unknown("claim", claim_id, load_claims())
+    return load_claims()[claim_id]
+
+
+def paper_value(claim_id: str, metric: str) -> Number | list[str] | None:
+    """The paper's number or heads for a metric; None where the paper gives none."""
+    return get_claim(claim_id).metric(metric).paper
+
+
+def output_root() -> Path:
+    """Where results and figures go: $CIRCUITS_OUT if set, else the project."""
+    return Path(os.environ.get("CIRCUITS_OUT") or PROJECT)
+
+
+def results_path(model: str, notebook: str) -> Path:
+    """The results file of one notebook on one model."""
+    return output_root() / "data" / "results" / resolve(model).slug / f"{notebook}.json"
+
+
+def figures_dir(model: str) -> Path:
+    """The folder of one model's figures."""
+    return output_root() / "figures" / resolve(model).slug
+
+
+def verdict(
+    metric: Metric,
+    value: Number | list,
+    *,
+    same_model: bool,
+    low: Number | None = None,
+    high: Number | None = None,
+    control: Control | None = None,
+    supported: bool | None = None,
+) -> Verdict:
+    """Judge one measurement.
+
+    A number is *clear* if its whole interval lies on the claimed side of the control's interval and of the metric's
+    `reference` (chance or zero), where there are such (else of zero); for direction `equal`, within the tolerance.
+
+    On the paper's model: **reproduced** if the paper's number is in the interval or within the declared tolerance of
+    the value, or the heads are exactly the paper's; else **qualitative** if the number is clear, or at least half of
+    the paper's heads are found; else **differs**.
+    On any other model nothing is held against the paper's value. Numbers: **transfers** if clear, **partly** if only
+    the point estimates differ as claimed, else **does not**. Heads: **does not** if none are found, **transfers** if
+    they are `supported` (says the notebook: effect interval without 0, attention as in the role), else **partly**.
+    Lists of numbers, and heads for which the paper names none, count as clear if `supported`.
+    """
+    reference = None if metric.reference is None else Control("reference", metric.reference)
+    bounds = [bound for bound in (control, reference) if bound] or [Control("zero", 0)]
+    if metric.kind == "number":
+        low, high = (value, value) if low is None else (low, high)
+        clear = all(_as_claimed(metric, low, high, bound) for bound in bounds)
+        hint = all(_as_claimed(metric, value, value, Control(bound.name, bound.value)) for bound in bounds)
+    else:
+        clear, hint = bool(value and supported), bool(value and metric.kind == "heads")
+    if not same_model:
+        return "transfers" if clear else "partly" if hint else "does not"
+    if metric.kind == "heads" and metric.paper is not None:
+        found, paper = set(value), set(metric.paper)
+        return "reproduced" if found == paper else "qualitative" if 2 * len(found & paper) >= len(paper) else "differs"
+    if metric.paper is not None and (low <= metric.paper <= high or abs(value - metric.paper) <= metric.tolerance):
+        return "reproduced"
+    return "qualitative" if clear else "differs"
+
+
+class Results:
+    """What one notebook measured on one model: record rows, show them as a table, save them as JSON."""
+
+    def __init__(self, *, model: str, notebook: str, parameters: dict[str, Any]):
+        self.source, self.model = model, resolve(model).slug
+        self.notebook, self.parameters = notebook, parameters
+        self._rows: dict[tuple[str, str], dict] = {}
+        self._start, self._git = time.perf_counter(), _git_state()
+
+    def record(
+        self,
+        claim_id: str,
+        metric: str,
+        value,
+        *,
+        n: int,
+        low: Number | None = None,
+        high: Number | None = None,
+        seed: int | None = None,
+        control: Control | None = None,
+        supported: bool | None = None,
+        note: str = "",
+    ) -> Verdict:
+        """Keep one measurement (a second one of the same metric replaces it) and return its verdict.
+
+        `value` is a number with its 95 % interval, heads by importance, or a list of numbers with its axis in `note`.
+        `seed` defaults to the parameter SEED. Numbers are kept to six significant digits.
+        Raises ClaimError on an unknown claim or metric, NaN, a value outside its interval, or n < 1.
+        """
+        spec, name = get_claim(claim_id).metric(metric), f"{claim_id} {metric}"
+        value, low, high = _plain(value), _plain(low), _plain(high)
+        control = control and Control(**_plain(asdict(control)))
+        if n < 1:
+            raise ClaimError(f"{name} was measured on n = {n} examples: record it with n of at least 1.")
+        _check_kind(name, spec, value)
+        _check_interval(name, value, low, high)
+        if control:
+            _check_interval(f"{name}, control {control.name}", control.value, control.low, control.high)
+        same = self.model == spec.model
+        judged = verdict(spec, value, same_model=same, low=low, high=high, control=control, supported=supported)
+        row = {"id": claim_id, "metric": metric, "value": value, "low": low, "high": high, "n": int(n), "note": note}
+        seed = self.parameters.get("SEED") if seed is None else seed
+        row |= {"seed": seed, "control": control and asdict(control), "verdict": judged}
+        self._rows[claim_id, metric] = row
+        return judged
+
+    def table(self) -> pd.DataFrame:
+        """Paper beside measured, rounded; a number of another model stands in a column named after that model."""
+        lines = []
+        for row in self._rows.values():
+            metric = get_claim(row["id"]).metric(row["metric"])
+            line = {"claim": row["id"], "metric": row["metric"]}
+            line |= {"paper": metric.text(metric.paper) or metric.says, "paper model": metric.model}
+            line |= {"measured" if metric.model == self.model else self.model: metric.text(row["value"])}
+            line |= {"95 % interval": metric.interval_text(row), "n": str(row["n"])}
+            lines.append(line | {"control": metric.control_text(row["control"]), "verdict": row["verdict"]})
+        return pd.DataFrame(lines).fillna("")
+
+    def save(self) -> Path:
+        """Write data/results/<model>/<notebook>.json, whole or not at all; two runs differ only in its provenance."""
+        path = results_path(self.source, self.notebook)
+        content = {"model": self.model, "notebook": self.notebook, "claims": list(self._rows.values())}
+        content["provenance"] = _plain(model_provenance(self.source) | self._provenance())
+        write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        return path
+
+    def _provenance(self) -> dict[str, Any]:
+        device = torch.device(self.parameters.get("DEVICE", "cpu"))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        data = [p for p in sorted(DATA.rglob("*")) if p.is_file() and DATA / "results" not in p.parents]
+        return {
+            "packages": _package_versions(),
+            "data_sha256": {str(p.relative_to(DATA)): hashlib.sha256(p.read_bytes()).hexdigest() for p in data},
+            "seed": self.parameters.get("SEED"),
+            "parameters": self.parameters,
+            "dtype": self.parameters.get("DTYPE", "float32"),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "threads": torch.get_num_threads(),
+            "wall_time_s": time.perf_counter() - self._start,
+            "peak_memory_gib": memory / 2**30,
+            "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            **self._git,
+        }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises ClaimError where that is not possible."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ClaimError(
+            f"{path} cannot be written ({error.strerror}): set CIRCUITS_OUT to a writable folder."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _claim(entry: dict[str, Any]) -> Claim:
+    metrics = {
+        name: Metric(**{"name": name, "model": entry["model"]} | spec) for name, spec in entry["metrics"].items()
+    }
+    return Claim(**entry | {"metrics": metrics})
+
+
+def _as_claimed(metric: Metric, low: Number, high: Number, control: Control) -> bool:
+    floor, ceiling = (control.value, control.value) if control.low is None else (control.low, control.high)
+    if metric.direction == "equal":
+        return floor - metric.tolerance <= low and high <= ceiling + metric.tolerance
+    return low > ceiling if metric.direction == "above" else high < floor
+
+
+def _check_kind(name: str, metric: Metric, value) -> None:
+    if isinstance(value, str) or isinstance(value, list) == (metric.kind == "number"):
+        raise ClaimError(f"{name} is of kind {metric.kind}, not {value!r}: record what data/claims.yaml declares.")
+    if metric.kind == "heads":
+        [Head.parse(head) for head in value]
+
+
+def _check_interval(name: str, value, low: Number | None, high: Number | None) -> None:
+    numbers = [*(value if isinstance(value, list) else [value]), low, high]
+    if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):
+        raise ClaimError(f"{name} holds NaN or infinity: check the measurement before recording it.")
+    if (low is None) != (high is None) or (low is not None and not low <= value <= high):
+        raise ClaimError(
+            f"{name} has no interval [{low}, {high}] around {value}: give low <= value <= high, or neither."
+        )
+
+
+def _unknown(what: str, name: str, known) -> ClaimError:
+    near = difflib.get_close_matches(name, known) or sorted(known)
+    return ClaimError(f"Unknown {what} {name!r}: use {', '.join(near)}.")
+
+
+def _plain(value):
+    """Heads by name, tensors and arrays as lists, floats to six significant digits."""
+    if isinstance(value, Head):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _package_versions() -> dict[str, str]:
+    """Installed versions of the packages that the requirements files pin."""
+    lines = "\n".join(path.read_text(encoding="utf-8") for path in sorted(PROJECT.glob("requirements*.txt")))
+    versions = {}
+    for name in re.findall(r"^([\w.-]+)(?:\[.*\])?==", lines, re.MULTILINE):
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _git_state() -> dict[str, str | bool | None]:
+    """Commit, and whether anything but figures and results differs from it; None outside a checkout or without git."""
+    commit = _git("rev-parse", "--verify", "HEAD")
+    changes = _git("status", "--porcelain", "--", ".", ":!figures", ":!data/results")
+    return {"git_commit": commit, "git_dirty": bool(changes) if commit else None}
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", f"--git-dir={PROJECT / '.git'}", f"--work-tree={PROJECT}", *arguments]
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.strip()
+    return None

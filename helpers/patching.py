@@ -1,0 +1,485 @@
+"""Path patching (Wang et al. 2022, Merullo et al. 2024): how much one head tells a receiver directly.
+
+The sender's output `z` is taken from the corrupted run while every other head keeps its clean `z`; MLPs are recomputed
+or frozen. What then arrives at the receiver (the final residual, or some heads' q, k or v at one position) is inserted
+into an otherwise clean run. `path_patch` is exact and fast, `path_patch_reference` is the published loop.
+
+Why the fast version is exact. With every other head frozen nothing moves between positions, so what arrives at position
+p is a function of the residual stream at p alone: one vector per sender and prompt, carried through the MLPs, all
+senders at once. Inserting it changes nothing before p, so keys and values of earlier positions are reused.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from transformer_lens import ActivationCache
+from transformer_lens.model_bridge import TransformerBridge
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from helpers.models import Head
+from helpers.tasks import Prompts
+
+Kind = Literal["logits", "q", "k", "v"]
+"""`logits`: the final residual at END. `q`, `k`, `v`: that input of some heads."""
+
+Mlps = Literal["recompute", "freeze"]
+"""`recompute`: MLPs respond to the patched head (the papers' default). `freeze`: MLPs keep their clean output."""
+
+ROWS_AT_ONCE = 2048
+"""Residual vectors per matrix product: enough for full speed, few enough that intermediates stay in the CPU's cache."""
+
+
+class PatchingError(ValueError):
+    """A receiver, sender or mode that path patching cannot use with this model and these prompts."""
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """Where paths end: `logits` (the final residual at END), or `heads`' q, k or v at `position`, inserted together.
+
+    In a grouped-query model a key or value head serves several query heads; only the named query heads see the new k or
+    v.
+    """
+
+    kind: Kind
+    heads: tuple[Head, ...] = ()
+    position: str = "END"
+
+
+@dataclass(frozen=True)
+class PathEffects:
+    """Logit differences, answer minus distractor at END, per prompt; NaN where a sender has no path to the receiver."""
+
+    clean: Float[np.ndarray, " batch"]
+    corrupted: Float[np.ndarray, " batch"]
+    patched: Float[np.ndarray, "layer head batch"]
+
+    @property
+    def change(self) -> Float[np.ndarray, "layer head batch"]:
+        """Patched minus clean, in logits; negative where the sender's clean output helped the answer."""
+        return self.patched - self.clean
+
+    @property
+    def gap(self) -> Float[np.ndarray, " batch"]:
+        """Corrupted minus clean, in logits: what the whole corruption does."""
+        return self.corrupted - self.clean
+
+    @property
+    def percent(self) -> Float[np.ndarray, "layer head"]:
+        """Mean change over mean gap: 0 = the path carries nothing, 100 = the whole gap, < 0 = it works against."""
+        return 100 * self.change.mean(-1) / self.gap.mean()
+
+
+def path_patch(
+    model: TransformerBridge,
+    prompts: Prompts,
+    receiver: Receiver,
+    *,
+    senders: Iterable[Head] | None = None,
+    mlps: Mlps = "recompute",
+    memory_gib: float = 2.0,
+) -> PathEffects:
+    """Effect of the direct path from each sender to the receiver: exact, all senders batched.
+
+    senders: every head before the receiver by default. memory_gib: bound on the working memory beside the model;
+    prompts and senders are processed in chunks that fit. Raises PatchingError for an unknown head or mode, a receiver
+    before its sender, a bound too small for one prompt, and where recomputing the clean run does not give the model's
+    own logits (an architecture this engine does not know: use `path_patch_reference`).
+    """
+    by_layer = _senders_by_layer(model, receiver, senders, mlps)
+    order = [head for heads in by_layer.values() for head in heads]
+    patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
+    clean, corrupted = np.zeros(len(prompts)), np.zeros(len(prompts))
+    for index in prompts.groups(receiver.position, size=_prompts_at_once(model, prompts, len(order), memory_gib)):
+        batch = prompts.select(index)
+        runs = _CachedRuns(model, batch, receiver, mlps)
+        clean[index], corrupted[index] = (r.cpu() for r in (runs.clean_difference, runs.corrupted_difference))
+        differences = runs.patched(by_layer, _variants_at_once(model, batch, receiver, memory_gib)).cpu()
+        if not np.allclose(differences[0], clean[index], atol=1e-3):
+            raise PatchingError(
+                "Recomputing the clean run does not give this model's own logits, so the fast engine does not know its "
+                "architecture; use path_patch_reference."
+            )
+        for head, difference in zip(order, differences[1:], strict=True):
+            patched[head.layer, head.head, index] = difference
+    return PathEffects(clean, corrupted, patched)
+
+
+class _CachedRuns:
+    """The clean and corrupted runs of equally long prompts, and what follows from patching one path between them."""
+
+    def __init__(self, model: TransformerBridge, batch: Prompts, receiver: Receiver, mlps: Mlps) -> None:
+        tokens, corrupted_tokens = (t.to(model.cfg.device) for t in batch.tensors())
+        self.decoder = Decoder(model, tokens.shape[1])
+        self.batch, self.receiver, self.mlps = batch, receiver, mlps
+        self.at = int(batch.position(receiver.position)[0])
+        reused = () if receiver.kind == "logits" else ("attn.hook_k", "attn.hook_v")
+        frozen = ("hook_mlp_out",) if mlps == "freeze" else ()
+        self.clean = _run(model, tokens, ("hook_resid_pre", "hook_attn_out", "attn.hook_z", *reused, *frozen))
+        self.corrupted = _run(model, corrupted_tokens, ("attn.hook_z",))
+        self.clean_difference, self.corrupted_difference = (
+            logit_difference(model, run["resid_post", -1][:, -1], batch) for run in (self.clean, self.corrupted)
+        )
+
+    def patched(self, by_layer: Mapping[int, list[Head]], at_once: int) -> Float[torch.Tensor, "variant batch"]:
+        """Logit difference when no sender is patched (variant 0), then for each sender in turn."""
+        model, n = self.decoder.model, 1 + sum(map(len, by_layer.values()))
+        if self.receiver.kind == "logits":
+            ((_, resid),) = self._arrivals(by_layer, {self.decoder.n_layers})
+            return logit_difference(model, resid[:, :, 0], self.batch)
+        edits = []
+        for layer, resid in self._arrivals(by_layer, {head.layer for head in self.receiver.heads}):
+            values = self.decoder.project(self.receiver.kind, layer, resid, [self.at])[:, :, 0]
+            values = torch.cat([values, values[:1].expand(n - len(values), *values.shape[1:])])
+            for head in (h for h in self.receiver.heads if h.layer == layer):
+                where = head.head if self.receiver.kind == "q" else self.decoder.kv_head(head.head)
+                edits.append(Edit(self.receiver.kind, head, values[:, :, where]))
+        chunks = [[e.only(slice(i, i + at_once)) for e in edits] for i in range(0, n, at_once)]
+        return torch.cat(
+            [logit_difference(model, resume(self.decoder, self.clean, self.at, chunk), self.batch) for chunk in chunks]
+        )
+
+    def _arrivals(
+        self, by_layer: Mapping[int, list[Head]], stops: set[int]
+    ) -> Iterator[tuple[int, Float[torch.Tensor, "variant batch 1 d_model"]]]:
+        """The residual entering each layer of `stops` at the receiver: clean, then one per earlier sender."""
+        here, decoder = slice(self.at, self.at + 1), self.decoder
+        carried = self.clean["resid_pre", 0][None, :, here]
+        for layer in range(max(stops) + 1):
+            if layer in stops:
+                yield layer, carried
+            if layer == max(stops):
+                return
+            heads = [head.head for head in by_layer.get(layer, ())]
+            change = (self.corrupted["z", layer] - self.clean["z", layer])[:, self.at, heads]
+            written = torch.einsum("bhd,hdm->hbm", change, decoder.model.blocks[layer].attn.W_O[heads])
+            pre = self.clean["resid_pre", layer][None, :, here]
+            pre = torch.cat([carried, pre.expand(len(heads), *pre.shape[1:])])
+            mid = pre + self.clean["attn_out", layer][:, here]
+            mid[len(carried) :] += written[:, :, None]
+            frozen = self.mlps == "freeze"
+            carried = mid + (self.clean["mlp_out", layer][:, here] if frozen else decoder.mlp(layer, pre, mid))
+
+
+def _run(model: TransformerBridge, tokens: Int[torch.Tensor, "batch pos"], names: Sequence[str]) -> ActivationCache:
+    """A cached run of what is needed: these activations of every layer and the last residual."""
+    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    wanted = {f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in names} | {last}
+    return model.run_with_cache(tokens, names_filter=wanted.__contains__, logits_to_keep=1)[1]
+
+
+def logit_difference(
+    model: TransformerBridge, resid: Float[torch.Tensor, "... batch d_model"], prompts: Prompts
+) -> Float[torch.Tensor, "... batch"]:
+    """logit(answer) - logit(distractor) read from the final residual at END, without the full unembedding."""
+    right, wrong = list(prompts.answers), list(prompts.distractors)
+    direction = (model.W_U[:, right] - model.W_U[:, wrong]).T
+    return (model.ln_final(resid) * direction).sum(-1) + model.b_U[right] - model.b_U[wrong]
+
+
+class Decoder:
+    """The model's layers as functions of any leading shape, calling the bridge's own modules (so weight edits count).
+
+    Shapes: residuals [... pos d_model]; q [... pos head d_head]; k and v [... pos kv_head d_head], q and k rotated
+    where the model rotates. `length`: the longest position that will be asked for.
+    """
+
+    def __init__(self, model: TransformerBridge, length: int) -> None:
+        self.model, cfg = model, model.cfg
+        self.n_layers, self.n_heads, self.d_head = cfg.n_layers, cfg.n_heads, cfg.d_head
+        self.n_kv_heads = cfg.n_key_value_heads or cfg.n_heads
+        self.parallel = bool(cfg.parallel_attn_mlp)
+        self.rotary = cfg.positional_embedding_type == "rotary"
+        if self.rotary:
+            dummy = torch.zeros(1, length, cfg.d_model, device=cfg.device)
+            self.cos, self.sin = (t[0] for t in model.rotary_emb(dummy, torch.arange(length, device=cfg.device)[None]))
+
+    def kv_head(self, head: int) -> int:
+        """The key/value head that a query head reads."""
+        return head * self.n_kv_heads // self.n_heads
+
+    def project(
+        self, kind: str, layer: int, resid: Float[torch.Tensor, "... pos d_model"], positions: Sequence[int]
+    ) -> Float[torch.Tensor, "... pos heads d_head"]:
+        """q, k or v of a layer from the residual stream that enters it."""
+        block = self.model.blocks[layer]
+        heads = getattr(block.attn, kind)(block.ln1(resid)).unflatten(-1, (-1, self.d_head))
+        return heads if kind == "v" else self.rotate(heads, positions)
+
+    def rotate(
+        self, heads: Float[torch.Tensor, "... pos heads d_head"], positions: Sequence[int]
+    ) -> Float[torch.Tensor, "... pos heads d_head"]:
+        """q or k turned by its position in a rotary model (only the part that the model turns), else as it is."""
+        if not self.rotary:
+            return heads
+        cos, sin = self.cos[list(positions)], self.sin[list(positions)]
+        turned, rest = heads[..., : cos.shape[-1]], heads[..., cos.shape[-1] :]
+        turned, _ = apply_rotary_pos_emb(turned, turned, cos, sin, unsqueeze_dim=-2)
+        return torch.cat([turned, rest], dim=-1)
+
+    def write(
+        self, layer: int, z: Float[torch.Tensor, "... pos head d_head"]
+    ) -> Float[torch.Tensor, "... pos d_model"]:
+        """Attention output of a layer from its heads' z."""
+        return self.model.blocks[layer].attn.o(z.flatten(-2))
+
+    def mlp(
+        self, layer: int, pre: Float[torch.Tensor, "... d_model"], mid: Float[torch.Tensor, "... d_model"]
+    ) -> Float[torch.Tensor, "... d_model"]:
+        """MLP output of a layer from the residual before and after attention; a parallel block reads the former."""
+        block = self.model.blocks[layer]
+        rows = (pre if self.parallel else mid).flatten(0, -2).split(ROWS_AT_ONCE)
+        return torch.cat([block.mlp(block.ln2(row[None]))[0] for row in rows]).view(mid.shape)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A value to insert as one head's q, k or v at the first recomputed position, one per variant of the run."""
+
+    kind: Literal["q", "k", "v"]
+    head: Head
+    value: Float[torch.Tensor, "variant batch d_head"]
+
+    def only(self, variants: slice) -> "Edit":
+        """The same edit for some of the variants."""
+        return replace(self, value=self.value[variants])
+
+
+def resume(
+    decoder: Decoder, cache: ActivationCache, start: int, edits: Sequence[Edit]
+) -> Float[torch.Tensor, "variant batch d_model"]:
+    """Final residual at END of runs that equal the cached one but for `edits` at position `start`.
+
+    Only positions from `start` on and layers from the first edit on are computed; earlier keys and values are the
+    cache's.
+    """
+    first = min(edit.head.layer for edit in edits)
+    resid = cache["resid_pre", first][None, :, start:]
+    positions = range(start, start + resid.shape[2])
+    for layer in range(first, decoder.n_layers):
+        k, v = (decoder.project(kind, layer, resid, positions) for kind in "kv")
+        if layer == decoder.n_layers - 1:
+            resid, positions = resid[:, :, -1:], positions[-1:]
+        q = decoder.project("q", layer, resid, positions)
+        z = _attention(decoder, cache, layer, q, k, v, [edit for edit in edits if edit.head.layer == layer])
+        mid = resid + decoder.write(layer, z)
+        resid = mid + decoder.mlp(layer, resid.expand_as(mid), mid)
+    return resid[:, :, -1]
+
+
+def _attention(
+    decoder: Decoder,
+    cache: ActivationCache,
+    layer: int,
+    q: Float[torch.Tensor, "variant batch query head d_head"],
+    k: Float[torch.Tensor, "variant batch suffix kv_head d_head"],
+    v: Float[torch.Tensor, "variant batch suffix kv_head d_head"],
+    edits: Sequence[Edit],
+) -> Float[torch.Tensor, "variant batch query head d_head"]:
+    """z of the recomputed positions, which attend to the cached prefix and to each other.
+
+    Scores and z are held as [variant batch kv_head member query ...]: `member` counts the query heads of a key/value
+    head.
+    """
+    n, kv, group = (
+        max([len(q), *(len(e.value) for e in edits)]),
+        decoder.n_kv_heads,
+        decoder.n_heads // decoder.n_kv_heads,
+    )
+    if edits:
+        q = q.expand(n, *q.shape[1:]).clone()
+    for edit in edits:
+        if edit.kind == "q":
+            q[:, :, 0, edit.head.head] = edit.value
+    q = q.unflatten(-2, (kv, group))
+    start = cache["v", layer].shape[1] - k.shape[2]
+    old_k, old_v = decoder.rotate(cache["k", layer][:, :start], range(start)), cache["v", layer][:, :start]
+    scores = torch.cat(
+        [
+            torch.einsum("nbqkgd,bpkd->nbkgqp", q, old_k),
+            torch.einsum("nbqkgd,nbskd->nbkgqs", q, k.expand(len(q), *k.shape[1:])),
+        ],
+        dim=-1,
+    )
+    for edit in edits:
+        if edit.kind == "k":
+            where = divmod(edit.head.head, group)
+            scores[:, :, *where, :, start] = torch.einsum("nbqd,nbd->nbq", q[..., *where, :], edit.value)
+    future = torch.ones(k.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1)[-q.shape[2] :]
+    scores[..., start:].masked_fill_(future, -torch.inf)
+    pattern = scores.mul_(decoder.d_head**-0.5).softmax(-1)
+    z = torch.einsum("nbkgqp,bpkd->nbqkgd", pattern[..., :start], old_v)
+    z += torch.einsum("nbkgqs,nbskd->nbqkgd", pattern[..., start:], v.expand(len(q), *v.shape[1:]))
+    for edit in edits:
+        if edit.kind == "v":
+            where = divmod(edit.head.head, group)
+            seen = pattern[:, :, *where, :, start]
+            z[..., *where, :] += torch.einsum("nbq,nbd->nbqd", seen, edit.value - v[:, :, 0, where[0]])
+    return z.flatten(-3, -2)
+
+
+def _senders_by_layer(
+    model: TransformerBridge, receiver: Receiver, senders: Iterable[Head] | None, mlps: str
+) -> dict[int, list[Head]]:
+    """Senders grouped by layer, in order, after checking that every one of them comes before some receiver."""
+    shape = (model.cfg.n_layers, model.cfg.n_heads)
+    if mlps not in get_args(Mlps):
+        raise PatchingError(f"Unknown mode mlps={mlps!r}; choose 'recompute' or 'freeze'.")
+    if receiver.kind not in get_args(Kind):
+        raise PatchingError(f"Unknown receiver {receiver.kind!r}; choose one of {', '.join(get_args(Kind))}.")
+    if (receiver.kind == "logits") == bool(receiver.heads):
+        raise PatchingError("A q, k or v receiver needs at least one head, and the logits receiver takes none.")
+    if receiver.kind == "logits" and receiver.position != "END":
+        raise PatchingError(f"The logits are read at END, so a path to them cannot end at {receiver.position}.")
+    last = shape[0] if receiver.kind == "logits" else max(head.layer for head in receiver.heads)
+    if senders is None:
+        senders = [Head(layer, head) for layer in range(last) for head in range(shape[1])]
+    by_layer: dict[int, list[Head]] = {}
+    for head in sorted(set(senders)):
+        by_layer.setdefault(head.layer, []).append(head)
+    for head in (*receiver.heads, *(h for heads in by_layer.values() for h in heads)):
+        if not (0 <= head.layer < shape[0] and 0 <= head.head < shape[1]):
+            raise PatchingError(f"{head} does not exist in this model of {shape[0]} layers and {shape[1]} heads.")
+    if not by_layer or max(by_layer) >= last:
+        raise PatchingError(
+            f"A sender must lie in a layer before the receiver's (here: before layer {last}); choose earlier senders."
+        )
+    return by_layer
+
+
+def _prompts_at_once(model: TransformerBridge, prompts: Prompts, n_senders: int, memory_gib: float) -> int:
+    """How many prompts fit in half of the bound: cached runs, and some copies of one residual per sender."""
+    cfg, length = model.cfg, max(len(tokens) for tokens in prompts.tokens)
+    floats = 7 * cfg.n_layers * length * cfg.d_model + 6 * n_senders * cfg.d_model
+    return _at_least_one(memory_gib / 2 * 2**30 / (4 * floats), memory_gib)
+
+
+def _variants_at_once(model: TransformerBridge, batch: Prompts, receiver: Receiver, memory_gib: float) -> int:
+    """How many patched variants of these prompts fit in the other half, and no more than keep the processor busy."""
+    cfg, length = model.cfg, len(batch.tokens[0])
+    rows = len(batch) * (length - int(batch.position(receiver.position)[0]))
+    floats = rows * (10 * cfg.d_model + 3 * cfg.n_heads * length)
+    return _at_least_one(min(memory_gib / 2 * 2**30 / (4 * floats), max(1, 4 * ROWS_AT_ONCE / rows)), memory_gib)
+
+
+def _at_least_one(count: float, memory_gib: float) -> int:
+    if count < 1:
+        raise PatchingError(f"memory_gib={memory_gib} is too small for a single prompt of this length; raise it.")
+    return int(count)
+
+
+def path_patch_reference(
+    model: TransformerBridge,
+    prompts: Prompts,
+    receiver: Receiver,
+    *,
+    senders: Iterable[Head] | None = None,
+    mlps: Mlps = "recompute",
+) -> PathEffects:
+    """The published loop, two forward passes per sender: slow, plain, and the oracle for `path_patch`."""
+    by_layer = _senders_by_layer(model, receiver, senders, mlps)
+    patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
+    clean_difference, corrupted_difference = np.zeros(len(prompts)), np.zeros(len(prompts))
+    for index in prompts.groups(receiver.position):
+        batch = prompts.select(index)
+        tokens, corrupted_tokens = (t.to(model.cfg.device) for t in batch.tensors())
+        at = int(batch.position(receiver.position)[0])
+        clean_logits, clean = model.run_with_cache(tokens)
+        corrupted_logits, corrupted = model.run_with_cache(corrupted_tokens)
+        clean_difference[index] = _difference(clean_logits, batch)
+        corrupted_difference[index] = _difference(corrupted_logits, batch)
+        for sender in (head for heads in by_layer.values() for head in heads):
+            # 1. every head frozen to its clean z, the sender's from the corrupted run: record what arrives
+            with model.hooks(fwd_hooks=_freeze(model, clean, corrupted, sender, mlps)):
+                _, arrived = model.run_with_cache(tokens, names_filter=lambda name: name.endswith(_RECORDED))
+            # 2. the clean run again, with only the receiver's value replaced
+            logits = model.run_with_hooks(tokens, fwd_hooks=_insert(model, receiver, arrived, at))
+            patched[sender.layer, sender.head, index] = _difference(logits, batch)
+    return PathEffects(clean_difference, corrupted_difference, patched)
+
+
+_RECORDED = ("hook_resid_post", "hook_q", "hook_k", "hook_v")
+Hooks = list[tuple[str, Callable]]
+
+
+def _difference(logits: Float[torch.Tensor, "batch pos d_vocab"], batch: Prompts) -> np.ndarray:
+    rows = range(len(batch))
+    return (logits[rows, -1, list(batch.answers)] - logits[rows, -1, list(batch.distractors)]).cpu().numpy()
+
+
+def _freeze(
+    model: TransformerBridge, clean: ActivationCache, corrupted: ActivationCache, sender: Head, mlps: Mlps
+) -> Hooks:
+    """Hooks that hold every head (and, if frozen, every MLP) at its clean output, the sender at its corrupted one."""
+    hooks: Hooks = []
+    for layer in range(model.cfg.n_layers):
+        z = clean["z", layer].clone()
+        if layer == sender.layer:
+            z[:, :, sender.head] = corrupted["z", layer][:, :, sender.head]
+        hooks.append((f"blocks.{layer}.attn.hook_z", partial(_replace, value=z)))
+        if mlps == "freeze":
+            hooks.append((f"blocks.{layer}.hook_mlp_out", partial(_replace, value=clean["mlp_out", layer])))
+    return hooks
+
+
+def _replace(tensor: torch.Tensor, hook: object, value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+def _insert(model: TransformerBridge, receiver: Receiver, arrived: ActivationCache, at: int) -> Hooks:
+    """Hooks that put what arrived into the receiver at position `at` and leave the rest of the run alone.
+
+    q is replaced where it is made. A key or value may serve several query heads, so a receiver's own view of it is
+    replaced: its column of attention scores, or its share of z.
+    """
+    if receiver.kind == "logits":
+        final = arrived["resid_post", -1][:, at]
+        return [
+            (f"blocks.{model.cfg.n_layers - 1}.hook_resid_post", lambda now, hook: _with(now, final, slice(None), at))
+        ]
+    hooks: Hooks = []
+    length = arrived["resid_post", -1].shape[1]
+    for head in receiver.heads:
+        insert = {"q": _insert_q, "k": _insert_k, "v": _insert_v}[receiver.kind]
+        sites = insert(Decoder(model, length), head.head, arrived[receiver.kind, head.layer][:, at], at)
+        hooks += [(f"blocks.{head.layer}.attn.{site}", hook) for site, hook in sites.items()]
+    return hooks
+
+
+def _insert_q(decoder: Decoder, head: int, q: torch.Tensor, at: int) -> dict[str, Callable]:
+    return {"hook_q": lambda now, hook: _with(now, q[:, head], slice(None), at, head)}
+
+
+def _insert_k(decoder: Decoder, head: int, k: torch.Tensor, at: int) -> dict[str, Callable]:
+    seen, key = {}, decoder.rotate(k[:, None], [at])[:, 0, decoder.kv_head(head)]
+
+    def scores(now: torch.Tensor, hook: object) -> torch.Tensor:
+        q = decoder.rotate(seen["q"], range(now.shape[-1]))[:, at:, head]
+        column = torch.einsum("bqd,bd->bq", q, key) * decoder.d_head**-0.5
+        return _with(now, column, slice(None), head, slice(at, None), at)
+
+    return {"hook_q": lambda now, hook: seen.update(q=now), "hook_attn_scores": scores}
+
+
+def _insert_v(decoder: Decoder, head: int, v: torch.Tensor, at: int) -> dict[str, Callable]:
+    seen = {}
+
+    def z(now: torch.Tensor, hook: object) -> torch.Tensor:
+        change = (v - seen["v"][:, at])[:, decoder.kv_head(head)]
+        moved = torch.einsum("bq,bd->bqd", seen["pattern"][:, head, at:, at], change)
+        return _with(now, now[:, at:, head] + moved, slice(None), slice(at, None), head)
+
+    see_v, see_pattern = (lambda now, hook: seen.update(v=now)), (lambda now, hook: seen.update(pattern=now))
+    return {"hook_v": see_v, "hook_pattern": see_pattern, "hook_z": z}
+
+
+def _with(tensor: torch.Tensor, value: torch.Tensor, *where: int | slice) -> torch.Tensor:
+    """A copy of the tensor with `value` at `where`."""
+    tensor = tensor.clone()
+    tensor[where] = value
+    return tensor

@@ -1,0 +1,249 @@
+"""The suite's figures in one style. Each function returns the Figure; `save` writes it as PNG and SVG."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from helpers.circuits import ROLES, Circuit, Role
+from helpers.claims import figures_dir
+from helpers.models import Head
+from helpers.stats import Interval
+
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.hashsalt": "circuits",
+}
+COLORS = {
+    "movers": "#1b7837",
+    "negative_movers": "#b2182b",
+    "inhibition": "#762a83",
+    "induction": "#e08214",
+    "duplicate_token": "#35978f",
+    "previous_token": "#2166ac",
+}
+plt.rcParams.update(STYLE)
+
+
+def label(role: str) -> str:
+    """A role's name as people write it: `duplicate_token` -> "duplicate token"."""
+    return role.replace("_", " ")
+
+
+def save(figure: Figure, model: str, name: str) -> Path:
+    """Write figures/<model>/<name>.png and .svg below the output root, whole or not at all; returns the PNG's path."""
+    folder = figures_dir(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        path = folder / f"{name}.{suffix}"
+        part = path.with_name(f".{path.stem}.{os.getpid()}.{suffix}")
+        figure.savefig(part, metadata=metadata)
+        os.replace(part, path)
+    return path
+
+
+def bars_with_intervals(
+    groups: Mapping[str, Sequence[Interval]], names: Sequence[str], *, ylabel: str, title: str
+) -> Figure:
+    """Grouped bars with 95 % intervals: one group per name, one colour per key."""
+    figure, ax = plt.subplots(figsize=(8, 3.2))
+    width = 0.8 / len(groups)
+    for i, (key, intervals) in enumerate(groups.items()):
+        x = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * width
+        value = np.array([interval.value for interval in intervals])
+        errors = np.abs([[v - s.low, s.high - v] for v, s in zip(value, intervals, strict=True)]).T
+        color = plt.get_cmap("tab10")(i)
+        ax.bar(x, value, width, yerr=errors, color=color, alpha=0.85, label=key, error_kw={"lw": 1, "capsize": 2})
+    ax.axhline(0, color="black", lw=0.6)
+    ax.set_xticks(range(len(names)), names)
+    ax.set(ylabel=ylabel, title=title)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(groups))
+    return figure
+
+
+def head_map(
+    ax: Axes, percent: Float[np.ndarray, "layer head"], found: Mapping[str, Sequence[Head]], *, title: str
+) -> None:
+    """Heat map of effects over layers and heads, symmetric around 0; heads found are framed in their role's colour."""
+    limit = np.nanmax(np.abs(percent))
+    image = ax.imshow(percent.T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", origin="lower")
+    ax.set_facecolor("0.85")
+    for role, heads in found.items():
+        for layer, head in heads:
+            ax.add_patch(Rectangle((layer - 0.5, head - 0.5), 1, 1, fill=False, ec=COLORS[role], lw=2))
+            ax.annotate(
+                f"{Head(layer, head)} {percent[layer, head]:+.0f}",
+                (layer - 0.6, head),
+                ha="right",
+                va="center",
+                fontsize=7,
+                color=COLORS[role],
+                weight="bold",
+            )
+    ax.set(xlabel="layer", ylabel="head", title=title)
+    ax.set_yticks(range(0, percent.shape[1], 2))
+    ax.figure.colorbar(
+        image, ax=ax, orientation="horizontal", aspect=40, pad=0.03, label="effect of the path (% of the gap)"
+    )
+
+
+def stage_figure(
+    circuit: Circuit,
+    stage: str,
+    *,
+    title: str,
+    tokens: Sequence[str],
+    positions: Mapping[str, int],
+    example: Mapping[Head, Float[np.ndarray, "query key"]],
+    per_role: int = 3,
+) -> Figure:
+    """Effects of all heads; attention of the heads found, on one prompt (`example`) and on average over prompts."""
+    roles = [role for role in ROLES if role.stage == stage]
+    found = {role.name: circuit.roles[role.name] for role in roles}
+    figure = plt.figure(figsize=(12, 4.4))
+    left, right = figure.add_gridspec(1, 2, width_ratios=(1.25, 1))
+    head_map(figure.add_subplot(left), circuit.evidence.stages[stage].percent, found, title=title)
+    shown = [(role, head) for role in roles for head in found[role.name][:per_role]]
+    top, bottom = right.subgridspec(2, 1, height_ratios=(1, 1)).subplots()
+    if not shown:
+        for ax in (top, bottom):
+            ax.axis("off")
+        top.text(0.5, 0.5, "no head fills this role", ha="center", va="center")
+        return figure
+    rows = np.array([example[head][positions[role.query]] for role, head in shown])
+    _attention(top, rows, shown, list(tokens), title=f"attention from {shown[0][0].query}, one prompt")
+    keys = [pair for pair in circuit.evidence.attention if pair[0] in {role.query for role in roles}]
+    average = [[circuit.evidence.attention[pair][head].mean() for pair in keys] for _, head in shown]
+    _attention(
+        bottom, np.array(average), shown, [f"{q}→{k}" for q, k in keys], title="average over prompts", digits=True
+    )
+    return figure
+
+
+def _attention(
+    ax: Axes,
+    rows: Float[np.ndarray, "head key"],
+    shown: Sequence[tuple[Role, Head]],
+    columns: Sequence[str],
+    *,
+    title: str,
+    digits: bool = False,
+) -> None:
+    ax.imshow(rows, cmap="Purples", vmin=0, vmax=1, aspect="auto")
+    ax.set_yticks(range(len(shown)), [f"{label(role.name)} {head}" for role, head in shown])
+    for tick, (role, _) in zip(ax.get_yticklabels(), shown, strict=True):
+        tick.set_color(COLORS[role.name])
+    ax.set_xticks(range(len(columns)), columns, rotation=0 if digits else 45, ha="center" if digits else "right")
+    ax.set_title(title)
+    if digits:
+        for (i, j), value in np.ndenumerate(rows):
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else "black")
+
+
+def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
+    """The circuit as a graph: heads in columns by role, edges to their receivers as wide as the measured effect."""
+    columns = [["previous_token"], ["induction", "duplicate_token"], ["inhibition"], ["movers", "negative_movers"]]
+    target = {"movers.q": ["movers"], "inhibition.v": ["inhibition"], "induction.k": ["induction"]}
+    place: dict[tuple[str, Head], tuple[float, float]] = {}
+    for x, roles in enumerate(columns):
+        members = [(role, head) for role in roles for head in circuit.roles[role]]
+        for i, member in enumerate(members):
+            place[member] = (x, (len(members) - 1) / 2 - i)
+    figure, ax = plt.subplots(figsize=(10, 4.5))
+    out = (len(columns), 0.0)
+    for role in ROLES:
+        ends = [place[member] for name in target.get(role.stage, []) for member in place if member[0] == name] or [out]
+        for head in circuit.roles[role.name]:
+            percent = circuit.evidence.stages[role.stage].percent[head]
+            for end in ends:
+                _arrow(ax, place[role.name, head], end, percent)
+            x, y = place[role.name, head]
+            ax.text(x, y - 0.36, f"{percent:+.0f} %", ha="center", va="center", fontsize=7, color=COLORS[role.name])
+    for (role, head), (x, y) in place.items():
+        ax.text(x, y, str(head), ha="center", va="center", color="white", weight="bold",
+                bbox={"boxstyle": "round,pad=0.35", "fc": COLORS[role], "ec": "none"})  # fmt: skip
+    ax.text(
+        *out, "logits\nat END", ha="center", va="center", bbox={"boxstyle": "round,pad=0.4", "fc": "0.92", "ec": "0.5"}
+    )
+    top = max((y for _, y in place.values()), default=0) + 0.8
+    for x, roles in enumerate(columns):
+        for i, role in enumerate(r for r in roles if circuit.roles[r]):
+            ax.text(x, top + 0.35 * i, label(role), ha="center", color=COLORS[role], weight="bold")
+    ax.set(xlim=(-0.5, len(columns) + 0.5), ylim=(-top - 0.2, top + 0.8), title=title)
+    ax.axis("off")
+    return figure
+
+
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], percent: float) -> None:
+    color = "#b2182b" if percent > 0 else "#2166ac"
+    width = 0.6 + 5 * min(abs(percent), 100) / 100
+    style = {"arrowstyle": "-|>", "lw": width, "color": color, "alpha": 0.55, "shrinkA": 22, "shrinkB": 24}
+    ax.annotate("", end, start, arrowprops=style)
+
+
+def knock_out_figure(
+    full: Interval, circuit: Interval, random: Float[np.ndarray, " draw"], corrupted: Interval, *, title: str
+) -> Figure:
+    """Logit difference of the whole model, without the circuit, without random sets, and on corrupted prompts."""
+    figure, ax = plt.subplots(figsize=(7, 3))
+    rows = [
+        ("whole model", full, "0.3"),
+        ("circuit knocked out", circuit, "#b2182b"),
+        ("corrupted prompts", corrupted, "0.6"),
+    ]
+    for y, (_, interval, color) in zip((3, 2, 0), rows, strict=True):
+        errors = np.abs([[interval.value - interval.low], [interval.high - interval.value]])
+        ax.errorbar(interval.value, y, xerr=errors, fmt="o", color=color, capsize=3, ms=7)
+    ax.plot(
+        random, np.full(len(random), 1) + np.linspace(-0.18, 0.18, len(random)), "o", color="#2166ac", ms=4, alpha=0.7
+    )
+    ax.axvline(0, color="black", lw=0.6)
+    ax.set_yticks(
+        (3, 2, 1, 0),
+        ["whole model", "circuit knocked out", f"{len(random)} random sets,\nsame layers", "corrupted prompts"],
+    )
+    ax.set(xlabel="logit(IO) - logit(S) at END", title=title, ylim=(-0.6, 3.6))
+    return figure
+
+
+def stability_figure(jaccards: Mapping[str, Float[np.ndarray, " resample"]], *, title: str) -> Figure:
+    """Jaccard overlap of each role's heads with the selection on resampled prompts."""
+    figure, ax = plt.subplots(figsize=(7, 3))
+    roles = list(jaccards)[::-1]
+    for y, role in enumerate(roles):
+        values, counts = np.unique(np.round(jaccards[role], 3), return_counts=True)
+        share = counts / counts.sum()
+        ax.scatter(values, np.full(len(values), y), s=500 * share, color=COLORS[role], alpha=0.75, lw=0)
+        ax.plot(jaccards[role].mean(), y, "|", color="black", ms=16, mew=1.5)
+    ax.set_yticks(range(len(roles)), [label(role) for role in roles])
+    ax.set(xlim=(-0.05, 1.08), ylim=(-0.6, len(roles) - 0.4), title=title)
+    ax.set_xlabel("Jaccard overlap with the selected set (area = share of resamples, bar = mean)")
+    return figure
+
+
+def roles_table(circuit: Circuit, paper: Mapping[str, Sequence[str]], *, model: str, paper_model: str) -> pd.DataFrame:
+    """Role by role: the paper's heads in its model beside those found in this one."""
+    rows = {
+        label(role): {
+            f"paper, {paper_model}": " ".join(paper.get(role) or ["-"]),
+            model: " ".join(map(str, heads)) or "-",
+        }
+        for role, heads in circuit.roles.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,99 @@
+"""Intervals (always 95 %) and set overlap, thin over scipy. Every seed is an argument."""
+
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+from scipy import stats
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval; arrays of one shape where a whole grid was estimated."""
+
+    value: float | np.ndarray
+    low: float | np.ndarray
+    high: float | np.ndarray
+
+
+def proportion(k: int, n: int) -> Interval:
+    """Share k / n with the exact binomial (Clopper-Pearson) interval; ValueError unless 0 <= k <= n and n > 0."""
+    if not 0 <= k <= n or n == 0:
+        raise ValueError(f"{k} successes of {n} are no proportion: give 0 <= k <= n with n of at least 1.")
+    ci = stats.binomtest(int(k), int(n)).proportion_ci(LEVEL, method="exact")
+    return Interval(k / n, float(ci.low), float(ci.high))
+
+
+def mean_interval(x: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"], seed: int) -> Interval:
+    """Mean over n >= 2 examples with a BCa bootstrap interval.
+
+    Where BCa is undefined the interval is the percentile one; constant data give an interval of width zero, which says
+    only that no two examples differed. Raises ValueError on fewer than two values, NaN or infinity.
+    """
+    x = _values(x, "the mean")
+    if np.ptp(x) == 0:
+        return Interval(float(x[0]), float(x[0]), float(x[0]))
+    ends = _bootstrap(x, "BCa", seed)
+    low, high = ends if np.isfinite(ends).all() else _bootstrap(x, "percentile", seed)
+    return Interval(float(x.mean()), float(low), float(high))
+
+
+def ratio_interval(
+    num: Shaped[np.ndarray, "*grid n"] | Shaped[torch.Tensor, "*grid n"],
+    den: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"],
+    seed: int,
+) -> Interval:
+    """mean(num) / mean(den) over the same n examples, for every cell of a grid: the normalised path-patching effect.
+
+    Paired percentile bootstrap: each resample draws examples, the same ones for all cells and for the denominator.
+    Ends are moved to hold the estimate where resampled denominators come near zero, and are then wide.
+    Raises ValueError on fewer than two examples, unequal n, NaN, infinity or a denominator of mean zero.
+    """
+    num, den = _values(num, "the numerator"), _values(den, "the denominator")
+    if den.ndim != 1 or num.shape[-1] != len(den):
+        raise ValueError(f"Numerator {num.shape} and denominator {den.shape} need the same number of examples, last.")
+    if den.mean() == 0:
+        raise ValueError("The denominator has mean zero: corrupting the prompts changes nothing, so use other prompts.")
+    picked = bootstrap_indices(len(den), RESAMPLES, seed)
+    weights = np.stack([np.bincount(row, minlength=len(den)) for row in picked], axis=-1)  # [n resamples]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = (num @ weights) / (den @ weights)
+    value = num.mean(-1) / den.mean()
+    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+    low, high = np.minimum(low, value), np.maximum(high, value)
+    return Interval(value, low, high) if num.ndim > 1 else Interval(float(value), float(low), float(high))
+
+
+def bootstrap_indices(n: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples n"]:
+    """Rows of n example indices drawn with replacement: one row is one resample."""
+    if n < 1 or resamples < 1:
+        raise ValueError(f"{resamples} resamples of {n} examples cannot be drawn: both must be at least 1.")
+    return np.random.default_rng(seed).integers(0, n, (resamples, n))
+
+
+def jaccard(a: Collection, b: Collection) -> float:
+    """Shared share of two sets, |a and b| / |a or b|, from 0 (disjoint) to 1 (equal); two empty sets are equal."""
+    a, b = set(a), set(b)
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def _values(x, name: str) -> np.ndarray:
+    x = np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=float)
+    if x.ndim == 0 or x.shape[-1] < 2:
+        raise ValueError(f"An interval of {name} needs at least 2 examples: raise N_PROMPTS.")
+    if not np.isfinite(x).all():
+        raise ValueError(f"The values for {name} hold NaN or infinity: check the measurement before averaging.")
+    return x
+
+
+def _bootstrap(x: np.ndarray, method: str, seed: int):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap((x,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method=method, rng=seed)
+    return result.confidence_interval

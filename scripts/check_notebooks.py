@@ -1,0 +1,154 @@
+"""The house rules for notebooks, and the cleaning of executed ones.
+
+python scripts/check_notebooks.py                                  check notebooks/
+python scripts/check_notebooks.py --clean build/smollm2 notebooks  copy executed notebooks, without run metadata
+"""
+
+import argparse
+import ast
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+MAX_LINES = 25
+HEAD_LITERAL = re.compile(r"\bL\d{1,2}H\d{1,2}\b|\(\s*\d+\s*,\s*\d+\s*\)\s*,\s*\(\s*\d+\s*,\s*\d+\s*\)")
+
+
+def code_cells(nb: NotebookNode) -> list[tuple[int, NotebookNode]]:
+    """Code cells with their place in the notebook, counted from 1."""
+    return [(n, cell) for n, cell in enumerate(nb.cells, start=1) if cell.cell_type == "code" and cell.source.strip()]
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def is_literal_assignment(statement: ast.stmt) -> bool:
+    """NAME = literal"""
+    if not (isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)):
+        return False
+    try:
+        ast.literal_eval(statement.value)
+    except ValueError:
+        return False
+    return True
+
+
+def starts_with_title(nb: NotebookNode) -> list[str]:
+    first = nb.cells[0] if nb.cells else None
+    good = first is not None and first.cell_type == "markdown" and first.source.startswith("# ")
+    return [] if good else ["cell 1: must be Markdown that begins with an H1"]
+
+
+def one_parameters_cell(nb: NotebookNode) -> list[str]:
+    found = [(n, cell) for n, cell in code_cells(nb) if "parameters" in tags(cell)]
+    if len(found) != 1:
+        return [f"{len(found)} cells are tagged 'parameters': tag exactly one"]
+    [(n, cell)] = found
+    computed = [s for s in ast.parse(cell.source).body if not is_literal_assignment(s)]
+    return [f"cell {n}, line {s.lineno}: a parameter must be NAME = literal" for s in computed]
+
+
+def executed_in_order(nb: NotebookNode) -> list[str]:
+    counts = [cell.execution_count for _, cell in code_cells(nb)]
+    good = counts == list(range(1, len(counts) + 1))
+    return [] if good else [f"executed as {counts}: run it from top to bottom (make notebooks)"]
+
+
+def no_errors(nb: NotebookNode) -> list[str]:
+    return [f"cell {n}: shows an error" for n, c in code_cells(nb) if any(o.output_type == "error" for o in c.outputs)]
+
+
+def no_stderr(nb: NotebookNode) -> list[str]:
+    return [f"cell {n}: shows stderr" for n, c in code_cells(nb) if any(o.get("name") == "stderr" for o in c.outputs)]
+
+
+def short_cells(nb: NotebookNode) -> list[str]:
+    lengths = [(n, sum(bool(line.strip()) for line in cell.source.splitlines())) for n, cell in code_cells(nb)]
+    return [f"cell {n}: {length} lines of code, at most {MAX_LINES}" for n, length in lengths if length > MAX_LINES]
+
+
+def no_head_literals(nb: NotebookNode) -> list[str]:
+    found = [(n, HEAD_LITERAL.search(cell.source)) for n, cell in code_cells(nb)]
+    return [f"cell {n}: names a head ({match.group()}); heads are found, not typed" for n, match in found if match]
+
+
+def no_run_metadata(nb: NotebookNode) -> list[str]:
+    return [] if clean(nb) == nb else ["carries metadata of a run: copy it with make notebooks"]
+
+
+RULES: list[Callable[[NotebookNode], list[str]]] = [
+    starts_with_title,
+    one_parameters_cell,
+    executed_in_order,
+    no_errors,
+    no_stderr,
+    short_cells,
+    no_head_literals,
+    no_run_metadata,
+]
+
+
+def functions_defined_twice(notebooks: dict[str, NotebookNode]) -> list[str]:
+    """A function or class that two notebooks need belongs in helpers."""
+    places = defaultdict(set)
+    for name, nb in notebooks.items():
+        for _, cell in code_cells(nb):
+            for node in ast.walk(ast.parse(cell.source)):
+                if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    places[node.name].add(name)
+    shared = {name: sorted(found) for name, found in places.items() if len(found) > 1}
+    return [f"{name} is defined in {' and '.join(found)}: move it to helpers" for name, found in sorted(shared.items())]
+
+
+def clean(nb: NotebookNode) -> NotebookNode:
+    """A copy without papermill's and Jupyter's traces of a run: times, widget state, empty tags."""
+    nb = nbformat.from_dict(nb)
+    for key in ("papermill", "widgets"):
+        nb.metadata.pop(key, None)
+    for cell in nb.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if not tags(cell):
+            cell.metadata.pop("tags", None)
+    return nb
+
+
+def copy_clean(source: Path, target: Path) -> None:
+    """Replace the notebooks in target by their executed twins in source; refuses a run with other parameters."""
+    for notebook in sorted(target.glob("[0-9][0-9]_*.ipynb")):
+        nb = clean(nbformat.read(source / notebook.name, as_version=4))
+        if any("injected-parameters" in tags(cell) for cell in nb.cells):
+            sys.exit(f"{source / notebook.name} was run with other parameters: run it with the defaults first.")
+        part = notebook.with_suffix(".part")
+        nbformat.write(nb, part)
+        os.replace(part, notebook)
+
+
+def check(folder: Path) -> list[str]:
+    """Every broken rule of the notebooks in a folder."""
+    notebooks = {path.name: nbformat.read(path, as_version=4) for path in sorted(folder.glob("*.ipynb"))}
+    if not notebooks:
+        return [f"{folder} holds no notebook"]
+    broken = [f"{name}: {problem}" for name, nb in notebooks.items() for rule in RULES for problem in rule(nb)]
+    return broken + functions_defined_twice(notebooks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clean", nargs=2, type=Path, metavar=("SOURCE", "TARGET"))
+    args = parser.parse_args()
+    if args.clean:
+        copy_clean(*args.clean)
+    else:
+        sys.exit("\n".join(check(Path("notebooks"))) or None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,319 @@
+"""Run the notebooks in file order into build/<model>/, skipping what is up to date.
+
+python scripts/run_notebooks.py --model smollm2 --set N_PROMPTS=64 --only 01
+"""
+
+import argparse
+import ast
+import contextlib
+import difflib
+import fcntl
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from helpers.claims import ClaimError, figures_dir, load_claims, results_path, write_text
+from helpers.models import PROJECT, ModelError, ModelSource, model_provenance, resolve
+
+# Kernels inherit these: nothing but results in a notebook, and the environment's own "python3" kernel.
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm, without ipywidgets
+    "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+CELL_TIMEOUT = 3600  # seconds
+PART = ".part.ipynb"  # a notebook that is still running
+
+
+class RunError(Exception):
+    """One sentence for the user: what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook on one model, with the parameters that differ from the notebook's defaults."""
+
+    root: Path
+    notebook: Path
+    model: ModelSource
+    parameters: dict
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "build" / self.model.slug
+
+    @property
+    def output(self) -> Path:
+        return self.folder / self.notebook.name
+
+    @property
+    def stamp(self) -> Path:
+        return self.folder / f"{self.notebook.stem}.stamp.json"
+
+    @property
+    def label(self) -> str:
+        return f"{self.notebook.stem} ({self.model.name})"
+
+
+# --- what to run ------------------------------------------------------------------------------------------------------
+
+
+def defaults(notebook: Path) -> dict:
+    """The notebook's parameters with their default values."""
+    return {name: ast.literal_eval(p["default"]) for name, p in papermill.inspect_notebook(str(notebook)).items()}
+
+
+def parse(name: str, text: str, default: object) -> object:
+    """The value written on the command line, in the type of the notebook's default."""
+    if isinstance(default, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = text
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if default is not None and type(value) is not type(default):
+        kind = type(default).__name__
+        raise RunError(f"{name} takes a value of type {kind}, such as {default!r}, not {text!r}.")
+    return value
+
+
+def assignments(pairs: Iterable[str], known: set[str]) -> dict[str, str]:
+    """KEY=VALUE pairs as a dict; a key that no notebook knows is refused."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise RunError(f"--set takes KEY=VALUE, such as N_PROMPTS=64, not {pair!r}.")
+        if key not in known:
+            near = difflib.get_close_matches(key.upper(), known, n=1) or sorted(known)
+            raise RunError(f"No notebook has a parameter {key}: use {' or '.join(near)}.")
+        settings[key] = value
+    return settings
+
+
+def paper_model(number: str) -> str | None:
+    """The model of the first claim that a notebook takes from a paper, or None for a notebook without a paper."""
+    return next((claim.model for claim in load_claims().values() if claim.notebook == number and claim.paper), None)
+
+
+def plan(root: Path, model: str, pairs: Iterable[str], only: str) -> list[Job]:
+    """The jobs, in file order."""
+    every = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    chosen = [path for path in every if path.name.startswith(only)]
+    if not chosen:
+        names = ", ".join(path.stem for path in every) or "no notebook"
+        raise RunError(f"No notebook begins with {only!r}: {root / 'notebooks'} holds {names}.")
+    known = {path: defaults(path) for path in chosen}
+    settings = assignments(pairs, set().union(*known.values()) - {"MODEL"})
+    jobs = []
+    for path in chosen:
+        name = paper_model(path.name[:2]) if model == "paper" else model
+        if name is None:
+            print(f"{path.stem}: skipped, it has no paper's model (run it with another MODEL)")
+            continue
+        source = resolve(name)
+        wanted = {"MODEL": str(source.location) if source.kind == "folder" else name}
+        wanted |= {key: parse(key, text, known[path][key]) for key, text in settings.items() if key in known[path]}
+        changed = {k: v for k, v in wanted.items() if k in known[path] and v != known[path][k]}
+        jobs.append(Job(root, path, source, changed))
+    return jobs
+
+
+# --- what is up to date -----------------------------------------------------------------------------------------------
+
+
+def sha256(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def tree(folder: Path, pattern: str) -> str:
+    """Hash of the files below a folder, names included; measured results are no input."""
+    paths = [p for p in sorted(folder.rglob(pattern)) if p.is_file() and folder / "results" not in p.parents]
+    return sha256(part for p in paths for part in (p.relative_to(folder).as_posix().encode(), p.read_bytes()))
+
+
+def pinned(root: Path) -> dict[str, str]:
+    """Installed versions of the packages that the requirements files name."""
+    text = "\n".join(path.read_text() for path in sorted(root.glob("requirements*.txt")))
+    return {name: version(name) for name in re.findall(r"^([\w.-]+)==", text, flags=re.MULTILINE)}
+
+
+def outputs(job: Job) -> dict[str, str]:
+    """Hash of the executed notebook and of each result and figure that carries its number."""
+    number = job.notebook.name[:2]
+    paths = [job.output, results_path(job.model.name, number)]
+    paths += sorted(figures_dir(job.model.name).glob(f"{number}_*"))
+    return {path.name: sha256([path.read_bytes()]) for path in paths if path.exists()}
+
+
+@functools.cache
+def identity(name: str) -> dict:
+    return model_provenance(name)
+
+
+def fingerprint(job: Job) -> dict:
+    """Everything on which a run depends, and what it left."""
+    cells = nbformat.read(job.notebook, as_version=4).cells
+    return {
+        "notebook": sha256(f"{c.cell_type}\n{c.source}".encode() for c in cells),
+        "helpers": tree(job.root / "helpers", "*.py"),
+        "data": tree(job.root / "data", "*"),
+        "parameters": job.parameters,
+        "versions": pinned(job.root),
+        "model": identity(job.model.name),
+        "outputs": outputs(job),
+    }
+
+
+def reasons(job: Job) -> str:
+    """Why the job must run; empty when it is up to date."""
+    if not job.stamp.exists():
+        return "not run yet"
+    old, new = json.loads(job.stamp.read_text()), fingerprint(job)
+    return ", ".join(f"{key} changed" for key in new if old.get(key) != json.loads(json.dumps(new[key])))
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a model's build folder; what a killed run left half-written there is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"Another run is using {folder}: wait until it ends, then run this again.") from None
+        for leftover in folder.glob(f".*{PART}"):
+            leftover.unlink()
+        yield
+
+
+def failure(job: Job, part: Path, message: str) -> RunError:
+    """Keep the partial notebook beside the good one, and say where the error is."""
+    kept = job.folder / f"{job.notebook.stem}.failed.ipynb"
+    started = [
+        cell for cell in nbformat.read(part, as_version=4).cells if cell.metadata.get("papermill", {}).get("start_time")
+    ]
+    os.replace(part, kept)
+    last_line = message.strip().splitlines()[-1]
+    return RunError(
+        f"{job.label}, cell {len(started)}: {last_line} (the notebook up to there: {os.path.relpath(kept)})"
+    )
+
+
+def execute(job: Job, place: str) -> float:
+    """Run one notebook; its output and stamp appear whole or not at all. Seconds taken."""
+    part = job.folder / f".{job.notebook.stem}{PART}"
+    bar = {"disable": False, "desc": f"{place} {job.notebook.stem}", "mininterval": 0.5 if sys.stderr.isatty() else 30}
+    began = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            str(job.notebook),
+            str(part),
+            job.parameters,
+            kernel_name="python3",
+            cwd=str(job.notebook.parent),
+            progress_bar=bar,
+            execution_timeout=CELL_TIMEOUT,
+            extra_arguments=["--log-level=CRITICAL"],
+        )
+        job.stamp.unlink(missing_ok=True)
+        os.replace(part, job.output)
+        write_text(job.stamp, json.dumps(fingerprint(job), indent=1))
+    except PapermillExecutionError as error:
+        raise failure(job, part, f"{error.ename}: {error.evalue}") from None
+    except DeadKernelError:
+        raise failure(job, part, "the kernel died, often for lack of memory: lower N_PROMPTS") from None
+    except CellTimeoutError:
+        raise failure(job, part, f"it took over {CELL_TIMEOUT} s: lower N_PROMPTS") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return time.monotonic() - began
+
+
+def run(jobs: list[Job], force: bool) -> None:
+    """Run what is not up to date, and print a table of seconds."""
+    table = []
+    with contextlib.ExitStack() as stack:
+        for folder in sorted({job.folder for job in jobs}):
+            stack.enter_context(locked(folder))
+        try:
+            for index, job in enumerate(jobs, start=1):
+                why = "forced" if force else reasons(job)
+                if not why:
+                    table.append((job.label, "up to date"))
+                    continue
+                print(f"{job.label}: running ({why})", flush=True)
+                table.append((job.label, f"{execute(job, f'[{index}/{len(jobs)}]'):.1f} s"))
+        finally:
+            for label, seconds in table:
+                print(f"{label:<50} {seconds:>10}")
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--model", default="smollm2", help="short name, hub id, folder, or 'paper': each notebook on its paper's"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a notebook parameter (repeatable)"
+    )
+    parser.add_argument("--only", default="", metavar="01", help="only the notebooks whose name begins so")
+    parser.add_argument("--force", action="store_true", help="run what is up to date, too")
+    parser.add_argument("--root", type=Path, default=PROJECT, help="project folder")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are told in one sentence
+    root = args.root.resolve()
+    os.environ.update(QUIET, CIRCUITS_OUT=str(Path(os.environ.get("CIRCUITS_OUT") or root).resolve()))
+    try:
+        jobs = plan(root, args.model, args.set, args.only)
+        if all(job.model.kind != "hub" for job in jobs):
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        run(jobs, args.force)
+    except (RunError, ModelError, ClaimError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"Error: {error.filename}: {error.strerror}: make it writable, or run in another folder.", file=sys.stderr
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted: run the same command again to go on from the last finished notebook.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

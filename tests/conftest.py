@@ -1,0 +1,35 @@
+"""Quiet and offline before any import; shape annotations checked; the inputs and the model that tests share."""
+
+import os
+
+os.environ.update(
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_HUB_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+    TQDM_DISABLE="1",
+    TRANSFORMERS_VERBOSITY="error",
+)
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("helpers", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """Inputs that are not part of the project: GPT-2's attention tensors and vocabulary, the authors' prompts."""
+    folder = Path(os.environ.get("CIRCUITS_ASSETS", ""))
+    if not (folder / "models").is_dir():
+        pytest.skip("set CIRCUITS_ASSETS to the folder that holds models/gpt2-attention and models/gpt2-tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The embedded model, loaded once: do not change it."""
+    from helpers.models import load_model
+
+    return load_model("smollm2")

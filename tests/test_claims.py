@@ -1,0 +1,320 @@
+"""The ledger, the verdicts case by case, the results file and the README table."""
+
+import importlib.util
+import json
+import math
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.claims import (
+    ClaimError,
+    Control,
+    Metric,
+    Results,
+    get_claim,
+    load_claims,
+    paper_value,
+    verdict,
+    write_text,
+)
+from helpers.models import PROJECT, Head
+from tests.tiny import tiny_folder
+
+CASES = {
+    "A1": "accuracy forced_choice_accuracy logit_difference",
+    "A2": "movers negative_movers inhibition induction duplicate_token previous_token ablated_logit_difference",
+    "A3": "accuracy forced_choice_accuracy logit_difference in_context_rate",
+    "A4": "movers negative_movers inhibition induction duplicate_token previous_token content_gatherers",
+    "A5": "overlap_1pct overlap_2pct overlap_5pct overlap_10pct overlap_greater_than overlap_world_capitals",
+    "A6": "baseline inhibition negative_mover both both_forced_choice new_mistakes",
+    "A7": "attention_wrong_change attention_right_change spearman",
+    "A8": "blocked_accuracy",
+    "B1": "rank_previous_token_to_induction",
+    "B2": "top_component_L1H2",
+    "B3": "score_drop_L1H2 pearson",
+    "B4": "same_component_share",
+    "B5": "logit_difference_edited perplexity_ratio",
+    "B6": "coordinate_by_index index_correlation attended_index_by_step",
+    "B7": "accuracy_by_n accuracy_by_index",
+    "B8": "gain_points_3d gain_points",
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return str(tiny_folder("gpt2", tmp_path_factory.mktemp("tiny") / "model"))
+
+
+@pytest.fixture
+def results(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
+    return Results(model=folder, notebook="01", parameters={"SEED": 3, "DEVICE": "cpu"})
+
+
+# The ledger
+
+
+def test_ledger_holds_every_claim_and_metric():
+    ids = [f"A{i}" for i in range(1, 10)] + [f"B{i}" for i in range(1, 10)] + ["X1", "X2", "X3"]
+    assert list(load_claims()) == ids
+    for claim_id, names in CASES.items():
+        for name in names.split():
+            assert get_claim(claim_id).metric(name).name == name
+
+
+def test_ledger_holds_the_papers_values():
+    assert paper_value("A6", "both") == 0.937
+    assert paper_value("A5", "overlap_2pct") == 25 / 32
+    assert paper_value("A2", "inhibition") == ["L12H3", "L13H4", "L13H13"]
+    assert paper_value("A2", "attention_END_IO") is None
+    assert (get_claim("A1").model, get_claim("B1").model, get_claim("B9").model) == (
+        "gpt2-medium",
+        "gpt2",
+        "pythia-160m",
+    )
+    assert get_claim("A9").metric("shared_top_10_xl").model == "gpt2-xl"
+
+
+def test_every_metric_can_be_judged():
+    for claim in load_claims().values():
+        for metric in claim.metrics.values():
+            assert (metric.kind == "number") == (metric.direction in ("above", "below", "equal")), (
+                claim.id,
+                metric.name,
+            )
+            assert metric.unit and metric.kind in ("number", "heads", "list")
+
+
+@pytest.mark.parametrize(
+    "claim_id, metric, message",
+    [
+        ("A12", "accuracy", "Unknown claim 'A12': use A2, A1."),
+        ("A1", "acuracy", "Unknown metric of A1 'acuracy': use accuracy."),
+    ],
+)
+def test_unknown_names_are_answered_with_near_ones(claim_id, metric, message):
+    with pytest.raises(ClaimError, match=re.escape(message)):
+        paper_value(claim_id, metric)
+
+
+# Verdicts
+
+HALF = Metric("share", "paper-model", paper=0.5, direction="above", tolerance=0.02)
+BELOW = Metric("share", "paper-model", direction="below", reference=1.0)
+EQUAL = Metric("ratio", "paper-model", direction="equal", reference=1.0, tolerance=0.02)
+RANDOM = Control("random heads", 0.2, 0.1, 0.3)
+FOUR = Metric("movers", "paper-model", kind="heads", paper=["L1H1", "L2H2", "L3H3", "L4H4"])
+NONE = Metric("previous_token", "paper-model", kind="heads")
+CURVE = Metric("accuracy_by_n", "paper-model", kind="list")
+
+
+@pytest.mark.parametrize(
+    "metric, value, low, high, control, expected",
+    [
+        (HALF, 0.55, 0.49, 0.6, RANDOM, "reproduced"),  # paper's value in the interval
+        (HALF, 0.519, 0.51, 0.53, RANDOM, "reproduced"),  # within the tolerance
+        (HALF, 0.6, 0.55, 0.65, RANDOM, "qualitative"),  # clear of the control
+        (HALF, 0.35, 0.29, 0.4, RANDOM, "differs"),  # overlaps the control
+        (HALF, 0.05, 0.0, 0.09, RANDOM, "differs"),  # wrong side
+        (HALF, 0.6, None, None, None, "qualitative"),  # no interval, no control: above zero
+        (BELOW, 0.8, 0.7, 0.9, None, "qualitative"),  # no paper number
+        (BELOW, 0.8, 0.7, 1.1, None, "differs"),
+    ],
+)
+def test_number_on_the_papers_model(metric, value, low, high, control, expected):
+    assert verdict(metric, value, same_model=True, low=low, high=high, control=control) == expected
+
+
+@pytest.mark.parametrize(
+    "metric, value, low, high, control, expected",
+    [
+        (HALF, 0.5, 0.45, 0.55, RANDOM, "transfers"),  # never "reproduced", though equal to the paper's number
+        (HALF, 0.35, 0.29, 0.4, RANDOM, "partly"),
+        (HALF, 0.25, 0.21, 0.29, Control("point", 0.2), "transfers"),
+        (HALF, 0.15, 0.1, 0.25, RANDOM, "does not"),
+        (BELOW, 1.2, 1.1, 1.3, None, "does not"),
+        (BELOW, 1.5, 1.4, 1.6, Control("random", 2.0), "does not"),  # below the control, but not below chance
+        (EQUAL, 1.0, 0.99, 1.01, None, "transfers"),
+        (EQUAL, 1.0, 0.9, 1.1, None, "partly"),
+        (EQUAL, 1.1, 1.09, 1.11, None, "does not"),
+    ],
+)
+def test_number_on_another_model(metric, value, low, high, control, expected):
+    assert verdict(metric, value, same_model=False, low=low, high=high, control=control) == expected
+
+
+@pytest.mark.parametrize(
+    "metric, value, same_model, supported, expected",
+    [
+        (FOUR, ["L4H4", "L3H3", "L2H2", "L1H1"], True, None, "reproduced"),  # order does not matter
+        (FOUR, ["L1H1", "L2H2", "L9H9"], True, None, "qualitative"),  # half of four
+        (FOUR, ["L1H1", "L9H9"], True, True, "differs"),
+        (FOUR, [], True, None, "differs"),
+        (NONE, ["L0H1"], True, True, "qualitative"),
+        (NONE, ["L0H1"], True, False, "differs"),
+        (FOUR, ["L1H1", "L2H2", "L3H3", "L4H4"], False, False, "partly"),
+        (FOUR, ["L9H9"], False, True, "transfers"),
+        (FOUR, [], False, True, "does not"),
+        (CURVE, [0.9, 0.5], True, True, "qualitative"),
+        (CURVE, [0.9, 0.5], False, True, "transfers"),
+        (CURVE, [0.5, 0.9], False, False, "does not"),
+    ],
+)
+def test_heads_and_lists(metric, value, same_model, supported, expected):
+    assert verdict(metric, value, same_model=same_model, supported=supported) == expected
+
+
+# Recording
+
+
+def record_two(results):
+    results.record(
+        "A1", "accuracy", 2 / 3, low=0.6, high=0.75, n=200, control=Control("swapped names", 0.01, 0.0, 0.03)
+    )
+    results.record("A2", "movers", [Head(2, 1), "L1H0"], n=50, seed=7, supported=True, note="by effect")
+
+
+def test_results_file_has_the_fields_of_the_contract(results, tmp_path):
+    record_two(results)
+    path = results.save()
+    assert path == tmp_path / "data/results" / results.model / "01.json"
+    content = json.loads(path.read_text())
+    assert set(content) == {"model", "notebook", "provenance", "claims"} and content["notebook"] == "01"
+    assert content["claims"][0] == {
+        "id": "A1",
+        "metric": "accuracy",
+        "value": 0.666667,
+        "low": 0.6,
+        "high": 0.75,
+        "n": 200,
+        "seed": 3,
+        "control": {"name": "swapped names", "value": 0.01, "low": 0.0, "high": 0.03},
+        "verdict": "transfers",
+        "note": "",
+    }
+    assert content["claims"][1]["value"] == ["L2H1", "L1H0"]
+    assert (content["claims"][1]["seed"], content["claims"][1]["control"]) == (7, None)
+    provenance = content["provenance"]
+    assert re.fullmatch("[0-9a-f]{64}", provenance["weights_sha256"])
+    assert re.fullmatch("[0-9a-f]{64}", provenance["data_sha256"]["claims.yaml"])
+    assert provenance["parameters"] == {"SEED": 3, "DEVICE": "cpu"}
+    assert 0.05 < provenance["peak_memory_gib"] < 64
+    wanted = {"revision", "weight_processing", "packages", "seed", "dtype", "device", "threads", "wall_time_s", "utc"}
+    assert wanted | {"git_commit", "git_dirty"} <= set(provenance)
+
+
+def test_two_runs_differ_only_in_provenance(results, folder):
+    texts = []
+    for run in (results, Results(model=folder, notebook="01", parameters=results.parameters)):
+        record_two(run)
+        text = run.save().read_text()
+        assert text.endswith("}\n")
+        texts.append(re.sub(r'"(wall_time_s|peak_memory_gib|utc)": .*', "", text))
+    assert texts[0] == texts[1]
+
+
+def test_recording_again_replaces(results):
+    results.record("A1", "accuracy", 0.1, n=10)
+    results.record("A1", "accuracy", torch.tensor(0.75), n=20)
+    assert list(results.table()["n"]) == ["20"]
+
+
+@pytest.mark.parametrize(
+    "claim_id, metric, value, more, message",
+    [
+        ("A1", "accuracy", math.nan, {}, "A1 accuracy holds NaN or infinity"),
+        ("A1", "logit_difference", 1.0, {"low": 0.0, "high": math.inf}, "A1 logit_difference holds NaN or infinity"),
+        ("A1", "accuracy", 0.5, {"low": 0.6, "high": 0.7}, "give low <= value <= high"),
+        ("A1", "accuracy", 0.5, {"low": 0.4}, "give low <= value <= high"),
+        ("A1", "accuracy", 0.5, {"control": Control("swapped", math.nan)}, "A1 accuracy, control swapped holds NaN"),
+        ("A1", "accuracy", 0.5, {"n": 0}, "A1 accuracy was measured on n = 0 examples"),
+        ("A1", "accuracy", [0.5], {}, "A1 accuracy is of kind number"),
+        ("A2", "movers", "L1H1", {}, "A2 movers is of kind heads"),
+        ("A2", "movers", ["1.1"], {}, "'1.1' is not a head"),
+        ("B7", "accuracy_by_n", [0.5, math.nan], {}, "B7 accuracy_by_n holds NaN"),
+    ],
+)
+def test_bad_measurements_are_refused(results, claim_id, metric, value, more, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        results.record(claim_id, metric, value, **{"n": 10} | more)
+
+
+def test_table_keeps_another_models_numbers_in_its_own_column(results):
+    record_two(results)
+    table = results.table()
+    head = ["claim", "metric", "paper", "paper model"]
+    assert list(table) == [*head, results.model, "95 % interval", "n", "control", "verdict"]
+    first, second = table.to_dict("records")
+    assert first[results.model] == "66.7 %" and first["95 % interval"] == "[60.0 %, 75.0 %]"
+    assert first["control"] == "swapped names: 1.0 % [0.0 %, 3.0 %]"
+    assert (second["paper"], second[results.model]) == ("L15H14 L16H15 L17H4 L18H5 L19H15", "L2H1 L1H0")
+
+    results.model = "gpt2-medium"  # what a run on the paper's own model is called
+    results.record("A1", "logit_difference", np.float32(3.14159), n=5)
+    assert list(results.table()["measured"])[-1] == "3.14"
+
+
+def test_unwritable_output_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ClaimError, match="set CIRCUITS_OUT to a writable folder"):
+        write_text(tmp_path / "file" / "01.json", "{}")
+
+
+def test_git_state_is_optional(tmp_path):
+    """In a copy without git the results say null rather than another repository's commit."""
+    (tmp_path / "helpers").mkdir()
+    for name in ("__init__.py", "models.py", "claims.py"):
+        (tmp_path / "helpers" / name).write_text((PROJECT / "helpers" / name).read_text())
+    code = "from helpers.claims import _git_state; print(_git_state())"
+    got = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert got.stdout.strip() == "{'git_commit': None, 'git_dirty': None}"
+
+
+# The README table
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("readme_table", PROJECT / "scripts" / "readme_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_table_is_written_and_checked(script, results, tmp_path, capsys):
+    record_two(results)
+    results.save()
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Title\n\n{script.START}\nold\n{script.END}\n\nAfter.\n")
+    options = ["--readme", str(readme), "--results", str(tmp_path / "data/results")]
+
+    assert script.main([*options, "--check"]) == 1
+    assert "is stale: run `python scripts/readme_table.py`" in capsys.readouterr().err
+    assert script.main(options) == 0
+    assert script.main([*options, "--check"]) == 0
+
+    text = readme.read_text()
+    assert text.startswith("# Title\n\n") and text.endswith("\n\nAfter.\n") and "old" not in text
+    lines = {
+        line.split(" | ")[0] + line.split(" | ")[1]: line.split(" | ") for line in text.splitlines() if "|" in line
+    }
+    accuracy = next(cells for key, cells in lines.items() if key.startswith("| **A1**"))
+    assert accuracy[2] == "no value given" and accuracy[3].startswith("not run: ")
+    assert accuracy[4].startswith("66.7 % [60.0 %, 75.0 %] (n = 200; swapped names: 1.0 % [0.0 %, 3.0 %]): *transfers*")
+    unmeasured = next(cells for key, cells in lines.items() if key.startswith("| **A6**"))
+    assert "`both` 93.7 %" in unmeasured[2] and unmeasured[3].startswith("not run: ")
+
+
+def test_readme_without_a_place_for_the_table(script, tmp_path, capsys):
+    (tmp_path / "README.md").write_text("nothing here\n")
+    assert script.main(["--readme", str(tmp_path / "README.md")]) == 1
+    assert "add the lines <!-- results:start -->" in capsys.readouterr().err
+
+
+def test_the_readme_is_current(script):
+    assert script.main(["--check"]) == 0, "README.md is stale: run `python scripts/readme_table.py`."

@@ -1,0 +1,408 @@
+"""Models load as they are, attention weights equal the loaded model's, and every error names its remedy."""
+
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny import tiny_folder, tiny_gpt2
+from transformers import AutoModelForCausalLM
+
+from helpers import models
+from helpers.models import PROJECT, Head, ModelError, attention_weights, fetch, load_model, model_provenance, resolve
+
+KINDS = ["gpt2", "llama", "neox"]
+TENSORS = ["W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"]
+WORDS = " ".join(f"w{i}" for i in [3, 14, 15, 92, 65, 35, 89, 79, 3, 14, 15, 92])
+SENTENCE = "Then, Mary and John went to the store. John gave a drink to"
+
+
+@pytest.fixture(params=KINDS)
+def folder(request, tmp_path) -> Path:
+    return tiny_folder(request.param, tmp_path / request.param)
+
+
+@pytest.fixture
+def gpt2(tmp_path) -> Path:
+    return tiny_folder("gpt2", tmp_path / "gpt2")
+
+
+def edit_tensors(folder: Path, edit) -> None:
+    """Rewrite the weights of a checkpoint; edit returns the tensors to keep."""
+    path = folder / "model.safetensors"
+    tensors = {key: value.clone() for key, value in load_file(path).items()}
+    save_file(edit(tensors), path, metadata={"format": "pt"})
+
+
+def edit_config(folder: Path, **values) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def cut(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def attention_only(tensors: dict) -> dict:
+    """What the partial GPT-2 checkpoint holds: attention and norms, names without prefix."""
+    kept = {key.removeprefix("transformer."): value for key, value in tensors.items()}
+    return {key: value for key, value in kept.items() if ".attn." in key or ".ln_1." in key}
+
+
+def max_log_prob_difference(model, folder: Path, text: str) -> float:
+    """Largest difference of log-probabilities between the loaded model and the unprocessed Hugging Face one."""
+    tokens = model.to_tokens(text)
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return (model(tokens).log_softmax(-1) - reference(tokens).logits.log_softmax(-1)).abs().max().item()
+
+
+def assert_same_attention(weights, model) -> None:
+    for name in TENSORS:
+        try:
+            expected = getattr(model, name)
+        except AttributeError:  # the bridge holds no bias: the model has none
+            expected = torch.zeros(())
+        torch.testing.assert_close(
+            getattr(weights, name), expected.expand_as(getattr(weights, name)), atol=1e-5, rtol=0
+        )
+
+
+# What loads, loads right
+
+
+def test_head_prints_and_parses():
+    assert str(Head(9, 6)) == "L9H6"
+    assert Head.parse("L10H0") == Head(layer=10, head=0)
+    with pytest.raises(ValueError, match="L9H6"):
+        Head.parse("9.6")
+
+
+def test_log_probabilities_of_tiny_models(folder):
+    model = load_model(str(folder))
+    assert max_log_prob_difference(model, folder, WORDS) < 1e-3
+
+
+def test_log_probabilities_of_embedded_model(smollm2):
+    assert max_log_prob_difference(smollm2, resolve("smollm2").location, SENTENCE) < 1e-3
+
+
+def test_loaded_model_is_ready(gpt2):
+    model = load_model(str(gpt2))
+    assert model.to_tokens("w3 w14").tolist() == [[3, 14]]  # no BOS
+    assert model.to_tokens("w0 w3").tolist() == [[0, 3]]  # a leading token that is the BOS token stays
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    assert torch.allclose(model.W_O.mean(-1), torch.zeros(()), atol=1e-6)  # centred
+    assert torch.equal(model.blocks[0].ln1.weight, torch.ones(32))  # folded
+
+
+def test_embedded_model_is_ready(smollm2):
+    assert smollm2.to_tokens("Then, Mary").shape == (1, 3)  # "Then" "," " Mary"
+    assert smollm2.cfg.rotary_base == 100_000
+    assert smollm2.blocks[3].ln1.weight.unique().tolist() == [1.0]
+
+
+def test_conversion_is_deterministic():
+    assert model_provenance("smollm2")["weights_sha256"] == models.known_models()["smollm2"]["converted_sha256"]
+
+
+def test_sharded_checkpoint(gpt2):
+    whole = load_model(str(gpt2))
+    AutoModelForCausalLM.from_pretrained(gpt2).save_pretrained(gpt2, max_shard_size="40KB")
+    (gpt2 / "model.safetensors").unlink(missing_ok=True)
+    assert len(list(gpt2.glob("*.safetensors"))) > 1
+    assert_same_attention(attention_weights(str(gpt2)), whole)
+    assert torch.equal(load_model(str(gpt2)).W_U, whole.W_U)
+
+
+def test_buffers_of_old_hub_checkpoints_are_no_error(gpt2):
+    edit_tensors(gpt2, lambda t: t | {"transformer.h.0.attn.bias": torch.ones(1, 1, 64, 64)})
+    assert_same_attention(attention_weights(str(gpt2)), load_model(str(gpt2)))
+
+
+# Attention weights without the model
+
+
+def test_attention_weights_equal_loaded_model(folder):
+    assert_same_attention(attention_weights(str(folder)), load_model(str(folder)))
+
+
+def test_attention_weights_of_embedded_model(smollm2):
+    weights = attention_weights("smollm2")
+    assert_same_attention(weights, smollm2)
+    assert (weights.n_heads, weights.n_kv_heads, weights.rotary_base, weights.rotary_dim) == (9, 3, 100_000, 64)
+
+
+def test_attention_facts(tmp_path):
+    facts = {kind: attention_weights(str(tiny_folder(kind, tmp_path / kind))) for kind in KINDS}
+    assert [facts[kind].positional for kind in KINDS] == ["absolute", "rotary", "rotary"]
+    assert [facts[kind].rotary_dim for kind in KINDS] == [None, 8, 4]
+    assert [facts[kind].n_kv_heads for kind in KINDS] == [4, 2, 4]
+    assert [facts[kind].eps for kind in KINDS] == [1e-5, 1e-6, 1e-5]
+
+
+def test_attention_weights_of_partial_checkpoint(gpt2):
+    model = load_model(str(gpt2))
+    edit_tensors(gpt2, attention_only)
+    assert_same_attention(attention_weights(str(gpt2)), model)
+
+
+def test_real_gpt2_attention(assets):
+    folder = assets / "models" / "gpt2-attention"
+    weights = attention_weights(str(folder))
+    assert weights.W_Q.shape == (12, 12, 768, 64) and weights.n_heads == 12
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        raw, gain = file.get_tensor("h.0.attn.c_attn.weight"), file.get_tensor("h.0.ln_1.weight")
+    assert raw[0, :3].tolist() == pytest.approx([-0.4738, -0.2614, -0.0978], abs=1e-4)
+    column = raw[:, 64 * 3 + 5] * gain  # query of head 3, dimension 5: the fourth block of 64 columns
+    torch.testing.assert_close(weights.W_Q[0, 3, :, 5], column - column.mean(), atol=1e-5, rtol=0)
+
+
+# Sources
+
+
+def test_resolve_names(gpt2):
+    embedded, local = resolve("smollm2"), resolve(str(gpt2))
+    assert (embedded.kind, embedded.slug) == ("embedded", "smollm2")
+    assert (local.kind, local.slug, local.revision) == ("folder", "local-gpt2", None)
+
+
+@pytest.mark.parametrize("cached_as", ["openai-community--gpt2", "gpt2"])
+def test_hub_cache(cached_as, gpt2, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / f"models--{cached_as}"
+    commit = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+    shutil.copytree(gpt2, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    source = resolve("gpt2")
+    assert (source.kind, source.revision, source.slug) == ("hub", commit, "gpt2")
+    assert model_provenance("openai-community/gpt2")["revision"] == commit
+    assert load_model("gpt2").cfg.model_name == "gpt2"
+
+
+def test_provenance(gpt2):
+    record = model_provenance(str(gpt2))
+    assert json.loads(json.dumps(record)) == record
+    assert str(gpt2.parent) not in json.dumps(record)  # nothing of this machine
+    assert record["weight_processing"]["center_writing_weights"]
+    before = record["weights_sha256"]
+    edit_tensors(gpt2, lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"] + 1})
+    assert model_provenance(str(gpt2))["weights_sha256"] != before
+
+
+# Errors, each with its remedy
+
+
+@pytest.mark.parametrize("name", ["gpt3", "/no/such/folder", "a/b/c"])
+def test_unknown_model(name):
+    with pytest.raises(ModelError, match="smollm2, gpt2, .* or an existing folder"):
+        load_model(name)
+
+
+def test_no_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for get in (load_model, attention_weights, fetch):
+        with pytest.raises(ModelError, match="make fetch MODEL=gpt2-medium"):
+            get("gpt2-medium")
+
+
+def test_device(gpt2):
+    with pytest.raises(ModelError, match="DEVICE=cpu"):
+        load_model(str(gpt2), device="warp")
+
+
+def test_partial_checkpoint_asked_to_run(gpt2):
+    edit_tensors(gpt2, attention_only)
+    with pytest.raises(ModelError, match=r"partial checkpoint .* attention_weights\("):
+        load_model(str(gpt2))
+
+
+def test_real_partial_checkpoint_asked_to_run(assets):
+    with pytest.raises(ModelError, match=r"partial checkpoint .* attention_weights\("):
+        load_model(str(assets / "models" / "gpt2-attention"))
+
+
+@pytest.mark.parametrize("get", [load_model, attention_weights, model_provenance])
+def test_truncated_weights(get, gpt2):
+    cut(gpt2 / "model.safetensors")
+    with pytest.raises(ModelError, match="cut short or altered .* copy the folder again"):
+        get(str(gpt2))
+
+
+def test_only_pickled_weights(gpt2):
+    (gpt2 / "model.safetensors").rename(gpt2 / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="never pickles"):
+        load_model(str(gpt2))
+
+
+@pytest.mark.parametrize("get", [load_model, attention_weights])
+@pytest.mark.parametrize("values", [{"n_embd": 64}, {"n_layer": 2}, {"n_embd": 20}, {"n_embd": 28}], ids=str)
+def test_weights_of_another_model(get, values, gpt2):
+    edit_config(gpt2, **values)
+    with pytest.raises(ModelError, match="not those of its config.json"):
+        get(str(gpt2))
+
+
+@pytest.mark.parametrize("get", [load_model, attention_weights])
+def test_missing_layer(get, gpt2):
+    edit_config(gpt2, n_layer=4)
+    with pytest.raises(ModelError, match="h.3."):
+        get(str(gpt2))
+
+
+@pytest.mark.parametrize("get", [load_model, attention_weights])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_finite(get, value, gpt2):
+    def edit(tensors):
+        tensors["transformer.h.1.attn.c_proj.weight"][0, 0] = value
+        return tensors
+
+    edit_tensors(gpt2, edit)
+    with pytest.raises(ModelError, match="h.1.attn.c_proj.weight"):
+        get(str(gpt2))
+
+
+def test_tokenizer_missing(gpt2):
+    (gpt2 / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="no tokenizer"):
+        load_model(str(gpt2))
+
+
+def test_tokenizer_of_another_model(gpt2):
+    edit_tensors(gpt2, lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"][:50].clone()})
+    edit_config(gpt2, vocab_size=50)
+    with pytest.raises(ModelError, match="100 tokens .* only 50"):
+        load_model(str(gpt2))
+
+
+def test_config_missing_or_of_another_family(gpt2):
+    edit_config(gpt2, model_type="bert")
+    with pytest.raises(ModelError, match="'bert' are not supported"):
+        load_model(str(gpt2))
+    (gpt2 / "config.json").unlink()
+    with pytest.raises(ModelError, match="no readable config.json"):
+        attention_weights(str(gpt2))
+
+
+# The embedded model's conversion, with a small stand-in for the 25 seconds of work
+
+
+@pytest.fixture
+def stand_in(gpt2, tmp_path, monkeypatch):
+    """A cache of its own, where converting copies a tiny checkpoint; yields the number of conversions so far."""
+    conversions = []
+
+    def copy(gguf, folder):
+        time.sleep(0.05)
+        conversions.append(gguf)
+        shutil.copytree(gpt2, folder)
+        models._write_hashes(folder)
+
+    monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(models, "_write_converted", copy)
+    return conversions
+
+
+def test_converted_once(stand_in, capsys):
+    for _ in range(2):
+        fetch("smollm2")
+    assert len(stand_in) == 1
+    assert capsys.readouterr().out.count("converting") == 1
+
+
+def test_two_processes_convert_once(stand_in):
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(fetch, ["smollm2"] * 4))) == 1
+    assert len(stand_in) == 1
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink, lambda path: path.write_bytes(b"x" * path.stat().st_size)])
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "sha256.json"])
+def test_altered_cache_is_rebuilt(damage, file, stand_in, capsys):
+    location = fetch("smollm2").location
+    good = (location / "model.safetensors").read_bytes()
+    damage(location / file)
+    fetch("smollm2")
+    assert len(stand_in) == 2 and "altered" in capsys.readouterr().out
+    assert (location / "model.safetensors").read_bytes() == good
+    assert sorted(path.name for path in location.parent.iterdir()) == [location.name, f"{location.name}.lock"]
+
+
+def test_interrupted_conversion_leaves_nothing(stand_in, monkeypatch):
+    def interrupt(gguf, folder):
+        folder.mkdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(models, "_write_converted", interrupt)
+        fetch("smollm2")
+    assert [path.suffix for path in models.cache_dir().iterdir()] == [".lock"]
+    fetch("smollm2")
+    assert len(stand_in) == 1
+
+
+def test_no_write_permission(gpt2, monkeypatch):
+    monkeypatch.setenv("CIRCUITS_CACHE", str(gpt2 / "config.json" / "cache"))  # below a file: not even root can
+    with pytest.raises(ModelError, match="CIRCUITS_CACHE"):
+        load_model("smollm2")
+
+
+def test_gguf_cut_in_the_middle(tmp_path, monkeypatch):
+    gguf = models._gguf(resolve("smollm2"))
+    package = tmp_path / gguf.parent.name
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('never imported')")
+    with gguf.open("rb") as file:
+        (package / gguf.name).write_bytes(file.read(1_000_000))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=r"cut short or altered .*pip install --force-reinstall"):
+        load_model("smollm2")
+    (package / gguf.name).unlink()
+    with pytest.raises(ModelError, match="not installed"):
+        load_model("smollm2")
+
+
+# Command lines
+
+
+def test_fetch_command(gpt2):
+    command = [sys.executable, "-m", "helpers.models", "fetch", str(gpt2)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0 and str(gpt2) in done.stdout and done.stderr == ""
+
+
+def test_fetch_command_says_what_is_wrong(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["models", "fetch", "gpt3"])
+    with pytest.raises(SystemExit, match="Unknown model 'gpt3': use one of smollm2"):
+        models.main()
+
+
+def test_random_checkpoint_has_the_real_shape(assets, tmp_path):
+    script = runpy.run_path(str(PROJECT / "scripts" / "random_checkpoints.py"))
+    script["write"]("gpt2", tmp_path / "gpt2", assets / "models" / "gpt2-tokenizer", seed=0)
+    model = load_model(str(tmp_path / "gpt2"))
+    shutil.rmtree(tmp_path / "gpt2")  # pytest would keep its 0.5 GB
+    assert model.W_Q.shape == (12, 12, 768, 64) and model.cfg.d_vocab == 50257
+    assert model.to_str_tokens(SENTENCE)[:3] == ["Then", ",", " Mary"]
+    with torch.no_grad():
+        _, cache = model.run_with_cache(SENTENCE)
+    assert cache["blocks.5.attn.hook_pattern"][0, :, -1].max() > 3 / 15  # far from uniform over 15 tokens
+
+
+def test_tiny_models_are_far_from_trivial():
+    model = tiny_gpt2()
+    logits, cache = model.run_with_cache(WORDS)
+    assert logits.std() > 1
+    assert cache["blocks.1.attn.hook_pattern"][0, :, -1].max(-1).values.min() > 2 / 12

@@ -1,0 +1,113 @@
+"""The house rules: each can fail, and every notebook keeps them."""
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from helpers.models import PROJECT
+from scripts.check_notebooks import RULES, clean, copy_clean, functions_defined_twice
+
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+RULE = {rule.__name__: rule for rule in RULES}
+
+
+def good() -> nbformat.NotebookNode:
+    """Keeps every rule."""
+    parameters = new_code_cell("N_PROMPTS = 3\nNAMES = ['a']\nRATE = -1.5", metadata={"tags": ["parameters"]})
+    body = new_code_cell("heads = layers * 12\nprint(heads, (1, 2))", outputs=[new_output("stream", text="12\n")])
+    cells = [new_markdown_cell("# A finding"), parameters, new_markdown_cell("L9H6 may stand in prose."), body]
+    parameters.execution_count, body.execution_count = 1, 2
+    return new_notebook(cells=cells)
+
+
+def broken(rule: str) -> nbformat.NotebookNode:
+    """Breaks the rule of that name."""
+    nb = good()
+    parameters, body = nb.cells[1], nb.cells[3]
+    if rule == "starts_with_title":
+        nb.cells[0].source = "## A finding"
+    elif rule == "one_parameters_cell":
+        parameters.source += "\nBATCH = 2 * N_PROMPTS"
+    elif rule == "executed_in_order":
+        body.execution_count = 3
+    elif rule == "no_errors":
+        body.outputs = [new_output("error", ename="ValueError", evalue="", traceback=[])]
+    elif rule == "no_stderr":
+        body.outputs = [new_output("stream", name="stderr", text="careful\n")]
+    elif rule == "short_cells":
+        body.source = "x = 1\n\n" * 26
+    elif rule == "no_head_literals":
+        body.source = 'mover = "L9H6"'
+    elif rule == "no_run_metadata":
+        nb.metadata["papermill"] = {}
+    return nb
+
+
+@pytest.mark.parametrize("rule", RULE)
+def test_rule_can_fail(rule):
+    assert RULE[rule](good()) == []
+    assert len(RULE[rule](broken(rule))) == 1
+
+
+@pytest.mark.parametrize("source", ["heads = [(9, 6), (9, 9)]", "heads = {( 9,6 ) , (10,0)}", "ablate(L12H3)"])
+def test_typed_heads_are_found(source):
+    nb = good()
+    nb.cells[3].source = source
+    assert len(RULE["no_head_literals"](nb)) == 1
+
+
+@pytest.mark.parametrize("source", ["figsize=(4, 3)", "zip((1, 2, 3), (4, 5, 6))", "Head(layer, head)", "XL9H6_total"])
+def test_other_code_is_not_taken_for_heads(source):
+    nb = good()
+    nb.cells[3].source = source
+    assert RULE["no_head_literals"](nb) == []
+
+
+def test_exactly_one_parameters_cell():
+    nb = good()
+    nb.cells[3].metadata["tags"] = ["parameters"]
+    assert RULE["one_parameters_cell"](nb) == ["2 cells are tagged 'parameters': tag exactly one"]
+    del nb.cells[3], nb.cells[1]
+    assert RULE["one_parameters_cell"](nb) == ["0 cells are tagged 'parameters': tag exactly one"]
+
+
+def test_a_function_may_not_stand_in_two_notebooks():
+    one, two = good(), good()
+    one.cells[3].source = two.cells[3].source = "def score(x):\n    return x"
+    assert functions_defined_twice({"01": one, "02": good()}) == []
+    assert functions_defined_twice({"01": one, "02": two}) == ["score is defined in 01 and 02: move it to helpers"]
+
+
+def test_cleaning_removes_traces_of_the_run_and_keeps_the_rest(tmp_path):
+    nb = good()
+    nb.metadata.update(papermill={"duration": 1.0}, widgets={}, kernelspec={"name": "python3"})
+    nb.cells[3].metadata.update(papermill={"duration": 1.0}, execution={"iopub": "now"}, tags=[])
+    for folder in ("build", "notebooks"):
+        (tmp_path / folder).mkdir()
+    nbformat.write(nb, tmp_path / "build" / "01_a.ipynb")
+    (tmp_path / "notebooks" / "01_a.ipynb").write_text("to be replaced")
+    copy_clean(tmp_path / "build", tmp_path / "notebooks")
+    copied = nbformat.read(tmp_path / "notebooks" / "01_a.ipynb", as_version=4)
+    assert copied.metadata == {"kernelspec": {"name": "python3"}}
+    assert copied.cells[1].metadata == {"tags": ["parameters"]} and copied.cells[3].metadata == {}
+    assert copied.cells[3].outputs == nb.cells[3].outputs and clean(copied) == copied
+
+    nb.cells[3].metadata["tags"] = ["injected-parameters"]
+    nbformat.write(nb, tmp_path / "build" / "01_a.ipynb")
+    with pytest.raises(SystemExit, match="run with other parameters"):
+        copy_clean(tmp_path / "build", tmp_path / "notebooks")
+    assert clean(copied) == nbformat.read(tmp_path / "notebooks" / "01_a.ipynb", as_version=4)
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS, "notebooks/ holds no notebook: restore it from version control"
+
+
+@pytest.mark.parametrize("rule", RULE)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_keeps_the_rule(path, rule):
+    assert RULE[rule](nbformat.read(path, as_version=4)) == []
+
+
+def test_notebooks_share_no_function():
+    assert functions_defined_twice({path.name: nbformat.read(path, as_version=4) for path in NOTEBOOKS}) == []

@@ -1,0 +1,190 @@
+"""The runner, on tiny notebooks in a tiny project with a tiny model."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from helpers.models import PROJECT
+from scripts import run_notebooks
+from tests.tiny import tiny_folder
+
+RUNNER = PROJECT / "scripts" / "run_notebooks.py"
+PARAMETERS = 'MODEL = "smollm2"\nN_PROMPTS = 3  # prompts\nRATE = 0.5\nFLAG = True'
+BODY = [
+    'assert N_PROMPTS > 0, "N_PROMPTS must be 1 or more."',
+    "import os, pathlib, sys\nprint(sys.executable, pathlib.Path.cwd().name)",
+    "pathlib.Path(os.environ['CIRCUITS_OUT'], 'started').touch()",
+    "import time\ntime.sleep(float(os.environ.get('NAP', 0)))",
+]
+
+
+def write_notebook(path: Path, *sources: str, parameters: str = PARAMETERS) -> None:
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    nbformat.write(
+        new_notebook(metadata=kernel, cells=[new_markdown_cell("# T"), first, *map(new_code_cell, sources)]), path
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny_folder("gpt2", tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def project(tmp_path, model, monkeypatch) -> Path:
+    """A project of one notebook, whose results go to the project itself."""
+    for folder in ("notebooks", "helpers", "data/results"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "helpers" / "code.py").write_text("x = 1\n")
+    (tmp_path / "requirements.txt").write_text("pytest==1.0  # the installed version counts\n")
+    write_notebook(tmp_path / "notebooks" / "01_tiny.ipynb", *BODY)
+    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def run(project, model, capfd):
+    """Run the runner in this process; returns (exit status, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = run_notebooks.main(["--root", str(project), "--model", str(model), *arguments])
+        return status, *capfd.readouterr()
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def build(project: Path) -> Path:
+    return project / "build" / "local-tiny"
+
+
+def executed(project: Path) -> nbformat.NotebookNode:
+    return nbformat.read(build(project) / "01_tiny.ipynb", as_version=4)
+
+
+def stdout(notebook: nbformat.NotebookNode) -> str:
+    return "".join(o.text for cell in notebook.cells for o in cell.get("outputs", []) if o.get("name") == "stdout")
+
+
+def test_runs_once_and_again_for_each_change(run, project):
+    status, out, err = run()
+    assert status == 0 and "running (not run yet)" in out
+    assert "100%" in err and "WARNING" not in err  # the bar, and nothing else
+    assert stdout(executed(project)) == f"{sys.executable} notebooks\n"
+    assert sorted(path.name for path in build(project).iterdir()) == [".lock", "01_tiny.ipynb", "01_tiny.stamp.json"]
+    assert run()[1].split()[-3:] == ["up", "to", "date"]
+
+    [figures, results] = [project / "figures/local-tiny", project / "data/results/local-tiny"]
+    for folder in (figures, results):
+        folder.mkdir(parents=True)
+    changes = {
+        "helpers": lambda: (project / "helpers" / "code.py").write_text("x = 2\n"),
+        "data": lambda: (project / "data" / "words.yaml").write_text("[a]\n"),
+        "notebook": lambda: write_notebook(project / "notebooks" / "01_tiny.ipynb", *BODY, "1 + 1"),
+        "versions": lambda: (project / "requirements.txt").write_text("nbval==1.0\n"),
+        "outputs": lambda: (figures / "01_figure.png").write_bytes(b"redrawn"),
+    }
+    for part, change in changes.items():
+        change()
+        assert f"running ({part} changed)" in run()[1]
+    (results / "02.json").write_text("another notebook's")
+    assert "up to date" in run()[1]
+    (figures / "01_figure.png").unlink()
+    assert "running (outputs changed)" in run()[1]
+
+
+def test_only_parameters_that_differ_are_injected(run, project, model):
+    def injected() -> list[str]:
+        return [c.source for c in executed(project).cells if "injected-parameters" in c.metadata.get("tags", [])]
+
+    assert run("--set", "N_PROMPTS=5", "--set", "RATE=1", "--set", "FLAG=True")[0] == 0
+    assert injected() == [f'# Parameters\nMODEL = "{model}"\nN_PROMPTS = 5\nRATE = 1.0\n']
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", *BODY, parameters="N_PROMPTS = 3")
+    assert run("--set", "N_PROMPTS=3")[0] == 0
+    assert injected() == []
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--set", "N_PROMTS=3"], "No notebook has a parameter N_PROMTS: use N_PROMPTS."),
+        (["--set", "n_prompts=3"], "No notebook has a parameter n_prompts: use N_PROMPTS."),
+        (["--set", "MODEL=gpt2"], "No notebook has a parameter MODEL: use FLAG or N_PROMPTS or RATE."),
+        (["--set", "N_PROMPTS"], "--set takes KEY=VALUE, such as N_PROMPTS=64, not 'N_PROMPTS'."),
+        (["--set", "N_PROMPTS=many"], "N_PROMPTS takes a value of type int, such as 3, not 'many'."),
+        (["--set", "N_PROMPTS=1.5"], "N_PROMPTS takes a value of type int, such as 3, not '1.5'."),
+        (["--set", "FLAG=1"], "FLAG takes a value of type bool, such as True, not '1'."),
+        (["--only", "07"], "No notebook begins with '07': "),
+        (["--model", "nonsense"], "Unknown model 'nonsense'"),
+    ],
+)
+def test_bad_arguments_end_in_one_sentence_before_anything_runs(run, project, arguments, sentence):
+    status, _, err = run(*arguments)
+    assert status == 1
+    assert err.startswith(f"Error: {sentence}") and err.count("\n") == 1
+    assert not (project / "build").exists()
+
+
+def test_failing_cell_is_named_and_the_good_output_stays(run, project):
+    run()
+    before = (build(project) / "01_tiny.ipynb").read_bytes()
+    status, _, err = run("--set", "N_PROMPTS=0")
+    assert status == 1
+    assert "01_tiny" in err and "cell 4: AssertionError: N_PROMPTS must be 1 or more." in err and "Traceback" not in err
+    assert (build(project) / "01_tiny.ipynb").read_bytes() == before
+    assert (build(project) / "01_tiny.failed.ipynb").exists() and not list(build(project).glob(".*.part.ipynb"))
+    assert "up to date" in run()[1]
+
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", "import os\nos._exit(1)")
+    status, _, err = run()
+    assert status == 1 and "cell 4: the kernel died" in err and "Traceback" not in err
+
+
+def test_a_second_run_of_the_same_model_is_refused(run, project):
+    build(project).mkdir(parents=True)
+    (build(project) / ".01_tiny.part.ipynb").write_text("left by a killed run")
+    with open(build(project) / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status, _, err = run()
+        assert status == 1 and "Another run is using" in err
+        assert (build(project) / ".01_tiny.part.ipynb").exists()
+    with run_notebooks.locked(build(project)):  # a lock file whose owner is gone holds nothing back
+        assert not (build(project) / ".01_tiny.part.ipynb").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_leaves_nothing_half_written(run, project, model, tmp_path, number):
+    foreign = tmp_path / "jupyter" / "kernels" / "python3"  # another "python3" kernel must not be taken
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}))
+    environment = os.environ | {"NAP": "60", "JUPYTER_PATH": str(tmp_path / "jupyter"), "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, str(RUNNER), "--root", str(project), "--model", str(model)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (project / "started").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Interrupted: run the same command again" in err and "Traceback" not in err
+    assert [path.name for path in build(project).iterdir()] == [".lock"]
+    assert run()[0] == 0
+    assert (build(project) / "01_tiny.stamp.json").exists()
+
+
+def test_paper_means_the_model_of_each_notebooks_paper():
+    assert run_notebooks.paper_model("01") == "gpt2-medium"
+    assert run_notebooks.paper_model("05") == "gpt2"
+    assert run_notebooks.paper_model("99") is None

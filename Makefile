@@ -58,8 +58,8 @@ test: $(READY) ## Lint, unit tests, notebooks replayed and compared [8 min on 2 
 	CIRCUITS_OUT="$(CURDIR)/build/nbval" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 notebooks
 	$(PY) -m pytest tests/test_results.py
 
-bench: $(READY) ## Time the methods, write benchmarks/results.json [10 min on 2 cores; under 4 GB of memory]
-	HF_HUB_OFFLINE=1 $(PY) benchmarks/path_patching.py
+bench: $(READY) ## Time the methods, write benchmarks/results.json [25 min on 2 cores; under 4 GB of memory]
+	HF_HUB_OFFLINE=1 $(PY) benchmarks/path_patching.py --with-notebooks
 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
 	@$(PY) scripts/run_notebooks.py

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
@@ -16,8 +17,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.interventions import knocked_out
 from helpers.models import Head
 from helpers.patching import Mlps, PathEffects, Receiver, logit_difference, path_patch
-from helpers.stats import bootstrap_indices, jaccard
-from helpers.tasks import Prompts, single_token, vocabulary
+from helpers.stats import bootstrap_indices, jaccard, ratio_interval
+from helpers.tasks import Prompts
 
 
 class CircuitError(ValueError):
@@ -117,7 +118,9 @@ def find_circuit(
     return Circuit(roles, evidence, rule)
 
 
-def select(evidence: Evidence, role: str, rule: Rule, index: Sequence[int] | None = None) -> tuple[Head, ...]:
+def select(
+    evidence: Evidence, role: str, rule: Rule, index: Sequence[int] | np.ndarray | None = None
+) -> tuple[Head, ...]:
     """Heads that fill a role on these prompts, largest effect first. Raises CircuitError for an unknown role."""
     known = {r.name: r for r in ROLES}
     if role not in known:
@@ -140,6 +143,29 @@ def select(evidence: Evidence, role: str, rule: Rule, index: Sequence[int] | Non
     return tuple(sorted(found, key=lambda h: -abs(percent[h])))
 
 
+def describe(circuit: Circuit, *, seed: int = 0) -> pd.DataFrame:
+    """One row per head: role, effect in percent of the gap with its 95 % interval, attention, copying score."""
+    rows = []
+    for role in ROLES:
+        for head in circuit.roles[role.name]:
+            stage = circuit.evidence.stages[role.stage]
+            effect = ratio_interval(100 * stage.change[head], stage.gap, seed)
+            key = max(role.keys, key=lambda k, head=head, q=role.query: circuit.evidence.attention[q, k][head].mean())
+            rows.append(
+                {
+                    "role": role.name,
+                    "head": str(head),
+                    "effect %": effect.value,
+                    "low": effect.low,
+                    "high": effect.high,
+                    "attends": f"{role.query} to {key}",
+                    "attention": circuit.evidence.attention[role.query, key][head].mean(),
+                    "copying": circuit.evidence.copying[head].mean(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def stability(circuit: Circuit, *, resamples: int = 500, seed: int = 0) -> dict[str, Float[np.ndarray, " resample"]]:
     """Role -> Jaccard overlap of the selected set with the selection repeated on bootstrap resamples of the prompts.
 
@@ -159,13 +185,13 @@ def attention_and_copying(
     """Attention between all named positions (query after key), and the copying score of every head.
 
     Copying score: the head's output for a source token (its value there times W_O) is read through the unembedding; the
-    logit of that same token, standardised over the task's names, says in standard deviations whether the head raises (>
-    0) or lowers (< 0) the token it attends to. Mean over IO, S1 and S2.
+    logit of that same token, standardised over all names that are an answer or a distractor, says in standard
+    deviations whether the head raises (> 0) or lowers (< 0) the token it attends to. Mean over IO, S1 and S2.
     """
     pairs = [("END", "IO"), ("END", "S1"), ("END", "S2"), ("S2", "S1"), ("S2", "S1+1"), ("S2", "IO"), ("S1+1", "S1")]
     shape = (model.cfg.n_layers, model.cfg.n_heads, len(prompts))
     attention, copying = {pair: np.zeros(shape) for pair in pairs}, np.zeros(shape)
-    names = [single_token(model.tokenizer, name) for name in vocabulary("names")]
+    names = sorted({*prompts.answers, *prompts.distractors})
     column = {token: i for i, token in enumerate(names)}
     wanted = ("attn.hook_pattern", "attn.hook_v")
     for index in prompts.groups(size=batch_size):

@@ -23,6 +23,7 @@ import torch
 import yaml
 
 from helpers.models import DATA, PROJECT, Head, model_provenance, resolve
+from helpers.stats import Interval
 
 Number = float | int
 Verdict = Literal["reproduced", "qualitative", "differs", "transfers", "partly", "does not"]
@@ -94,6 +95,11 @@ class Control:
     value: Number
     low: Number | None = None
     high: Number | None = None
+
+    @classmethod
+    def of(cls, name: str, interval: Interval) -> "Control":
+        """A control from an estimate with its interval."""
+        return cls(name, interval.value, interval.low, interval.high)
 
 
 @functools.cache
@@ -197,11 +203,14 @@ class Results:
     ) -> Verdict:
         """Keep one measurement (a second one of the same metric replaces it) and return its verdict.
 
-        `value` is a number with its 95 % interval, heads by importance, or a list of numbers with its axis in `note`.
+        `value` is an Interval (or a number with low and high), heads by importance, or a list of numbers with its
+        axis in `note`.
         `seed` defaults to the parameter SEED. Numbers are kept to six significant digits.
         Raises ClaimError on an unknown claim or metric, NaN, a value outside its interval, or n < 1.
         """
         spec, name = get_claim(claim_id).metric(metric), f"{claim_id} {metric}"
+        if isinstance(value, Interval):
+            value, low, high = value.value, value.low, value.high
         value, low, high = _plain(value), _plain(low), _plain(high)
         control = control and Control(**_plain(asdict(control)))
         if n < 1:
@@ -243,7 +252,7 @@ class Results:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         data = [p for p in sorted(DATA.rglob("*")) if p.is_file() and DATA / "results" not in p.parents]
         return {
-            "packages": _package_versions(),
+            "packages": package_versions(),
             "data_sha256": {str(p.relative_to(DATA)): hashlib.sha256(p.read_bytes()).hexdigest() for p in data},
             "seed": self.parameters.get("SEED"),
             "parameters": self.parameters,
@@ -322,7 +331,7 @@ def _plain(value):
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _package_versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Installed versions of the packages that the requirements files pin."""
     lines = "\n".join(path.read_text(encoding="utf-8") for path in sorted(PROJECT.glob("requirements*.txt")))
     versions = {}

@@ -276,9 +276,9 @@ def _attention(
     decoder: Decoder,
     cache: ActivationCache,
     layer: int,
-    q: Float[torch.Tensor, "variant batch query head d_head"],
-    k: Float[torch.Tensor, "variant batch suffix kv_head d_head"],
-    v: Float[torch.Tensor, "variant batch suffix kv_head d_head"],
+    q: Float[torch.Tensor, "#variant batch query head d_head"],
+    k: Float[torch.Tensor, "#variant batch suffix kv_head d_head"],
+    v: Float[torch.Tensor, "#variant batch suffix kv_head d_head"],
     edits: Sequence[Edit],
 ) -> Float[torch.Tensor, "variant batch query head d_head"]:
     """z of the recomputed positions, which attend to the cached prefix and to each other.

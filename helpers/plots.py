@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,16 +45,14 @@ def label(role: str) -> str:
     return role.replace("_", " ")
 
 
-def save(figure: Figure, model: str, name: str) -> Path:
-    """Write figures/<model>/<name>.png and .svg below the output root, whole or not at all; returns the PNG's path."""
+def save(figure: Figure, model: str, name: str) -> None:
+    """Write figures/<model>/<name>.png and .svg below the output root, whole or not at all."""
     folder = figures_dir(model)
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        path = folder / f"{name}.{suffix}"
-        part = path.with_name(f".{path.stem}.{os.getpid()}.{suffix}")
+        part = folder / f".{name}.{os.getpid()}.part.{suffix}"
         figure.savefig(part, metadata=metadata)
-        os.replace(part, path)
-    return path
+        os.replace(part, folder / f"{name}.{suffix}")
 
 
 def bars_with_intervals(
@@ -115,6 +112,11 @@ def stage_figure(
 ) -> Figure:
     """Effects of all heads; attention of the heads found, on one prompt (`example`) and on average over prompts."""
     roles = [role for role in ROLES if role.stage == stage]
+    if stage not in circuit.evidence.stages:
+        figure, ax = plt.subplots(figsize=(12, 1))
+        ax.axis("off")
+        ax.set_title(f"{title}: not run, because no head was found to receive this path")
+        return figure
     found = {role.name: circuit.roles[role.name] for role in roles}
     figure = plt.figure(figsize=(12, 4.4))
     left, right = figure.add_gridspec(1, 2, width_ratios=(1.25, 1))
@@ -164,9 +166,9 @@ def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
     for x, roles in enumerate(columns):
         members = [(role, head) for role in roles for head in circuit.roles[role]]
         for i, member in enumerate(members):
-            place[member] = (x, (len(members) - 1) / 2 - i)
+            place[member] = (float(x), (len(members) - 1) / 2 - i)
     figure, ax = plt.subplots(figsize=(10, 4.5))
-    out = (len(columns), 0.0)
+    out = (float(len(columns)), 0.0)
     for role in ROLES:
         ends = [place[member] for name in target.get(role.stage, []) for member in place if member[0] == name] or [out]
         for head in circuit.roles[role.name]:
@@ -181,11 +183,12 @@ def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
     ax.text(
         *out, "logits\nat END", ha="center", va="center", bbox={"boxstyle": "round,pad=0.4", "fc": "0.92", "ec": "0.5"}
     )
-    top = max((y for _, y in place.values()), default=0) + 0.8
+    top = max((y for _, y in place.values()), default=0)
     for x, roles in enumerate(columns):
-        for i, role in enumerate(r for r in roles if circuit.roles[r]):
-            ax.text(x, top + 0.35 * i, label(role), ha="center", color=COLORS[role], weight="bold")
-    ax.set(xlim=(-0.5, len(columns) + 0.5), ylim=(-top - 0.2, top + 0.8), title=title)
+        above = max((y for (_, _), (column, y) in place.items() if column == x), default=0) + 0.5
+        for i, role in enumerate(r for r in roles[::-1] if circuit.roles[r]):
+            ax.text(x, above + 0.3 * i, label(role), ha="center", color=COLORS[role], weight="bold")
+    ax.set(xlim=(-0.5, len(columns) + 0.5), ylim=(-top - 0.6, top + 1.2), title=title)
     ax.axis("off")
     return figure
 
@@ -198,27 +201,19 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], perce
 
 
 def knock_out_figure(
-    full: Interval, circuit: Interval, random: Float[np.ndarray, " draw"], corrupted: Interval, *, title: str
+    measured: Mapping[str, Interval], random: Float[np.ndarray, " draw"], *, control: str, title: str
 ) -> Figure:
-    """Logit difference of the whole model, without the circuit, without random sets, and on corrupted prompts."""
-    figure, ax = plt.subplots(figsize=(7, 3))
-    rows = [
-        ("whole model", full, "0.3"),
-        ("circuit knocked out", circuit, "#b2182b"),
-        ("corrupted prompts", corrupted, "0.6"),
-    ]
-    for y, (_, interval, color) in zip((3, 2, 0), rows, strict=True):
+    """Mean logit difference under each intervention with its interval, above the means of random draws."""
+    figure, ax = plt.subplots(figsize=(7.5, 0.5 * len(measured) + 1.6))
+    for y, (name, interval) in enumerate(reversed(measured.items()), start=1):
         errors = np.abs([[interval.value - interval.low], [interval.high - interval.value]])
-        ax.errorbar(interval.value, y, xerr=errors, fmt="o", color=color, capsize=3, ms=7)
-    ax.plot(
-        random, np.full(len(random), 1) + np.linspace(-0.18, 0.18, len(random)), "o", color="#2166ac", ms=4, alpha=0.7
-    )
+        ax.errorbar(
+            interval.value, y, xerr=errors, fmt="o", capsize=3, ms=7, color="#b2182b" if "circuit" in name else "0.35"
+        )
+    ax.plot(random, np.linspace(-0.2, 0.2, len(random)), "o", color="#2166ac", ms=4, alpha=0.7)
     ax.axvline(0, color="black", lw=0.6)
-    ax.set_yticks(
-        (3, 2, 1, 0),
-        ["whole model", "circuit knocked out", f"{len(random)} random sets,\nsame layers", "corrupted prompts"],
-    )
-    ax.set(xlabel="logit(IO) - logit(S) at END", title=title, ylim=(-0.6, 3.6))
+    ax.set_yticks(range(len(measured) + 1), [f"{control}, {len(random)} draws", *reversed(measured)])
+    ax.set(xlabel="logit(IO) - logit(S) at END", title=title, ylim=(-0.6, len(measured) + 0.6))
     return figure
 
 
@@ -237,13 +232,21 @@ def stability_figure(jaccards: Mapping[str, Float[np.ndarray, " resample"]], *, 
     return figure
 
 
-def roles_table(circuit: Circuit, paper: Mapping[str, Sequence[str]], *, model: str, paper_model: str) -> pd.DataFrame:
-    """Role by role: the paper's heads in its model beside those found in this one."""
-    rows = {
-        label(role): {
-            f"paper, {paper_model}": " ".join(paper.get(role) or ["-"]),
-            model: " ".join(map(str, heads)) or "-",
+def roles_table(
+    circuit: Circuit, paper: Mapping[str, Sequence[str]], *, layers: int, paper_model: str, paper_layers: int
+) -> pd.DataFrame:
+    """Role by role: the paper's heads beside those found here, and their mean depth (0 first layer, 1 last)."""
+
+    def depth(heads: Sequence[Head], of: int) -> str:
+        return f"{np.mean([head.layer for head in heads]) / (of - 1):.2f}" if heads else "-"
+
+    rows = {}
+    for role, heads in circuit.roles.items():
+        theirs = [Head.parse(head) for head in paper.get(role) or ()]
+        rows[label(role)] = {
+            f"paper: {paper_model}": " ".join(map(str, theirs)) or "not given",
+            "depth": depth(theirs, paper_layers),
+            "here": " ".join(map(str, heads)) or "none",
+            "depth here": depth(heads, layers),
         }
-        for role, heads in circuit.roles.items()
-    }
     return pd.DataFrame.from_dict(rows, orient="index")

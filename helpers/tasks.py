@@ -4,6 +4,7 @@ A task is a seeded generator that returns `Prompts`. Words are single tokens in 
 is checked for the tokenizer at hand, and positions are found by aligning words with tokens, never assumed.
 """
 
+import functools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -116,6 +117,7 @@ def evaluate(model: TransformerBridge, prompts: Prompts, *, corrupted: bool = Fa
     return Behaviour(difference, predicted, predicted == np.array(prompts.answers), difference > 0)
 
 
+@functools.cache
 def vocabulary(kind: str) -> list[str]:
     """Words of a kind (`names`, `places`, `objects`) from data/vocabulary.yaml."""
     return yaml.safe_load((DATA / "vocabulary.yaml").read_text())[kind]

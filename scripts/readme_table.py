@@ -1,4 +1,4 @@
-"""Rewrite the results table of README.md from data/claims.yaml and data/results; --check only says if it is stale."""
+"""Rewrite README.md's tables from data/claims.yaml, data/results and benchmarks; --check only says if one is stale."""
 
 import argparse
 import json
@@ -9,6 +9,11 @@ from helpers.claims import Claim, ClaimError, Metric, get_claim, load_claims, wr
 from helpers.models import PROJECT
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
+LEGEND = (
+    "Ratio and target: the published loop's time over ours (for `path_patching_linear`: see its note). Difference: the "
+    "largest, of the normalised effect. Operations: executed over needed."
+)
+BENCHMARKS_START, BENCHMARKS_END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,11 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--readme", type=Path, default=PROJECT / "README.md")
     parser.add_argument("--results", type=Path, default=PROJECT / "data" / "results")
+    parser.add_argument("--benchmarks", type=Path, default=PROJECT / "benchmarks" / "results.json")
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if the table is stale")
     options = parser.parse_args(arguments)
     try:
         old = options.readme.read_text(encoding="utf-8")
-        new = with_table(old, table(read_results(options.results)))
+        new = with_table(old, table(read_results(options.results)), START, END)
+        if BENCHMARKS_START in old:
+            entries = json.loads(options.benchmarks.read_text(encoding="utf-8"))
+            new = with_table(new, benchmark_table(entries), BENCHMARKS_START, BENCHMARKS_END)
     except OSError as error:
         return _fail(f"{error.filename} cannot be read ({error.strerror}): restore it from the repository.")
     except ValueError as error:
@@ -42,11 +51,11 @@ def read_results(folder: Path) -> dict[str, list[dict]]:
     return rows
 
 
-def with_table(readme: str, table: str) -> str:
+def with_table(readme: str, table: str, start: str, end: str) -> str:
     """The text with whatever stands between the two markers replaced."""
-    if readme.count(START) != 1 or readme.count(END) != 1 or readme.index(START) > readme.index(END):
-        raise ClaimError(f"README.md has no place for the table: add the lines {START} and {END} once each.")
-    return readme.split(START)[0] + f"{START}\n{table}\n{END}" + readme.split(END)[1]
+    if readme.count(start) != 1 or readme.count(end) != 1 or readme.index(start) > readme.index(end):
+        raise ClaimError(f"README.md has no place for the table: add the lines {start} and {end} once each.")
+    return readme.split(start)[0] + f"{start}\n{table}\n{end}" + readme.split(end)[1]
 
 
 def table(results: dict[str, list[dict]]) -> str:
@@ -57,6 +66,26 @@ def table(results: dict[str, list[dict]]) -> str:
     for claim in load_claims().values():
         lines += _claim_lines(claim, results, others)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def benchmark_table(entries: list[dict]) -> str:
+    """Markdown: one row per entry of benchmarks/results.json, then the machines it was measured on."""
+    lines = [["Benchmark", "Seconds", "Published loop", "Ratio", "Target", "Difference", "Operations", "Peak GiB"]]
+    lines.append(["---"] * len(lines[0]))
+    keys = ("seconds", "baseline_seconds", "ratio", "target", "max_difference", "flop_ratio", "peak_memory_gib")
+    lines += [[f"`{entry['name']}`", *(_digits(entry.get(key)) for key in keys)] for entry in entries]
+    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    machines = dict.fromkeys(_machine(entry["machine"]) for entry in entries)
+    return f"{rows}\n\n{LEGEND} Measured on {'; '.join(machines)}."
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _machine(machine: dict) -> str:
+    processor = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB"
+    return f"{machine['gpu']} ({processor})" if "gpu" in machine else processor
 
 
 def _claim_lines(claim: Claim, results: dict[str, list[dict]], others: list[str]) -> list[list[str]]:

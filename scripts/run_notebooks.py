@@ -13,13 +13,11 @@ import hashlib
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -27,14 +25,14 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.claims import ClaimError, figures_dir, load_claims, results_path, write_text
+from helpers.claims import ClaimError, figures_dir, load_claims, package_versions, results_path, write_text
 from helpers.models import PROJECT, ModelError, ModelSource, model_provenance, resolve
 
 # Kernels inherit these: nothing but results in a notebook, and the environment's own "python3" kernel.
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm, without ipywidgets
     "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm, without ipywidgets
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -155,12 +153,6 @@ def tree(folder: Path, pattern: str) -> str:
     return sha256(part for p in paths for part in (p.relative_to(folder).as_posix().encode(), p.read_bytes()))
 
 
-def pinned(root: Path) -> dict[str, str]:
-    """Installed versions of the packages that the requirements files name."""
-    text = "\n".join(path.read_text() for path in sorted(root.glob("requirements*.txt")))
-    return {name: version(name) for name in re.findall(r"^([\w.-]+)==", text, flags=re.MULTILINE)}
-
-
 def outputs(job: Job) -> dict[str, str]:
     """Hash of the executed notebook and of each result and figure that carries its number."""
     number = job.notebook.name[:2]
@@ -182,7 +174,7 @@ def fingerprint(job: Job) -> dict:
         "helpers": tree(job.root / "helpers", "*.py"),
         "data": tree(job.root / "data", "*"),
         "parameters": job.parameters,
-        "versions": pinned(job.root),
+        "versions": package_versions(),
         "model": identity(job.model.name),
         "outputs": outputs(job),
     }

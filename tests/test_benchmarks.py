@@ -1,0 +1,139 @@
+"""The benchmark: its count of operations by hand, its comparison on a tiny model, its targets, and what it recorded."""
+
+import importlib.util
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.path_patching import TARGETS, compare, missed, needed_flops
+from helpers.models import PROJECT, Head
+from helpers.patching import Receiver
+from helpers.tasks import Prompts
+from tests.tiny import tiny_gpt2, tiny_llama
+
+FIELDS = {"name", "ratio", "max_difference", "seconds", "baseline_seconds", "peak_memory_gib", "n", "target"}
+PATHS = [f"path_patching_{case}" for case in TARGETS]
+
+
+def prompts(*tokens: tuple[int, ...], at: int) -> Prompts:
+    partners = tuple((*prompt[:1], *(token + 40 for token in prompt[1:])) for prompt in tokens)
+    n = len(tokens)
+    positions = {"END": tuple(len(prompt) - 1 for prompt in tokens), "HERE": (at,) * n}
+    return Prompts(("",) * n, ("",) * n, tokens, partners, (7,) * n, (9,) * n, positions)
+
+
+# Operations. Three tokens, 2 heads of 2 dimensions, d_model 4, MLP of 8, 10 words. Per position: keys and values 64,
+# q and output 64, MLP 128. Scores and z: 16 per pair, 6 pairs in a whole run. A layer: 3 x 256 + 96 = 864;
+# unembedding: 80.
+
+
+def config(**changes) -> SimpleNamespace:
+    base = {"n_layers": 3, "n_heads": 2, "d_head": 2, "d_model": 4, "d_mlp": 8, "d_vocab": 10}
+    return SimpleNamespace(**base | {"gated_mlp": False, "n_key_value_heads": None} | changes)
+
+
+RUNS = 2 * (3 * 864 + 80)
+SENT = 16 + 128 + 16  # L0H0 to L1H0: its output, the MLP of layer 0, the receiver's projection
+ABOVE = (256 + 16 * 3) + 64  # the last layer: END, which sees 3 positions, and another position's keys and values
+
+
+@pytest.mark.parametrize(
+    "receiver, senders, expected",
+    [
+        (Receiver("logits"), [Head(0, 0), Head(2, 1)], RUNS + (16 + 3 * 128) + (16 + 128)),
+        # z of one query: scores and mix 2 x 12; its output 16; the MLP; the last layer at END
+        (Receiver("q", (Head(1, 0),)), [Head(0, 0)], RUNS + SENT + (24 + 16 + 128) + 256 + 16 * 3),
+        # two positions: z changes by 2 x 4, or scores by 8 and mixes of 2 + 3 positions by 20; outputs 32; MLPs 256
+        (Receiver("v", (Head(1, 0),), "HERE"), [Head(0, 0)], RUNS + SENT + (8 + 32 + 256) + ABOVE),
+        (Receiver("k", (Head(1, 0),), "HERE"), [Head(0, 0)], RUNS + SENT + (28 + 32 + 256) + ABOVE),
+        # a receiver in the last layer counts at END only; the sender of layer 1 does not reach L1H0
+        (Receiver("v", (Head(1, 0), Head(2, 1)), "HERE"), [Head(1, 1)], RUNS + SENT + (8 + 16 + 128)),
+    ],
+)
+def test_needed_operations_by_hand(receiver, senders, expected):
+    assert needed_flops(config(), prompts((1, 2, 3), at=1), receiver, senders) == expected
+    assert needed_flops(config(), prompts((1, 2, 3), (4, 5, 6), at=1), receiver, senders) == 2 * expected
+
+
+def test_gates_and_shared_keys_are_counted():
+    few = needed_flops(config(), prompts((1, 2, 3), at=1), Receiver("logits"), [])
+    assert needed_flops(config(gated_mlp=True), prompts((1, 2, 3), at=1), Receiver("logits"), []) - few == 2 * 9 * 64
+    assert few - needed_flops(config(n_key_value_heads=1), prompts((1, 2, 3), at=1), Receiver("logits"), []) == 18 * 32
+
+
+@pytest.mark.parametrize("tiny", [tiny_gpt2, tiny_llama])
+@pytest.mark.parametrize("kind", ["logits", "q", "k", "v"])
+def test_comparison_on_a_tiny_model(tiny, kind):
+    receiver = Receiver("logits") if kind == "logits" else Receiver(kind, (Head(1, 1), Head(2, 0)), "HERE")
+    batch = prompts((1, 2, 3, 4, 5, 6), (6, 5, 4, 3, 2, 1), at=3 if kind in "kv" else 5)
+    found = compare(tiny(), batch, receiver, sample=3, repeats=2)
+    assert found["max_difference"] < 1e-5
+    assert 1 <= found["flop_ratio"] < 1.5  # no fewer than needed: the count of the needed ones is not too high
+    assert (found["n"], found["tokens"], found["senders"], found["baseline_senders"]) == (
+        2,
+        6,
+        12 if kind == "logits" else 8,
+        3,
+    )
+    assert found["ratio"] == found["baseline_seconds"] / found["seconds"] and len(found["repeats"]) == 2
+
+
+# Targets and the record
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({}, None),
+        ({"ratio": 79.9}, "79.9 times the published loop's speed, the target is 80"),
+        ({"max_difference": 2e-5}, "max_difference is 2e-05, the limit 1e-05"),
+        ({"flop_ratio": 1.6}, "flop_ratio is 1.6, the limit 1.5"),
+        ({"peak_memory_gib": 4.1}, "peak_memory_gib is 4.1, the limit 4"),
+        ({"r_squared": 0.98}, "not linear in prompts, r^2 = 0.980"),
+        ({"name": "notebook_01", "seconds": 241}, "241 s, the limit is 240 s"),
+    ],
+)
+def test_a_missed_target_is_told(change, words):
+    entry = {"name": "x", "ratio": 81, "target": 80, "max_difference": 1e-6, "seconds": 300, "peak_memory_gib": 2}
+    faults = missed(entry | change)
+    assert len(faults) == bool(words) and all(words in fault for fault in faults)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    path = PROJECT / "benchmarks" / "results.json"
+    assert path.exists(), "benchmarks/results.json is missing: run `make bench`."
+    return {entry["name"]: entry for entry in json.loads(path.read_text())}
+
+
+def test_every_benchmark_is_recorded_with_every_field(recorded):
+    assert {*PATHS, "path_patching_linear", "notebook_01", "reproduce"} <= set(recorded)
+    for entry in recorded.values():
+        assert set(entry) >= FIELDS | {"machine", "versions"}
+        assert entry["seconds"] > 0 and entry["n"] > 0
+        assert {"cpu", "cores", "memory_gib"} <= set(entry["machine"])
+        assert set(entry["versions"]) == {"python", "torch", "transformer_lens", "transformers"}
+    for name in PATHS:
+        entry = recorded[name]
+        assert entry["n"] == 16 and entry["tokens"] == (62 if name.endswith("62") else 15)
+        assert entry["baseline_senders"] >= 10 and "scaled to all" in entry["note"]
+    assert (PROJECT / "benchmarks" / "path_patching.png").exists()
+
+
+def test_every_target_is_met(recorded):
+    assert [fault for entry in recorded.values() for fault in missed(entry)] == []
+
+
+def test_readme_shows_the_benchmarks():
+    spec = importlib.util.spec_from_file_location("readme_table", PROJECT / "scripts" / "readme_table.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    machine = {"cpu": "Some CPU", "cores": 2, "memory_gib": 23.5}
+    fast = {"name": "fast", "ratio": 123.456, "max_difference": 1.234e-6, "seconds": 2.5, "baseline_seconds": 1234.5}
+    rest = {"flop_ratio": 1.0123, "target": 80, "peak_memory_gib": 2.56, "machine": machine}
+    slow = {"name": "slow", "ratio": None, "seconds": 200.0, "peak_memory_gib": 3.0, "machine": machine}
+    lines = script.benchmark_table([fast | rest, slow]).splitlines()
+    assert lines[2] == "| `fast` | 2.5 | 1234 | 123 | 80 | 1.23e-06 | 1.01 | 2.56 |"
+    assert lines[3] == "| `slow` | 200 |  |  |  |  |  | 3 |"
+    assert lines[-1].endswith("Measured on Some CPU, 2 cores, 24 GiB.")

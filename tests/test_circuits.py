@@ -1,0 +1,310 @@
+"""From effects to roles: the selection rule on hand-made evidence, a circuit planted by hand, and knocking out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.circuits import (
+    PLACES,
+    ROLES,
+    Circuit,
+    CircuitError,
+    Evidence,
+    Rule,
+    attention_and_copying,
+    find_circuit,
+    knock_out,
+    random_sets,
+    select,
+    stability,
+)
+from helpers.interventions import knocked_out
+from helpers.models import Head
+from helpers.patching import PathEffects
+from helpers.tasks import Prompts, evaluate
+from tests.by_hand import Wires, hand_model, hand_prompts
+from tests.tiny import VOCAB, tiny_gpt2, tiny_llama, tiny_neox
+
+TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
+PAIRS = [("END", "IO"), ("END", "S1"), ("END", "S2"), ("S2", "S1"), ("S2", "S1+1"), ("S2", "IO"), ("S1+1", "S1")]
+
+
+def evidence(
+    percent: list[list[float]],
+    *,
+    attention: dict[tuple[str, str], list[list[float]]],
+    copying: list[list[float]] | None = None,
+    noise: float = 0.0,
+    stage: str = "logits",
+) -> Evidence:
+    """Four prompts whose gap is -2 logits; effects are the given percents, plus and minus `noise` percent in turn."""
+
+    def grid(values: list[list[float]]) -> np.ndarray:
+        return np.repeat(np.array(values, dtype=float)[..., None], 4, axis=-1)
+
+    zeros = np.zeros_like(percent).tolist()
+    change = -2 / 100 * (grid(percent) + noise * np.array([1, -1, 1, -1]))
+    clean = np.array([3.0, 4.0, 5.0, 6.0])
+    effects = PathEffects(clean, clean - 2, clean + change)
+    seen = {pair: grid(attention.get(pair, zeros)) for pair in PAIRS}
+    return Evidence(seen, grid(copying or zeros), {stage: effects})
+
+
+# 2 layers of 2 heads, all of which attend to IO and copy: they differ in their effect alone
+SAME = {"attention": {("END", "IO"): [[0.6, 0.6], [0.6, 0.6]]}, "copying": [[2, 2], [2, 2]]}
+EFFECTS = [[1, 5], [-30, 3]]
+
+
+def test_selected_heads_are_those_above_the_effect_largest_first():
+    made = evidence(EFFECTS, **SAME)
+    assert select(made, "movers", Rule()) == (Head(1, 0), Head(0, 1), Head(1, 1))
+    assert select(made, "movers", Rule(min_percent=4.0)) == (Head(1, 0), Head(0, 1))
+    assert select(made, "movers", Rule(min_percent=0.0)) == (Head(1, 0), Head(0, 1), Head(1, 1), Head(0, 0))
+    assert select(made, "movers", Rule(min_percent=31.0)) == ()
+
+
+def test_an_effect_must_exceed_its_error():
+    """Noise of +-4 % on four prompts: standard deviation 4 * sqrt(4/3), error half of it = 2.309, 1.96 of them 4.53."""
+    made = evidence(EFFECTS, noise=4, **SAME)
+    assert select(made, "movers", Rule()) == (Head(1, 0), Head(0, 1))
+    assert select(made, "movers", Rule(min_errors=1.2)) == (Head(1, 0), Head(0, 1), Head(1, 1))  # 2.77 < 3
+    assert select(made, "movers", Rule(min_errors=2.2)) == (Head(1, 0),)  # 5.08 > 5
+
+
+def test_attention_must_fall_on_the_role_and_nowhere_more():
+    attention = {
+        ("END", "IO"): [[0.6, 0.15], [0.3, 0.3]],
+        ("END", "S2"): [[0.3, 0.10], [0.4, 0.3]],
+        ("S2", "S1"): [[0.9, 0.90], [0.9, 0.9]],  # another query: no matter
+    }
+    made = evidence([[9, 8], [7, 6]], attention=attention, copying=[[2, 2], [2, 2]])
+    assert select(made, "movers", Rule()) == (Head(0, 0), Head(1, 1))  # L0H1 too little, L1H0 more on S2, L1H1 a tie
+    assert select(made, "movers", Rule(min_attention=0.1)) == (Head(0, 0), Head(0, 1), Head(1, 1))
+    assert select(made, "movers", Rule(min_attention=0.5)) == (Head(0, 0),)
+
+
+def test_the_sign_of_copying_tells_movers_from_negative_movers():
+    attention = {("END", "IO"): [[0.6, 0.6], [0.6, 0]], ("END", "S2"): [[0, 0], [0, 0.6]]}
+    made = evidence([[9, 8], [-7, -6]], attention=attention, copying=[[2, 0.5], [-2, -1.5]])
+    assert select(made, "movers", Rule()) == (Head(0, 0),)
+    assert select(made, "negative_movers", Rule()) == (Head(1, 0), Head(1, 1))  # may attend to IO or to S2
+    assert select(made, "movers", Rule(min_copying=0.0)) == (Head(0, 0), Head(0, 1))
+    assert select(made, "negative_movers", Rule(min_copying=1.6)) == (Head(1, 0),)
+
+
+def test_roles_of_one_stage_are_told_apart_by_what_they_attend_to():
+    attention = {("S2", "S1"): [[0.7, 0.1], [0, 0]], ("S2", "S1+1"): [[0.1, 0.7], [0, 0]]}
+    made = evidence([[9, 8], [7, 6]], attention=attention, stage="inhibition.v")
+    assert select(made, "duplicate_token", Rule()) == (Head(0, 0),)
+    assert select(made, "induction", Rule()) == (Head(0, 1),)
+    assert select(made, "movers", Rule()) == ()  # its stage is missing
+    assert select(made, "inhibition", Rule()) == ()
+
+
+def test_heads_without_a_path_are_never_selected():
+    made = evidence([[5, 5], [np.nan, np.nan]], **SAME)
+    assert select(made, "movers", Rule(min_percent=0.0, min_errors=0.0)) == (Head(0, 0), Head(0, 1))
+
+
+def test_selection_on_some_prompts():
+    """Each prompt has its own gap and effects: the last two prompts alone reverse which head is chosen."""
+    gap = np.array([-1.0, -1.0, -3.0, -3.0])
+    change = np.zeros((1, 2, 4))
+    change[0, 0, :2], change[0, 1, 2:] = -0.5, -1.5  # 50 % of their prompts' gap
+    stages = {"logits": PathEffects(np.zeros(4), gap, change)}
+    made = replace(evidence([[0, 0]], attention={("END", "IO"): [[1, 1]]}, copying=[[2, 2]]), stages=stages)
+    assert select(made, "movers", Rule(min_errors=0.0), [0, 1]) == (Head(0, 0),)
+    assert select(made, "movers", Rule(min_errors=0.0), [2, 3, 3]) == (Head(0, 1),)
+    # all four: 1 / 8 = 12.5 % and 3 / 8 = 37.5 %
+    assert select(made, "movers", Rule(min_errors=0.0, min_percent=13.0)) == (Head(0, 1),)
+
+
+def test_refuses():
+    with pytest.raises(CircuitError, match="Unknown role 'mover'; choose one of movers, negative_movers, inhibition"):
+        select(evidence(EFFECTS, **SAME), "mover", Rule())
+    for threshold in Rule.__dataclass_fields__:
+        with pytest.raises(CircuitError, match="cannot be negative"):
+            Rule(**{threshold: -0.1})
+
+
+def test_stability_is_one_for_identical_prompts_and_less_for_mixed_ones():
+    made, rule = evidence(EFFECTS, **SAME), Rule(min_percent=4.0)
+    roles = {role.name: select(made, role.name, rule) for role in ROLES}
+    assert all((values == 1).all() for values in stability(Circuit(roles, made, rule), resamples=50).values())
+    noisy = evidence(EFFECTS, noise=10, **SAME)  # L0H1's mean is 5 +- 10: in or out by the draw
+    found = {"movers": (Head(1, 0), Head(0, 1))}
+    got = stability(Circuit(found, noisy, Rule(min_percent=4.0, min_errors=0.0)), resamples=200, seed=1)["movers"]
+    assert set(got) == {1 / 3, 1 / 2, 2 / 3, 1.0}.intersection(got) and 0.5 < got.mean() < 1
+    again = stability(Circuit(found, noisy, Rule(min_percent=4.0, min_errors=0.0)), resamples=200, seed=1)["movers"]
+    np.testing.assert_array_equal(got, again)
+
+
+# A circuit planted by hand ------------------------------------------------------------------------
+
+NAMES = ["Ann", "Bob", "Cid", "Dot", "Eve", "Flo"]
+MARKS = ({"slot": 1}, {"slot": 1}, {}, {"again": 1}, {})  # IO S1 and S2 gave
+ANN_AND_BOB = {"IO": 0, "S1": 1, "S1+1": 2, "S2": 3, "END": 4}
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """An inhibition head tells a mover and a negative mover at END which name not to attend to.
+
+    L0H0 attends to S2 (marked `again`) and writes `not_<its name>`. L1H0 and L1H1 attend to the two names in a `slot`,
+    60 points less to the name that is `not_`; L1H0 writes 3 times, L1H1 -1 times the name it attends to.
+    """
+    inhibition = Wires({(name, f"not_{name}"): 1 for name in NAMES}, match={("1", "again"): 60})
+    match = {("1", "slot"): 60, **{(f"not_{name}", name): -60 for name in NAMES}}
+    copy = {gain: Wires({(name, name): gain for name in NAMES}, match=match) for gain in (3, -1)}
+    model = hand_model(
+        ["slot", "again", *NAMES, *(f"not_{name}" for name in NAMES)],
+        {Head(0, 0): inhibition, Head(1, 0): copy[3], Head(1, 1): copy[-1]},
+        tokens={"and": {}, "gave": {}, **{name: {name: 1} for name in NAMES}},
+        unembed={name: {name: 1} for name in NAMES},
+        places=MARKS,
+    )
+    rows = []
+    for i in range(6):
+        io, s, *fresh = np.roll(NAMES, i)[:5]
+        rows.append((f"{io} {s} and {s} gave", f"{fresh[0]} {fresh[1]} and {fresh[2]} gave", io, s))
+    return model, hand_prompts(model, rows, ANN_AND_BOB)
+
+
+@pytest.fixture(scope="module")
+def found(planted):
+    return find_circuit(*planted)
+
+
+def test_the_planted_circuit_is_found(found):
+    """Clean: IO gets 3 - 1 = 2 logits, S none. Corrupted: neither is written. So L1H0 carries 150 %, L1H1 -50 %.
+
+    With L0H0's corrupted z at a mover's query neither name is `not_`: attention is even and nothing remains of 2.
+    """
+    assert found.roles == {
+        "movers": (Head(1, 0),),
+        "negative_movers": (Head(1, 1),),
+        "inhibition": (Head(0, 0),),
+        "duplicate_token": (),
+        "induction": (),
+        "previous_token": (),
+    }
+    assert found.heads == (Head(0, 0), Head(1, 0), Head(1, 1))
+    stages = found.evidence.stages
+    assert list(stages) == ["logits", "movers.q"]  # nothing can precede an inhibition head of layer 0
+    assert stages["logits"].clean == pytest.approx(np.full(6, 2), abs=1e-3)
+    assert stages["logits"].corrupted == pytest.approx(np.zeros(6), abs=1e-3)
+    assert stages["logits"].percent == pytest.approx(np.array([[0, 0], [150, -50]]), abs=0.05)
+    # only the mover's query is patched: its 3 logits go from IO to half IO, half S, so 3 of 2 are lost
+    assert stages["movers.q"].percent[0] == pytest.approx([150, 0], abs=0.05)
+    assert set(np.concatenate([*map(np.ravel, stability(found, resamples=20).values())])) == {1.0}
+
+
+def test_copying_scores_by_hand(found):
+    """A head that writes the name it sees raises 1 of 6 names: (1 - 1/6) / sqrt(1/6) = 2.04 standard deviations."""
+    expected = (5 / 6) / (1 / 6) ** 0.5
+    assert found.evidence.copying[1, 0] == pytest.approx(np.full(6, expected), abs=1e-3)
+    assert found.evidence.copying[1, 1] == pytest.approx(np.full(6, -expected), abs=1e-3)
+
+
+def test_attention_by_hand(planted):
+    attention, _ = attention_and_copying(*planted, batch_size=4)
+    assert attention["END", "IO"][:, :, 0] == pytest.approx(np.array([[0, 0.2], [1, 1]]), abs=1e-3)
+    assert attention["END", "S2"][:, :, 0] == pytest.approx(np.array([[1, 0.2], [0, 0]]), abs=1e-3)
+    assert attention["S2", "S1"][:, :, 5] == pytest.approx(np.array([[0, 0.25], [0, 0]]), abs=1e-3)
+    assert attention["S1+1", "S1"][:, :, 5] == pytest.approx(np.array([[1 / 3, 1 / 3], [0.5, 0.5]]), abs=1e-3)
+
+
+def test_knocking_out_the_planted_circuit_by_hand(planted):
+    """Without the negative mover 3 logits, without the mover -1, without the inhibition head (evenly IO and S) none."""
+    sets = [(), (Head(1, 1),), (Head(1, 0),), (Head(0, 0),), (Head(0, 1),)]
+    got = knock_out(*planted, sets)
+    assert got == pytest.approx(np.repeat([[2], [3], [-1], [0], [2]], 6, axis=1), abs=1e-3)
+
+
+# Any model ----------------------------------------------------------------------------------------
+
+
+def random_ioi(n: int = 8) -> Prompts:
+    """IO S1 x S2 y, or one token longer, in random words; partners of other words."""
+    rng = np.random.default_rng(0)
+    rows = [(rng.choice(np.arange(1, VOCAB), 8, replace=False).tolist(), 1 + i % 2) for i in range(n)]
+    return Prompts(
+        texts=("",) * n,
+        corrupted_texts=("",) * n,
+        tokens=tuple((io, s, x, s, *[y] * extra) for (io, s, x, y, *_), extra in rows),
+        corrupted=tuple((a, b, x, c, *[y] * extra) for (_, _, x, y, a, b, c, _), extra in rows),
+        answers=tuple(words[0] for words, _ in rows),
+        distractors=tuple(words[1] for words, _ in rows),
+        positions={name: (at,) * n for name, at in (("IO", 0), ("S1", 1), ("S1+1", 2), ("S2", 3))}
+        | {"END": tuple(3 + extra for _, extra in rows)},
+    )
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_the_search_runs_on_every_family(family):
+    """Without thresholds: roles are what `select` names, and a stage runs if its receivers were found past layer 0."""
+    prompts = random_ioi()
+    lenient = Rule(min_percent=0.0, min_errors=0.0, min_attention=0.0, min_copying=0.0)
+    circuit = find_circuit(TINY[family](), prompts, rule=lenient)
+    roles, stages = circuit.roles, circuit.evidence.stages
+    assert circuit.heads
+    assert roles == {role.name: select(circuit.evidence, role.name, lenient) for role in ROLES}
+    reach = {stage: max((h.layer for h in roles[stage.split(".")[0]]), default=0) for stage in list(PLACES)[1:]}
+    assert list(stages) == ["logits", *(stage for stage, layer in reach.items() if layer > 0)]
+    for stage, effects in list(stages.items())[1:]:
+        missing = np.isnan(effects.percent).all(axis=1)
+        assert missing.tolist() == [layer >= reach[stage] for layer in range(3)]
+    strict = find_circuit(TINY[family](), prompts, rule=Rule(min_percent=1e6))
+    assert list(strict.evidence.stages) == ["logits"] and strict.heads == ()
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_knock_out_puts_in_the_corrupted_z(family):
+    """Nothing, two heads of layer 0 (whose other positions matter too), everything: beside plain hooks."""
+    model, prompts = TINY[family](), random_ioi()
+    sets = [(), (Head(0, 1), Head(0, 2)), tuple(Head(layer, head) for layer in range(3) for head in range(4))]
+    got = knock_out(model, prompts, sets, batch_size=2)
+    assert got[0] == pytest.approx(evaluate(model, prompts).logit_difference, abs=1e-5)
+    for i in range(len(prompts)):
+        tokens, partner = prompts.select([i]).tensors()
+        _, clean = model.run_with_cache(tokens)
+        _, corrupted = model.run_with_cache(partner)
+        z = torch.stack([corrupted["z", layer] for layer in range(3)])
+        early = torch.cat([clean["z", 0][:, :, :1], z[0][:, :, 1:3], clean["z", 0][:, :, 3:]], dim=2)
+        for row, values in ((1, [early]), (2, z)):
+            hooks = [
+                (f"blocks.{n}.attn.hook_z", lambda now, hook, value=value: value) for n, value in enumerate(values)
+            ]
+            logits = model.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1]
+            expected = (logits[prompts.answers[i]] - logits[prompts.distractors[i]]).item()
+            assert got[row, i] == pytest.approx(expected, abs=1e-5)
+
+
+def test_hooks_are_gone_after_an_exception():
+    model, prompts = tiny_gpt2(), random_ioi(2).select([0])
+    tokens, partner = prompts.tensors()
+    before = model(tokens)
+    _, donor = model.run_with_cache(partner)
+    with pytest.raises(KeyboardInterrupt), knocked_out(model, [Head(0, 1), Head(2, 0)], donor):
+        assert not torch.allclose(model(tokens), before, atol=1e-3)
+        raise KeyboardInterrupt
+    torch.testing.assert_close(model(tokens), before)
+    assert not any(hook.fwd_hooks for hook in model.hook_dict.values())
+
+
+def test_random_sets_have_as_many_heads_per_layer_and_none_of_the_circuit():
+    model, heads = tiny_gpt2(), (Head(0, 1), Head(2, 0), Head(2, 3))
+    sets = random_sets(model, heads, draws=30, seed=0)
+    assert len(sets) == 30 and len(set(sets)) > 5
+    for drawn in sets:
+        assert [head.layer for head in drawn] == [0, 2, 2]
+        assert len(set(drawn)) == 3 and not set(drawn) & set(heads)
+    assert sets == random_sets(model, heads, draws=30, seed=0) != random_sets(model, heads, draws=30, seed=1)
+
+
+def test_random_sets_fill_up_a_layer_with_too_few_other_heads():
+    members = [Head(1, 0), Head(1, 1), Head(1, 2)]
+    for drawn in random_sets(tiny_gpt2(), members, draws=5):
+        assert len(set(drawn)) == 3 and Head(1, 3) in drawn

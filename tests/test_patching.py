@@ -1,0 +1,318 @@
+"""Path patching: against pen and paper, the published loop, TransformerLens, and what must hold whatever the model."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import config
+from transformer_lens.patching import get_act_patch_direct_path
+from transformer_lens.utilities import temporarily_swap_parameter
+
+from helpers.models import Head
+from helpers.patching import PatchingError, PathEffects, Receiver, path_patch, path_patch_reference
+from helpers.tasks import Prompts, ioi
+from tests.by_hand import Wires, hand_model, hand_prompts
+from tests.tiny import VOCAB, tiny_gpt2, tiny_llama, tiny_neox
+
+TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
+NAN = math.nan
+
+
+def random_prompts(n: int = 6, *, lengths: tuple[int, ...] = (7, 9), differ: slice = slice(2, None)) -> Prompts:
+    """Random tokens of mixed lengths; partners differ at `differ`; MID is a position that varies between prompts."""
+    rng = np.random.default_rng(n)
+
+    def words(size: int) -> list[int]:
+        return rng.integers(1, VOCAB, size).tolist()
+
+    clean = [words(lengths[i % len(lengths)]) for i in range(n)]
+    corrupted = [list(tokens) for tokens in clean]
+    for tokens in corrupted:
+        tokens[differ] = words(len(tokens[differ]))
+    return Prompts(
+        texts=("",) * n,
+        corrupted_texts=("",) * n,
+        tokens=tuple(map(tuple, clean)),
+        corrupted=tuple(map(tuple, corrupted)),
+        answers=tuple(words(n)),
+        distractors=tuple(words(n)),
+        positions={"END": tuple(len(tokens) - 1 for tokens in clean), "MID": tuple(2 + i // 2 % 2 for i in range(n))},
+    )
+
+
+def assert_same(fast: PathEffects, slow: PathEffects) -> None:
+    """Equal per prompt to 1e-5 of the mean size of the gap (whose signs may cancel), and missing in the same places."""
+    assert (np.isnan(fast.patched) == np.isnan(slow.patched)).all()
+    assert np.nanmax(np.abs(slow.change)) > 0  # there is something to agree on
+    assert np.nanmax(np.abs(fast.change - slow.change)) / np.abs(slow.gap).mean() < 1e-5
+    np.testing.assert_allclose((fast.clean, fast.corrupted), (slow.clean, slow.corrupted), atol=1e-4)
+
+
+# Pen and paper ------------------------------------------------------------------------------------
+
+BOTH = pytest.mark.parametrize("patch", [path_patch, path_patch_reference])
+
+
+@pytest.fixture(scope="module")
+def relay():
+    """L0H0 and L0H1 both copy x to y, L1H0 adds 2/3 of y to y, L1H1 does nothing; all attend evenly."""
+    copy = Wires({("x", "y"): 1})
+    model = hand_model(
+        ["x", "y"],
+        {Head(0, 0): copy, Head(0, 1): copy, Head(1, 0): Wires({("y", "y"): 2 / 3})},
+        tokens={"plus": {"x": 1}, "minus": {"x": -1}, "end": {}, "yes": {}, "no": {}},
+        unembed={"yes": {"y": 0.5}, "no": {"y": -0.5}},
+    )
+    return model, hand_prompts(model, [("plus end", "minus end", "yes", "no")], {"S": 0, "END": 1})
+
+
+@BOTH
+def test_shares_of_the_logits_by_hand(relay, patch):
+    """At S each L0 head adds 1 to y (it sees `plus` alone), at END 1/2; L1H0 adds 2/3 of the mean of 2 and 1, so 1.
+
+    The logit difference is y at END: 1/2 + 1/2 + 1 = 2, and -2 when corrupted. Each L0 head directly carries 1/4 of it,
+    L1H0 1/2; together they are everything, since nothing else writes.
+    """
+    effects = patch(*relay, Receiver("logits"))
+    assert (*effects.clean, *effects.corrupted) == pytest.approx((2, -2), abs=1e-4)
+    assert effects.percent == pytest.approx(np.array([[25, 25], [50, 0]]), abs=0.01)
+    assert effects.percent.sum() == pytest.approx(100, abs=0.01)
+
+
+@BOTH
+@pytest.mark.parametrize("position, percent", [("S", 100 / 6), ("END", 100 / 12)])
+def test_values_by_hand(relay, patch, position, percent):
+    """One L0 head's sign turns at one position: y there loses 2 (S) or 1 (END), half of it reaches z of L1H0, 2/3 of
+    that the logits: 2/3 or 1/3 of the gap of 4. Both heads at both positions: 50 %, all that L1H0 does."""
+    effects = patch(*relay, Receiver("v", (Head(1, 0),), position))
+    assert effects.percent == pytest.approx(np.array([[percent, percent], [NAN, NAN]]), abs=0.01, nan_ok=True)
+
+
+def chooser(match: dict[tuple[str, str], float]):
+    """L0H0 and L0H1 each write x, averaged over five positions, to y; L1H0 attends by `match` and moves z to x."""
+    copy = Wires({("x", "y"): 5 / 2})
+    model = hand_model(
+        ["x", "y", "z", "key"],
+        {Head(0, 0): copy, Head(0, 1): copy, Head(1, 0): Wires({("z", "x"): 1}, match=match)},
+        tokens={
+            "plus": {"x": 1},
+            "minus": {"x": -1},
+            "left": {"z": 1, "key": 1},
+            "right": {"z": -1, "key": -1},
+            "end": {},
+            "yes": {},
+            "no": {},
+        },
+        unembed={"yes": {"x": 0.5}, "no": {"x": -0.5}},
+    )
+    rows = [("plus left right end end", "minus left right end end", "yes", "no")]
+    return model, hand_prompts(model, rows, {"START": 0, "LEFT": 1, "RIGHT": 2, "END": 4})
+
+
+@BOTH
+def test_queries_by_hand(patch):
+    """At END y is 1 (clean) or -1, half from each L0 head, and the score of `left` and `right` is +-40 y.
+
+    So L1H0 attends wholly to `left` (z = 1) or wholly to `right` (z = -1). With one L0 head corrupted y is 0 and
+    attention is even: 50 % each, though no L0 head touches the logits directly (0 %) and L1H0 does it all (100 %).
+    """
+    model, prompts = chooser({("y", "key"): 40})
+    logits = patch(model, prompts, Receiver("logits"))
+    assert (*logits.clean, *logits.corrupted) == pytest.approx((1, -1), abs=1e-4)
+    assert logits.percent == pytest.approx(np.array([[0, 0], [100, 0]]), abs=0.01)
+    queries = patch(model, prompts, Receiver("q", (Head(1, 0),)))
+    assert queries.percent == pytest.approx(np.array([[50, 50], [NAN, NAN]]), abs=0.01, nan_ok=True)
+
+
+@BOTH
+def test_keys_by_hand(patch):
+    """The score of a position is its y: with 5/2 per head, 5/(p+1) at position p, negative when corrupted.
+
+    Attention is the softmax of those scores, and the logit difference is that on `left` (p = 1) minus that on `right`
+    (p = 2). Corrupting one L0 head leaves y = 0 at the receiver's position, so its score becomes 0.
+    """
+    model, prompts = chooser({("1", "y"): 1})
+
+    def difference(scores: list[float]) -> float:
+        weights = np.exp(scores)
+        return (weights[1] - weights[2]) / weights.sum()
+
+    scores = [5, 5 / 2, 5 / 3, 5 / 4, 1]
+    clean, corrupted = difference(scores), difference([-s for s in scores])
+    for at, position in enumerate(["START", "LEFT", "RIGHT"]):
+        got = patch(model, prompts, Receiver("k", (Head(1, 0),), position))
+        expected = (difference(scores[:at] + [0] + scores[at + 1 :]) - clean) / (corrupted - clean)
+        assert got.percent[0] == pytest.approx([100 * expected] * 2, rel=1e-3)
+
+
+# Fast against the published loop ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("mlps", ["recompute", "freeze"])
+@pytest.mark.parametrize("kind", ["logits", "q", "k", "v"])
+@pytest.mark.parametrize("n", [1, 6])
+def test_fast_equals_the_published_loop(family, mlps, kind, n):
+    """Receivers in two layers, mixed lengths and receiver positions among the prompts, some senders of every layer."""
+    model, prompts = TINY[family](), random_prompts(n)
+    heads = () if kind == "logits" else (Head(2, 1), Head(2, 3), Head(1, 2))
+    receiver = Receiver(kind, heads, "MID" if kind in "kv" else "END")
+    senders = [Head(0, 1), Head(0, 3), Head(1, 0), Head(1, 2), *([Head(2, 1)] if kind == "logits" else [])]
+    options = {"senders": senders, "mlps": mlps}
+    assert_same(*(patch(model, prompts, receiver, **options) for patch in (path_patch, path_patch_reference)))
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_queries_before_the_end(family):
+    """A query at a position that END attends to: its effect passes through later layers' keys and values."""
+    model, receiver = TINY[family](), Receiver("q", (Head(1, 0), Head(1, 3)), "MID")
+    assert_same(*(patch(model, random_prompts(), receiver) for patch in (path_patch, path_patch_reference)))
+
+
+@pytest.mark.parametrize("mlps", ["recompute", "freeze"])
+@pytest.mark.parametrize("kind, position", [("logits", "END"), ("q", "END"), ("k", "S1+1"), ("v", "S2")])
+def test_fast_equals_the_published_loop_on_the_embedded_model(smollm2, kind, position, mlps):
+    prompts = ioi(smollm2.tokenizer, 3, templates=["Then, {A} and {B} went to the {place}. {S} gave a ring to"])
+    last, middle = smollm2.cfg.n_layers - 1, smollm2.cfg.n_layers // 2
+    heads = () if kind == "logits" else (Head(last - 2, 1), Head(last - 2, 5), Head(middle + 3, 7))
+    senders = [Head(0, 3), Head(middle, 0), Head(middle + 4, 8)]
+    patch = {"receiver": Receiver(kind, heads, position), "senders": senders, "mlps": mlps}
+    assert_same(path_patch(smollm2, prompts, **patch), path_patch_reference(smollm2, prompts, **patch))
+
+
+def test_a_small_memory_bound_changes_nothing_but_the_chunks():
+    model, prompts, receiver = tiny_llama(), random_prompts(), Receiver("v", (Head(2, 1),), "MID")
+    few, many = (path_patch(model, prompts, receiver, memory_gib=gib) for gib in (1e-4, 1.0))
+    np.testing.assert_allclose(few.patched, many.patched, atol=1e-5)
+    with pytest.raises(
+        PatchingError, match="memory_gib=1e-06 is too small for a single prompt of this length; raise it"
+    ):
+        path_patch(model, prompts, receiver, memory_gib=1e-6)
+
+
+# Another library ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family, kind", [("gpt2", "q"), ("gpt2", "k"), ("gpt2", "v"), ("llama", "q")])
+def test_transformer_lens_agrees_with_mlps_frozen(family, kind):
+    """Mean patched logit difference of pairs of heads, ours against TransformerLens' direct path.
+
+    Theirs moves the whole of one sender's output, MLPs frozen, into one head's q, k or v at all positions, starting
+    from its `corrupted` run: so its corrupted run is our clean one. Partners that differ at END only leave END as the
+    one position where anything moves, which is where ours patches.
+    """
+    model, prompts = TINY[family](), random_prompts(3, lengths=(7,), differ=slice(-1, None))
+    tokens, corrupted = prompts.tensors()
+    rows = range(len(prompts))
+
+    def metric(logits: torch.Tensor) -> torch.Tensor:
+        return (logits[rows, -1, list(prompts.answers)] - logits[rows, -1, list(prompts.distractors)]).mean()
+
+    clean_cache, corrupted_cache = (model.run_with_cache(t)[1] for t in (tokens, corrupted))
+    senders = Head(0, 1), Head(0, 3), Head(1, 2)
+    theirs = {
+        sender: get_act_patch_direct_path(
+            model, tokens, corrupted_cache, clean_cache, metric, *sender, component=kind, verbose=False
+        )
+        for sender in senders
+    }
+    for receiver in (Head(layer, head) for layer in (1, 2) for head in range(4)):
+        ours = path_patch(model, prompts, Receiver(kind, (receiver,)), mlps="freeze")
+        for sender in (sender for sender in senders if sender.layer < receiver.layer):
+            change = theirs[sender][receiver].item() - ours.clean.mean()
+            assert ours.change[sender].mean() == pytest.approx(change, abs=1e-5)
+
+
+# What must hold anyway ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["logits", "q", "k", "v"])
+def test_nothing_corrupted_changes_nothing(kind):
+    prompts = random_prompts()
+    receiver = Receiver(kind, () if kind == "logits" else (Head(2, 0),))
+    effects = path_patch(tiny_gpt2(), replace(prompts, corrupted=prompts.tokens), receiver)
+    np.testing.assert_allclose(effects.change[:2], 0, atol=1e-5)
+    np.testing.assert_array_equal(effects.gap, 0)
+
+
+def test_heads_without_a_path_are_missing():
+    """Receivers in layers 1 and 2: layer 0 reaches both, layer 1 the second only, layer 2 none."""
+    model, prompts = tiny_gpt2(), random_prompts()
+    both = path_patch(model, prompts, Receiver("q", (Head(1, 0), Head(2, 0))))
+    late = path_patch(model, prompts, Receiver("q", (Head(2, 0),)))
+    assert np.isnan(both.percent).all(axis=1).tolist() == [False, False, True]
+    np.testing.assert_allclose(both.patched[1], late.patched[1], atol=1e-5)
+    only = path_patch(model, prompts, Receiver("logits"), senders=[Head(1, 3), Head(0, 2)])
+    assert np.argwhere(~np.isnan(only.percent)).tolist() == [[0, 2], [1, 3]]
+    assert not np.isnan(path_patch(model, prompts, Receiver("logits")).patched).any()
+
+
+def test_per_example_effects_are_those_of_each_prompt_alone():
+    model, prompts, receiver = tiny_neox(), random_prompts(), Receiver("v", (Head(2, 2),), "MID")
+    together = path_patch(model, prompts, receiver)
+    for i in range(len(prompts)):
+        alone = path_patch(model, prompts.select([i]), receiver)
+        np.testing.assert_allclose(alone.patched[..., 0], together.patched[..., i], atol=1e-5)
+        np.testing.assert_allclose((alone.clean[0], alone.gap[0]), (together.clean[i], together.gap[i]), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["logits", "q", "v"])
+def test_weight_edits_count(kind):
+    """With a sender's W_O set to zero its path carries nothing, and the loop sees the same edited model."""
+    model, prompts = tiny_gpt2(), random_prompts()
+    receiver = Receiver(kind, () if kind == "logits" else (Head(2, 0),), "END")
+    assert np.abs(path_patch(model, prompts, receiver).change[1, 2]).min() > 1e-3
+    weight = model.blocks[1].attn.o.weight
+    edited = weight.clone()
+    edited[2 * model.cfg.d_head : 3 * model.cfg.d_head] = 0  # rows of L1H2
+    with temporarily_swap_parameter(weight, edited):
+        effects = path_patch(model, prompts, receiver)
+        assert_same(effects, path_patch_reference(model, prompts, receiver))
+    np.testing.assert_allclose(effects.change[1, 2], 0, atol=1e-5)
+    assert np.abs(effects.change[1, 1]).min() > 1e-3
+
+
+# Errors -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unchecked():
+    """Arguments of a wrong type reach the code, as they do outside of tests, instead of the type checker."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
+ONE = (Head(1, 0),)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "receiver, options, message",
+    [
+        (("q", (Head(3, 0),)), {}, "L3H0 does not exist in this model of 3 layers and 4 heads"),
+        (("logits",), {"senders": [Head(0, 4)]}, "L0H4 does not exist in this model of 3 layers and 4 heads"),
+        (("logits",), {"mlps": "cold"}, "Unknown mode mlps='cold'; choose 'recompute' or 'freeze'"),
+        (("z", ONE), {}, "Unknown receiver 'z'; choose one of logits, q, k, v"),
+        (("q", ONE), {"senders": [Head(1, 2)]}, "must lie in a layer before the receiver's .*before layer 1"),
+        (("q", (Head(0, 1),)), {}, "must lie in a layer before the receiver's .*before layer 0"),
+        (("q",), {}, "needs at least one head, and the logits receiver takes none"),
+        (("logits", ONE), {}, "needs at least one head, and the logits receiver takes none"),
+        (("logits", (), "MID"), {}, "The logits are read at END, so a path to them cannot end at MID"),
+    ],
+)
+def test_refuses(patch, receiver, options, message, unchecked):
+    with pytest.raises(PatchingError, match=message):
+        patch(tiny_gpt2(), random_prompts(2), Receiver(*receiver), **options)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_an_architecture_the_engine_does_not_know(family):
+    """A model whose scores are twice what the engine computes is refused, not silently measured."""
+    model, receiver = TINY[family](), Receiver("q", ONE)
+    with model.hooks(fwd_hooks=[("blocks.2.attn.hook_attn_scores", lambda scores, hook: 2 * scores)]):
+        with pytest.raises(PatchingError, match="does not know its architecture; use path_patch_reference"):
+            path_patch(model, random_prompts(), receiver)
+    path_patch(model, random_prompts(), receiver)

@@ -117,7 +117,8 @@ def compare(
     sampled, slow = timed(lambda: path_patch_reference(model, prompts, receiver, senders=some))
     times += [timed(lambda: path_patch(model, prompts, receiver))[0] for _ in range(repeats - 1)]
 
-    seconds, baseline = median(times), cached + (sampled - cached) / len(some) * len(senders)
+    seconds, each, heads = median(times), (sampled - cached) / len(some), model.cfg.n_layers * model.cfg.n_heads
+    baseline = cached + each * heads
     where = tuple(zip(*some, strict=True))
     difference = np.abs(fast.patched[where] - slow.patched[where]).max() / abs(slow.gap.mean())
     needed = needed_flops(model.cfg, prompts, receiver, senders)
@@ -129,14 +130,17 @@ def compare(
         "n": len(prompts),
         "tokens": len(prompts.tokens[0]),
         "receivers": [str(head) for head in receiver.heads],
-        "senders": len(senders),
-        "baseline_senders": len(some),
+        "senders": heads,
+        "senders_with_path": len(senders),
+        "ratio_with_path": (cached + each * len(senders)) / seconds,
+        "senders_timed": len(some),
         "repeats": times,
         "flops": counter.get_total_flops(),
         "needed_flops": needed,
         "flop_ratio": counter.get_total_flops() / needed,
-        "note": f"baseline: {len(some)} of {len(senders)} senders timed, evenly spread over the layers before the "
-        "receiver, and scaled to all, its two cached runs counted once; seconds: median of the repeats",
+        "note": f"baseline: {len(some)} senders timed, evenly spread over the layers before the receiver, and scaled "
+        "to all heads, as the published loop visits every head for every receiver (ratio_with_path: only those that "
+        "have a path); its two cached runs counted once; seconds: median of the repeats",
     }
 
 
@@ -215,11 +219,12 @@ def notebook_entries() -> list[dict[str, Any]]:
 def needed_flops(cfg: Any, prompts: Prompts, receiver: Receiver, senders: Sequence[Head]) -> int:
     """Floating-point operations of the matrix products that exact path patching cannot do without.
 
-    Per prompt: two whole runs, the unembedding at END only; then per sender its output projection, the MLPs from its
-    layer to the last receiver's at one position, and the projections of the receiving heads behind it. What a head
-    receives reaches the logits through a run from the first receiving layer behind the sender: there the change of the
-    receiving heads' z and the MLP, above it whole layers, all at positions from the receiver's on (each attending to
-    what comes before); in the last layer only keys and values for all of them, the rest at END.
+    Per prompt: two whole runs up to the unembedding (of which two logits are read); then per sender its output
+    projection, the MLPs from its layer to the last receiver's at one position, and the projections of the receiving
+    heads behind it. What a head receives reaches the logits through a run from the first receiving layer behind the
+    sender: there the change of the receiving heads' z and the MLP, above it whole layers, all at positions from the
+    receiver's on (each attending to what comes before); in the last layer only keys and values for all of them, the
+    rest at END.
     """
     ends = zip(prompts.tokens, prompts.position(receiver.position), strict=True)
     return sum(_prompt_flops(cfg, len(tokens), int(at), receiver, senders) for tokens, at in ends)
@@ -243,7 +248,7 @@ def _prompt_flops(cfg: Any, length: int, at: int, receiver: Receiver, senders: S
         above = (top - 1 - first) * layer(at) + layer(length - 1) + (here - 1) * keys_values
         return heads * (z + 2 * d_head * d * rows) + mlp * rows + (above if first < top else 0)
 
-    total = 2 * (cfg.n_layers * layer(0) + 2 * d * cfg.d_vocab)
+    total = 2 * cfg.n_layers * layer(0)
     last = max((head.layer for head in receiver.heads), default=cfg.n_layers)
     for sender in senders:
         behind = [head.layer for head in receiver.heads if head.layer > sender.layer]

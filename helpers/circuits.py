@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.interventions import knocked_out
 from helpers.models import Head
-from helpers.patching import Mlps, PathEffects, Receiver, logit_difference, path_patch
+from helpers.patching import Mlps, PathEffects, Receiver, cached_run, logit_difference, path_patch
 from helpers.stats import bootstrap_indices, jaccard, ratio_interval
 from helpers.tasks import Prompts
 
@@ -193,11 +193,10 @@ def attention_and_copying(
     attention, copying = {pair: np.zeros(shape) for pair in pairs}, np.zeros(shape)
     names = sorted({*prompts.answers, *prompts.distractors})
     column = {token: i for i, token in enumerate(names)}
-    wanted = ("attn.hook_pattern", "attn.hook_v")
     for index in prompts.groups(size=batch_size):
         batch, rows = prompts.select(index), np.arange(len(index))
         tokens = batch.tensors()[0].to(model.cfg.device)
-        _, cache = model.run_with_cache(tokens, names_filter=lambda name: name.endswith(wanted), logits_to_keep=1)
+        cache = cached_run(model, tokens, ("attn.hook_pattern", "attn.hook_v"))
         for layer in range(model.cfg.n_layers):
             pattern = cache["pattern", layer]
             for query, key in pairs:
@@ -227,15 +226,14 @@ def knock_out(
 ) -> Float[np.ndarray, "set batch"]:
     """Logit difference per prompt with each set of heads resampled from the corrupted partner, at every position."""
     result = np.zeros((len(sets), len(prompts)))
-    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     for index in prompts.groups(size=batch_size):
         batch = prompts.select(index)
         tokens, partner = (t.to(model.cfg.device) for t in batch.tensors())
-        _, donor = model.run_with_cache(partner, names_filter=lambda name: name.endswith("hook_z"), logits_to_keep=1)
+        donor = cached_run(model, partner, ("attn.hook_z",))
         for i, heads in enumerate(sets):
             with knocked_out(model, heads, donor):
-                _, cache = model.run_with_cache(tokens, names_filter=last, logits_to_keep=1)
-            result[i, index] = logit_difference(model, cache[last][:, -1], batch).cpu()
+                resid = cached_run(model, tokens, ())["resid_post", -1]
+            result[i, index] = logit_difference(model, resid[:, -1], batch).cpu()
     return result
 
 

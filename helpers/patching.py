@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from helpers.models import Head
@@ -30,7 +31,7 @@ Kind = Literal["logits", "q", "k", "v"]
 Mlps = Literal["recompute", "freeze"]
 """`recompute`: MLPs respond to the patched head (the papers' default). `freeze`: MLPs keep their clean output."""
 
-ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 1024
 """Residual vectors per matrix product: enough for full speed, few enough that intermediates stay in the CPU's cache."""
 
 
@@ -118,10 +119,11 @@ class _CachedRuns:
         self.decoder = Decoder(model, tokens.shape[1])
         self.batch, self.receiver, self.mlps = batch, receiver, mlps
         self.at = int(batch.position(receiver.position)[0])
-        reused = () if receiver.kind == "logits" else ("attn.hook_k", "attn.hook_v")
-        frozen = ("hook_mlp_out",) if mlps == "freeze" else ()
-        self.clean = _run(model, tokens, ("hook_resid_pre", "hook_attn_out", "attn.hook_z", *reused, *frozen))
-        self.corrupted = _run(model, corrupted_tokens, ("attn.hook_z",))
+        names = ["hook_resid_pre", "hook_attn_out", "attn.hook_z"]
+        names += [] if receiver.kind == "logits" else ["attn.hook_k", "attn.hook_v"]
+        names += ["hook_mlp_out"] if mlps == "freeze" else []
+        both, n = cached_run(model, torch.cat([tokens, corrupted_tokens]), names), len(tokens)
+        self.clean, self.corrupted = (both.apply_slice_to_batch_dim(part) for part in (slice(n), slice(n, None)))
         self.clean_difference, self.corrupted_difference = (
             logit_difference(model, run["resid_post", -1][:, -1], batch) for run in (self.clean, self.corrupted)
         )
@@ -166,11 +168,18 @@ class _CachedRuns:
             carried = mid + (self.clean["mlp_out", layer][:, here] if frozen else decoder.mlp(layer, pre, mid))
 
 
-def _run(model: TransformerBridge, tokens: Int[torch.Tensor, "batch pos"], names: Sequence[str]) -> ActivationCache:
-    """A cached run of what is needed: these activations of every layer and the last residual."""
+def cached_run(
+    model: TransformerBridge, tokens: Int[torch.Tensor, "batch pos"], names: Sequence[str]
+) -> ActivationCache:
+    """The activations of these names in every layer, and the last residual; ends before the unembedding."""
     last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     wanted = {f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in names} | {last}
-    return model.run_with_cache(tokens, names_filter=wanted.__contains__, logits_to_keep=1)[1]
+    with model.hooks(fwd_hooks=[("ln_final.hook_in", _stop)]):
+        return model.run_with_cache(tokens, names_filter=wanted.__contains__)[1]
+
+
+def _stop(resid: torch.Tensor, hook: object) -> None:
+    raise StopAtLayerException(resid)  # TransformerLens' own way to end a forward pass early
 
 
 def logit_difference(
@@ -355,7 +364,7 @@ def _senders_by_layer(
 def _prompts_at_once(model: TransformerBridge, prompts: Prompts, n_senders: int, memory_gib: float) -> int:
     """How many prompts fit in half of the bound: cached runs, and some copies of one residual per sender."""
     cfg, length = model.cfg, max(len(tokens) for tokens in prompts.tokens)
-    floats = 7 * cfg.n_layers * length * cfg.d_model + 6 * n_senders * cfg.d_model
+    floats = 10 * cfg.n_layers * length * cfg.d_model + 6 * n_senders * cfg.d_model
     return _at_least_one(memory_gib / 2 * 2**30 / (4 * floats), memory_gib)
 
 
@@ -364,7 +373,7 @@ def _variants_at_once(model: TransformerBridge, batch: Prompts, receiver: Receiv
     cfg, length = model.cfg, len(batch.tokens[0])
     rows = len(batch) * (length - int(batch.position(receiver.position)[0]))
     floats = rows * (10 * cfg.d_model + 3 * cfg.n_heads * length)
-    return _at_least_one(min(memory_gib / 2 * 2**30 / (4 * floats), max(1, 4 * ROWS_AT_ONCE / rows)), memory_gib)
+    return _at_least_one(min(memory_gib / 2 * 2**30 / (4 * floats), max(1, 8 * ROWS_AT_ONCE / rows)), memory_gib)
 
 
 def _at_least_one(count: float, memory_gib: float) -> int:
@@ -396,14 +405,13 @@ def path_patch_reference(
         for sender in (head for heads in by_layer.values() for head in heads):
             # 1. every head frozen to its clean z, the sender's from the corrupted run: record what arrives
             with model.hooks(fwd_hooks=_freeze(model, clean, corrupted, sender, mlps)):
-                _, arrived = model.run_with_cache(tokens, names_filter=lambda name: name.endswith(_RECORDED))
+                _, arrived = model.run_with_cache(tokens)
             # 2. the clean run again, with only the receiver's value replaced
             logits = model.run_with_hooks(tokens, fwd_hooks=_insert(model, receiver, arrived, at))
             patched[sender.layer, sender.head, index] = _difference(logits, batch)
     return PathEffects(clean_difference, corrupted_difference, patched)
 
 
-_RECORDED = ("hook_resid_post", "hook_q", "hook_k", "hook_v")
 Hooks = list[tuple[str, Callable]]
 
 

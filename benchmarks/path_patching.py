@@ -148,7 +148,7 @@ def cached_runs(model: TransformerBridge, prompts: Prompts, receiver: Receiver) 
     """The two cached runs with which the published loop begins."""
     for index in prompts.groups(receiver.position):
         for tokens in prompts.select(index).tensors():
-            model.run_with_cache(tokens.to(model.cfg.device))
+            model.run_with_cache(tokens.to(model.cfg.device), names_filter=lambda name: name.endswith("hook_z"))
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:

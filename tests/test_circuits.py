@@ -14,6 +14,7 @@ from helpers.circuits import (
     Evidence,
     Rule,
     attention_and_copying,
+    describe,
     find_circuit,
     knock_out,
     random_sets,
@@ -199,6 +200,15 @@ def test_the_planted_circuit_is_found(found):
     # only the mover's query is patched: its 3 logits go from IO to half IO, half S, so 3 of 2 are lost
     assert stages["movers.q"].percent[0] == pytest.approx([150, 0], abs=0.05)
     assert set(np.concatenate([*map(np.ravel, stability(found, resamples=20).values())])) == {1.0}
+
+
+def test_the_table_says_of_each_head_what_it_does_and_where_it_looks(found):
+    table = describe(found)
+    assert list(table["head"]) == ["L1H0", "L1H1", "L0H0"]
+    assert list(table["role"]) == ["movers", "negative_movers", "inhibition"]
+    assert table["effect %"].to_numpy() == pytest.approx([150, -50, 150], abs=0.05)
+    assert (table["low"] <= table["effect %"]).all() and (table["effect %"] <= table["high"]).all()
+    assert list(table["attends"])[::2] == ["END to IO", "END to S2"]
 
 
 def test_copying_scores_by_hand(found):

@@ -23,6 +23,7 @@ from helpers.claims import (
     write_text,
 )
 from helpers.models import PROJECT, Head
+from helpers.stats import Interval
 from tests.tiny import tiny_folder
 
 CASES = {
@@ -216,6 +217,12 @@ def test_two_runs_differ_only_in_provenance(results, folder):
         assert text.endswith("}\n")
         texts.append(re.sub(r'"(wall_time_s|peak_memory_gib|utc)": .*', "", text))
     assert texts[0] == texts[1]
+
+
+def test_an_interval_is_recorded_with_its_ends(results):
+    results.record("A1", "accuracy", Interval(0.5, 0.4, 0.6), n=10, control=Control.of("none", Interval(0.1, 0.0, 0.2)))
+    line = results.table().iloc[0]
+    assert (line["95 % interval"], line["control"]) == ("[40.0 %, 60.0 %]", "none: 10.0 % [0.0 %, 20.0 %]")
 
 
 def test_recording_again_replaces(results):

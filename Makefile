@@ -50,7 +50,7 @@ reproduce: $(READY) ## Run the notebooks: MODEL= N_PROMPTS= SEED= DEVICE= [4 min
 
 test: export HF_HUB_OFFLINE := 1
 test: export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
-test: $(READY) ## Lint, unit tests, notebooks replayed and compared [8 min on 2 cores; 1 GB cache]
+test: $(READY) ## Lint, unit tests, notebooks replayed and compared [10 min on 2 cores; 1 GB cache]
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest --ignore=tests/test_results.py
@@ -58,7 +58,7 @@ test: $(READY) ## Lint, unit tests, notebooks replayed and compared [8 min on 2 
 	CIRCUITS_OUT="$(CURDIR)/build/nbval" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 notebooks
 	$(PY) -m pytest tests/test_results.py
 
-bench: $(READY) ## Time the methods, write benchmarks/results.json [25 min on 2 cores; under 4 GB of memory]
+bench: $(READY) ## Time the methods, write benchmarks/results.json [20 min on 2 cores; under 4 GB of memory]
 	HF_HUB_OFFLINE=1 $(PY) benchmarks/path_patching.py --with-notebooks
 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]

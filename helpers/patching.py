@@ -398,14 +398,14 @@ def path_patch_reference(
         batch = prompts.select(index)
         tokens, corrupted_tokens = (t.to(model.cfg.device) for t in batch.tensors())
         at = int(batch.position(receiver.position)[0])
-        clean_logits, clean = model.run_with_cache(tokens, names_filter=_kept)
-        corrupted_logits, corrupted = model.run_with_cache(corrupted_tokens, names_filter=_kept)
+        clean_logits, clean = model.run_with_cache(tokens, names_filter=_frozen)
+        corrupted_logits, corrupted = model.run_with_cache(corrupted_tokens, names_filter=_frozen)
         clean_difference[index] = _difference(clean_logits, batch)
         corrupted_difference[index] = _difference(corrupted_logits, batch)
         for sender in (head for heads in by_layer.values() for head in heads):
             # 1. every head frozen to its clean z, the sender's from the corrupted run: record what arrives
             with model.hooks(fwd_hooks=_freeze(model, clean, corrupted, sender, mlps)):
-                _, arrived = model.run_with_cache(tokens, names_filter=_kept)
+                _, arrived = model.run_with_cache(tokens, names_filter=_receiving)
             # 2. the clean run again, with only the receiver's value replaced
             logits = model.run_with_hooks(tokens, fwd_hooks=_insert(model, receiver, arrived, at))
             patched[sender.layer, sender.head, index] = _difference(logits, batch)
@@ -415,9 +415,12 @@ def path_patch_reference(
 Hooks = list[tuple[str, Callable]]
 
 
-def _kept(name: str) -> bool:
-    """What the published loop needs of a run; all activations of long prompts would fill the memory."""
-    return name.endswith(("hook_resid_post", "hook_mlp_out", "hook_q", "hook_k", "hook_v", "hook_z"))
+def _frozen(name: str) -> bool:
+    return name.endswith(("hook_z", "hook_mlp_out"))
+
+
+def _receiving(name: str) -> bool:
+    return name.endswith(("hook_resid_post", "hook_q", "hook_k", "hook_v"))
 
 
 def _difference(logits: Float[torch.Tensor, "batch pos d_vocab"], batch: Prompts) -> np.ndarray:

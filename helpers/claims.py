@@ -331,9 +331,9 @@ def _plain(value):
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def package_versions() -> dict[str, str]:
+def package_versions(project: Path = PROJECT) -> dict[str, str]:
     """Installed versions of the packages that the requirements files pin."""
-    lines = "\n".join(path.read_text(encoding="utf-8") for path in sorted(PROJECT.glob("requirements*.txt")))
+    lines = "\n".join(path.read_text(encoding="utf-8") for path in sorted(project.glob("requirements*.txt")))
     versions = {}
     for name in re.findall(r"^([\w.-]+)(?:\[.*\])?==", lines, re.MULTILINE):
         with suppress(metadata.PackageNotFoundError):

@@ -174,7 +174,7 @@ def fingerprint(job: Job) -> dict:
         "helpers": tree(job.root / "helpers", "*.py"),
         "data": tree(job.root / "data", "*"),
         "parameters": job.parameters,
-        "versions": package_versions(),
+        "versions": package_versions(job.root),
         "model": identity(job.model.name),
         "outputs": outputs(job),
     }

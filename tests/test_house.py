@@ -23,7 +23,8 @@ def lines(name: str) -> list[str]:
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["make", *arguments], cwd=PROJECT, capture_output=True, text=True)
+    command = ["make", "--no-print-directory", *arguments]  # `make test` itself runs these
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-model.txt"])

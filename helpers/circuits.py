@@ -75,7 +75,7 @@ class Evidence:
     attention: dict[tuple[str, str], Float[np.ndarray, "layer head batch"]]
     """(query, key) -> attention from one named position to another."""
     copying: Float[np.ndarray, "layer head batch"]
-    """Copying score: see `copying_scores`."""
+    """Copying score: see `attention_and_copying`."""
     stages: dict[str, PathEffects]
     """Stage -> effects of every head; a stage whose receivers were not found is missing."""
 

@@ -137,6 +137,22 @@ def figures_dir(model: str) -> Path:
     return output_root() / "figures" / resolve(model).slug
 
 
+def found_heads(model: str, notebook: str = "01", claim_id: str = "A2") -> dict[str, tuple[Head, ...]]:
+    """Role -> heads that a notebook found in this model, most important first.
+
+    Raises ClaimError, with the command, where that notebook has not been run on the model.
+    """
+    path = results_path(model, notebook)
+    if not path.is_file():
+        raise ClaimError(
+            f"The heads that notebook {notebook} finds in {resolve(model).slug} are not there yet ({path.name}): run "
+            f"`make reproduce MODEL={model}`, which runs the notebooks in order."
+        )
+    rows = json.loads(path.read_text(encoding="utf-8"))["claims"]
+    heads = [row for row in rows if row["id"] == claim_id and get_claim(claim_id).metric(row["metric"]).kind == "heads"]
+    return {row["metric"]: tuple(map(Head.parse, row["value"])) for row in heads}
+
+
 def verdict(
     metric: Metric,
     value: Number | list,

@@ -92,15 +92,16 @@ def path_patch(
     before its sender, a bound too small for one prompt, and where recomputing the clean run does not give the model's
     own logits (an architecture this engine does not know: use `path_patch_reference`).
     """
-    by_layer = _senders_by_layer(model, receiver, senders, mlps)
-    order = [head for heads in by_layer.values() for head in heads]
+    groups = _senders_by_layer(model, receiver, senders, mlps)
+    order = [head for heads in groups.values() for head in heads]
     patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
     clean, corrupted = np.zeros(len(prompts)), np.zeros(len(prompts))
-    for index in prompts.groups(receiver.position, size=_prompts_at_once(model, prompts, len(order), memory_gib)):
+    for index in prompts.groups(receiver.position, size=prompts_at_once(model, prompts, len(order), memory_gib)):
         batch = prompts.select(index)
         runs = _CachedRuns(model, batch, receiver, mlps)
         clean[index], corrupted[index] = (r.cpu() for r in (runs.clean_difference, runs.corrupted_difference))
-        differences = runs.patched(by_layer, _variants_at_once(model, batch, receiver, memory_gib)).cpu()
+        at_once = variants_at_once(model, batch, runs.at, memory_gib)
+        differences = runs.patched(groups, at_once).cpu()
         if not np.allclose(differences[0], clean[index], atol=1e-3):
             raise PatchingError(
                 "Recomputing the clean run does not give this model's own logits, so the fast engine does not know its "
@@ -128,26 +129,25 @@ class _CachedRuns:
             logit_difference(model, run["resid_post", -1][:, -1], batch) for run in (self.clean, self.corrupted)
         )
 
-    def patched(self, by_layer: Mapping[int, list[Head]], at_once: int) -> Float[torch.Tensor, "variant batch"]:
+    def patched(self, senders: Mapping[int, list[Head]], at_once: int) -> Float[torch.Tensor, "variant batch"]:
         """Logit difference when no sender is patched (variant 0), then for each sender in turn."""
-        model, n = self.decoder.model, 1 + sum(map(len, by_layer.values()))
+        model, n = self.decoder.model, 1 + sum(map(len, senders.values()))
         if self.receiver.kind == "logits":
-            ((_, resid),) = self._arrivals(by_layer, {self.decoder.n_layers})
+            ((_, resid),) = self._arrivals(senders, {self.decoder.n_layers})
             return logit_difference(model, resid[:, :, 0], self.batch)
         edits = []
-        for layer, resid in self._arrivals(by_layer, {head.layer for head in self.receiver.heads}):
+        for layer, resid in self._arrivals(senders, {head.layer for head in self.receiver.heads}):
             values = self.decoder.project(self.receiver.kind, layer, resid, [self.at])[:, :, 0]
             values = torch.cat([values, values[:1].expand(n - len(values), *values.shape[1:])])
             for head in (h for h in self.receiver.heads if h.layer == layer):
                 where = head.head if self.receiver.kind == "q" else self.decoder.kv_head(head.head)
                 edits.append(Edit(self.receiver.kind, head, values[:, :, where]))
         chunks = [[e.only(slice(i, i + at_once)) for e in edits] for i in range(0, n, at_once)]
-        return torch.cat(
-            [logit_difference(model, resume(self.decoder, self.clean, self.at, chunk), self.batch) for chunk in chunks]
-        )
+        resids = (resume(self.decoder, self.clean, self.at, chunk)[0] for chunk in chunks)
+        return torch.cat([logit_difference(model, resid, self.batch) for resid in resids])
 
     def _arrivals(
-        self, by_layer: Mapping[int, list[Head]], stops: set[int]
+        self, senders: Mapping[int, list[Head]], stops: set[int]
     ) -> Iterator[tuple[int, Float[torch.Tensor, "variant batch 1 d_model"]]]:
         """The residual entering each layer of `stops` at the receiver: clean, then one per earlier sender."""
         here, decoder = slice(self.at, self.at + 1), self.decoder
@@ -157,7 +157,7 @@ class _CachedRuns:
                 yield layer, carried
             if layer == max(stops):
                 return
-            heads = [head.head for head in by_layer.get(layer, ())]
+            heads = [head.head for head in senders.get(layer, ())]
             change = (self.corrupted["z", layer] - self.clean["z", layer])[:, self.at, heads]
             written = torch.einsum("bhd,hdm->hbm", change, decoder.model.blocks[layer].attn.W_O[heads])
             pre = self.clean["resid_pre", layer][None, :, here]
@@ -248,37 +248,44 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Edit:
-    """A value to insert as one head's q, k or v at the first recomputed position, one per variant of the run."""
+    """What becomes of one head at the first recomputed position, one per variant of the run.
 
-    kind: Literal["q", "k", "v"]
+    q, k, v: `value` is inserted. z (the head's output): z becomes z @ `matrix` + `value`, or `value` without a matrix.
+    """
+
+    kind: Literal["q", "k", "v", "z"]
     head: Head
-    value: Float[torch.Tensor, "variant batch d_head"]
+    value: Float[torch.Tensor, "variant #batch d_head"]
+    matrix: Float[torch.Tensor, "variant d_head d_head"] | None = None
 
     def only(self, variants: slice) -> "Edit":
         """The same edit for some of the variants."""
-        return replace(self, value=self.value[variants])
+        matrix = None if self.matrix is None else self.matrix[variants]
+        return replace(self, value=self.value[variants], matrix=matrix)
 
 
 def resume(
-    decoder: Decoder, cache: ActivationCache, start: int, edits: Sequence[Edit]
-) -> Float[torch.Tensor, "variant batch d_model"]:
-    """Final residual at END of runs that equal the cached one but for `edits` at position `start`.
+    decoder: Decoder, cache: ActivationCache, start: int, edits: Sequence[Edit], *, watch: Iterable[Head] = ()
+) -> tuple[Float[torch.Tensor, "variant batch d_model"], dict[Head, Float[torch.Tensor, "variant batch key"]]]:
+    """Runs that equal the cached one but for `edits` at position `start`: final residual and attention, both at END.
 
     Only positions from `start` on and layers from the first edit on are computed; earlier keys and values are the
-    cache's.
+    cache's. watch: the heads whose attention is returned, in the first edit's layer or later.
     """
-    first = min(edit.head.layer for edit in edits)
+    first, attention = min(edit.head.layer for edit in edits), {}
     resid = cache["resid_pre", first][None, :, start:]
     positions = range(start, start + resid.shape[2])
     for layer in range(first, decoder.n_layers):
+        here = [edit for edit in edits if edit.head.layer == layer]
         k, v = (decoder.project(kind, layer, resid, positions) for kind in "kv")
-        if layer == decoder.n_layers - 1:
+        if layer == decoder.n_layers - 1 and not here:
             resid, positions = resid[:, :, -1:], positions[-1:]
         q = decoder.project("q", layer, resid, positions)
-        z = _attention(decoder, cache, layer, q, k, v, [edit for edit in edits if edit.head.layer == layer])
+        z, pattern = _attention(decoder, cache, layer, q, k, v, here)
+        attention |= {head: pattern[:, :, head.head, -1] for head in watch if head.layer == layer}
         mid = resid + decoder.write(layer, z)
         resid = mid + decoder.mlp(layer, resid.expand_as(mid), mid)
-    return resid[:, :, -1]
+    return resid[:, :, -1], attention
 
 
 def _attention(
@@ -289,47 +296,57 @@ def _attention(
     k: Float[torch.Tensor, "#variant batch suffix kv_head d_head"],
     v: Float[torch.Tensor, "#variant batch suffix kv_head d_head"],
     edits: Sequence[Edit],
-) -> Float[torch.Tensor, "variant batch query head d_head"]:
-    """z of the recomputed positions, which attend to the cached prefix and to each other.
+) -> tuple[Float[torch.Tensor, "variant batch query head d_head"], Float[torch.Tensor, "variant batch head query pos"]]:
+    """z and attention of the recomputed positions, which attend to the cached prefix and to each other.
 
-    Scores and z are held as [variant batch kv_head member query ...]: `member` counts the query heads of a key/value
-    head.
+    Inside, heads are split as [... kv_head member ...]: `member` counts the query heads of a key/value head.
     """
-    n, kv, group = (
-        max([len(q), *(len(e.value) for e in edits)]),
-        decoder.n_kv_heads,
-        decoder.n_heads // decoder.n_kv_heads,
-    )
+    n = max([len(q), *(len(edit.value) for edit in edits)])
+    group = decoder.n_heads // decoder.n_kv_heads
+    of_kind = {kind: [edit for edit in edits if edit.kind == kind] for kind in "qkvz"}
     if edits:
         q = q.expand(n, *q.shape[1:]).clone()
-    for edit in edits:
-        if edit.kind == "q":
-            q[:, :, 0, edit.head.head] = edit.value
-    q = q.unflatten(-2, (kv, group))
+    for edit in of_kind["q"]:
+        q[:, :, 0, edit.head.head] = edit.value
+    q = q.unflatten(-2, (-1, group))
     start = cache["v", layer].shape[1] - k.shape[2]
     old_k, old_v = decoder.rotate(cache["k", layer][:, :start], range(start)), cache["v", layer][:, :start]
-    scores = torch.cat(
-        [
-            torch.einsum("nbqkgd,bpkd->nbkgqp", q, old_k),
-            torch.einsum("nbqkgd,nbskd->nbkgqs", q, k.expand(len(q), *k.shape[1:])),
-        ],
-        dim=-1,
-    )
-    for edit in edits:
-        if edit.kind == "k":
-            where = divmod(edit.head.head, group)
-            scores[:, :, *where, :, start] = torch.einsum("nbqd,nbd->nbq", q[..., *where, :], edit.value)
+    old_scores = torch.einsum("nbqkgd,bpkd->nbkgqp", q, old_k)
+    new_scores = torch.einsum("nbqkgd,nbskd->nbkgqs", q, k.expand(len(q), *k.shape[1:]))
+    scores = torch.cat([old_scores, new_scores], dim=-1)
+    for edit in of_kind["k"]:
+        where = divmod(edit.head.head, group)
+        scores[:, :, *where, :, start] = torch.einsum("nbqd,nbd->nbq", q[..., *where, :], edit.value)
     future = torch.ones(k.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1)[-q.shape[2] :]
     scores[..., start:].masked_fill_(future, -torch.inf)
     pattern = scores.mul_(decoder.d_head**-0.5).softmax(-1)
     z = torch.einsum("nbkgqp,bpkd->nbqkgd", pattern[..., :start], old_v)
     z += torch.einsum("nbkgqs,nbskd->nbqkgd", pattern[..., start:], v.expand(len(q), *v.shape[1:]))
-    for edit in edits:
-        if edit.kind == "v":
-            where = divmod(edit.head.head, group)
-            seen = pattern[:, :, *where, :, start]
-            z[..., *where, :] += torch.einsum("nbq,nbd->nbqd", seen, edit.value - v[:, :, 0, where[0]])
-    return z.flatten(-3, -2)
+    for edit in of_kind["v"]:
+        where = divmod(edit.head.head, group)
+        seen = pattern[:, :, *where, :, start]
+        z[..., *where, :] += torch.einsum("nbq,nbd->nbqd", seen, edit.value - v[:, :, 0, where[0]])
+    z, pattern = z.flatten(-3, -2), pattern.flatten(2, 3)
+    for edit in of_kind["z"]:
+        now = z[:, :, 0, edit.head.head]
+        z[:, :, 0, edit.head.head] = edit.value if edit.matrix is None else now @ edit.matrix + edit.value
+    return z, pattern
+
+
+def by_layer(heads: Iterable[Head]) -> dict[int, list[Head]]:
+    """Heads grouped by layer, in order, each once."""
+    groups: dict[int, list[Head]] = {}
+    for head in sorted(set(heads)):
+        groups.setdefault(head.layer, []).append(head)
+    return groups
+
+
+def require_heads(model: TransformerBridge, heads: Iterable[Head]) -> None:
+    """Raises PatchingError for a head that this model does not have."""
+    shape = (model.cfg.n_layers, model.cfg.n_heads)
+    for head in heads:
+        if not (0 <= head.layer < shape[0] and 0 <= head.head < shape[1]):
+            raise PatchingError(f"{head} does not exist in this model of {shape[0]} layers and {shape[1]} heads.")
 
 
 def _senders_by_layer(
@@ -348,30 +365,26 @@ def _senders_by_layer(
     last = shape[0] if receiver.kind == "logits" else max(head.layer for head in receiver.heads)
     if senders is None:
         senders = [Head(layer, head) for layer in range(last) for head in range(shape[1])]
-    by_layer: dict[int, list[Head]] = {}
-    for head in sorted(set(senders)):
-        by_layer.setdefault(head.layer, []).append(head)
-    for head in (*receiver.heads, *(h for heads in by_layer.values() for h in heads)):
-        if not (0 <= head.layer < shape[0] and 0 <= head.head < shape[1]):
-            raise PatchingError(f"{head} does not exist in this model of {shape[0]} layers and {shape[1]} heads.")
-    if not by_layer or max(by_layer) >= last:
+    groups = by_layer(senders)
+    require_heads(model, (*receiver.heads, *senders))
+    if not groups or max(groups) >= last:
         raise PatchingError(
             f"A sender must lie in a layer before the receiver's (here: before layer {last}); choose earlier senders."
         )
-    return by_layer
+    return groups
 
 
-def _prompts_at_once(model: TransformerBridge, prompts: Prompts, n_senders: int, memory_gib: float) -> int:
+def prompts_at_once(model: TransformerBridge, prompts: Prompts, n_senders: int, memory_gib: float) -> int:
     """How many prompts fit in half of the bound: cached runs, and some copies of one residual per sender."""
     cfg, length = model.cfg, max(len(tokens) for tokens in prompts.tokens)
     floats = 10 * cfg.n_layers * length * cfg.d_model + 6 * n_senders * cfg.d_model
     return _at_least_one(memory_gib / 2 * 2**30 / (4 * floats), memory_gib)
 
 
-def _variants_at_once(model: TransformerBridge, batch: Prompts, receiver: Receiver, memory_gib: float) -> int:
-    """How many patched variants of these prompts fit in the other half, and no more than keep the processor busy."""
+def variants_at_once(model: TransformerBridge, batch: Prompts, start: int, memory_gib: float) -> int:
+    """How many variants of these prompts fit in the other half, and no more than keep the processor busy."""
     cfg, length = model.cfg, len(batch.tokens[0])
-    rows = len(batch) * (length - int(batch.position(receiver.position)[0]))
+    rows = len(batch) * (length - start)
     floats = rows * (10 * cfg.d_model + 3 * cfg.n_heads * length)
     return _at_least_one(min(memory_gib / 2 * 2**30 / (4 * floats), max(1, 8 * ROWS_AT_ONCE / rows)), memory_gib)
 
@@ -391,7 +404,7 @@ def path_patch_reference(
     mlps: Mlps = "recompute",
 ) -> PathEffects:
     """The published loop, two forward passes per sender: slow, plain, and the oracle for `path_patch`."""
-    by_layer = _senders_by_layer(model, receiver, senders, mlps)
+    groups = _senders_by_layer(model, receiver, senders, mlps)
     patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
     clean_difference, corrupted_difference = np.zeros(len(prompts)), np.zeros(len(prompts))
     for index in prompts.groups(receiver.position):
@@ -402,7 +415,7 @@ def path_patch_reference(
         corrupted_logits, corrupted = model.run_with_cache(corrupted_tokens, names_filter=_frozen)
         clean_difference[index] = _difference(clean_logits, batch)
         corrupted_difference[index] = _difference(corrupted_logits, batch)
-        for sender in (head for heads in by_layer.values() for head in heads):
+        for sender in (head for heads in groups.values() for head in heads):
             # 1. every head frozen to its clean z, the sender's from the corrupted run: record what arrives
             with model.hooks(fwd_hooks=_freeze(model, clean, corrupted, sender, mlps)):
                 _, arrived = model.run_with_cache(tokens, names_filter=_receiving)

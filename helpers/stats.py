@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -68,6 +69,33 @@ def ratio_interval(
     low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
     low, high = np.minimum(low, value), np.maximum(high, value)
     return Interval(value, low, high) if num.ndim > 1 else Interval(float(value), float(low), float(high))
+
+
+def correlation(
+    x: Shaped[np.ndarray, " n"], y: Shaped[np.ndarray, " n"], *, method: Literal["pearson", "spearman"], seed: int
+) -> tuple[Interval, Interval]:
+    """Correlation over n >= 4 pairs with its bootstrap interval over pairs, and the same with y permuted (the null).
+
+    The null's value is its mean, its interval the middle 95 % of permutations. Raises ValueError on fewer pairs,
+    unequal lengths, NaN, or where x or y is constant.
+    """
+    x, y = _values(x, "a correlation"), _values(y, "a correlation")
+    if len(x) != len(y) or len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise ValueError(f"A correlation needs at least 4 pairs that vary, not {len(x)} and {len(y)} values.")
+    rank = stats.rankdata if method == "spearman" else lambda values, axis: values
+
+    def r(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Along the last axis; 0 where a resample is constant."""
+        a, b = (v - v.mean(-1, keepdims=True) for v in (rank(a, axis=-1), rank(b, axis=-1)))
+        scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+        return np.divide((a * b).sum(-1), scale, out=np.zeros_like(scale), where=scale > 0)
+
+    picked, rng = bootstrap_indices(len(x), RESAMPLES, seed), np.random.default_rng(seed)
+    value, draws = float(r(x[None], y[None])[0]), r(x[picked], y[picked])
+    null = r(np.broadcast_to(x, (RESAMPLES, len(x))), rng.permuted(np.tile(y, (RESAMPLES, 1)), axis=1))
+    ends = np.quantile([draws, null], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1).T
+    measured = Interval(value, min(value, float(ends[0, 0])), max(value, float(ends[0, 1])))
+    return measured, Interval(float(null.mean()), float(ends[1, 0]), float(ends[1, 1]))
 
 
 def bootstrap_indices(n: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples n"]:

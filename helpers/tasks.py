@@ -158,10 +158,7 @@ def ioi(
             f"IOI needs at least five names, two for a prompt and three fresh ones; {len(names)} were given."
         )
     rng = random.Random(seed)
-    rows = [_ioi_prompt(tokenizer, rng, i, templates, names, corruption) for i in range(n)]
-    columns = {key: tuple(row[key] for row in rows) for key in rows[0]}
-    positions = {key: tuple(p[key] for p in columns["positions"]) for key in rows[0]["positions"]}
-    return Prompts(**{**columns, "positions": positions})
+    return _prompts([_ioi_prompt(tokenizer, rng, i, templates, names, corruption) for i in range(n)])
 
 
 def _ioi_prompt(
@@ -190,3 +187,63 @@ def _ioi_prompt(
         "positions": {"IO": io_at, "S1": s1, "S1+1": s1 + 1, "S2": s2, "END": len(tokens) - 1},
         "templates": template_index,
     }
+
+
+def repeated_name(tokenizer: Any, n: int, *, size: int = 6, seed: int = 0) -> Prompts:
+    """A list of `size` names, one of which is named again, each equally often: "Then, {A}, {B} and {C} ... {B} gave".
+
+    What IOI is for two names. Positions: N0 ... (the names in order), S1, S2 and END; the distractor is the repeated
+    name, the answer its neighbour in the list (cyclic); the partner repeats a name outside of the list. Raises
+    TaskError for n < 1, fewer than two names or more than the vocabulary has.
+    """
+    names, rng = vocabulary("names"), random.Random(seed)
+    if n < 1 or not 2 <= size < len(names):
+        raise TaskError(f"n is {n} and size {size}: give at least one prompt of 2 to {len(names) - 1} names.")
+    rows = []
+    for i in range(n):
+        *listed, outsider = rng.sample(names, size + 1)
+        target, place, thing = i % size, rng.choice(vocabulary("places")), rng.choice(vocabulary("objects"))
+        start = f"Then, {', '.join(listed[:-1])} and {listed[-1]} went to the {place}. "
+        texts = [f"{start}{name} gave a {thing} to" for name in (listed[target], outsider)]
+        tokens, corrupted = (tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+        ids = [single_token(tokenizer, name) for name in listed]
+        where = {f"N{j}": tokens.index(token) for j, token in enumerate(ids)} | {"S1": tokens.index(ids[target])}
+        where |= {"S2": len(tokens) - 1 - tokens[::-1].index(ids[target]), "END": len(tokens) - 1}
+        answers = {"answers": ids[(target + 1) % size], "distractors": ids[target], "templates": 0}
+        rows.append({"texts": texts[0], "corrupted_texts": texts[1], "tokens": tokens, "corrupted": corrupted})
+        rows[-1] |= answers | {"positions": where}
+    return _prompts(rows)
+
+
+def _prompts(rows: Sequence[dict[str, Any]]) -> Prompts:
+    """Prompts from one dict per prompt, its keys the fields of Prompts."""
+    columns = {key: tuple(row[key] for row in rows) for key in rows[0]}
+    positions = {key: tuple(p[key] for p in columns["positions"]) for key in rows[0]["positions"]}
+    return Prompts(**{**columns, "positions": positions})
+
+
+@functools.cache
+def english(n: int) -> list[str]:
+    """The first n paragraphs of data/english.txt, the suite's own held-out prose. Raises TaskError if it has fewer."""
+    lines = (DATA / "english.txt").read_text(encoding="utf-8").splitlines()
+    if not 1 <= n <= len(lines):
+        raise TaskError(f"{n} paragraphs were asked for: give 1 to {len(lines)}.")
+    return lines[:n]
+
+
+def surprisal(
+    model: TransformerBridge, texts: Sequence[str]
+) -> tuple[Float[np.ndarray, " text"], Int[np.ndarray, " text"]]:
+    """Sum of -log p(next token) of each text, in nats, and how many tokens were predicted (all but the first).
+
+    Perplexity = exp(sum of the one / sum of the other). Raises TaskError for a text of fewer than two tokens.
+    """
+    sums, counts = np.zeros(len(texts)), np.zeros(len(texts), dtype=int)
+    for i, text in enumerate(texts):
+        tokens = torch.tensor([model.tokenizer(text, add_special_tokens=False)["input_ids"]], device=model.cfg.device)
+        if tokens.shape[1] < 2:
+            raise TaskError(f"Text {i} has {tokens.shape[1]} tokens; give texts of at least two.")
+        logits = model(tokens)[0, :-1]
+        sums[i] = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum").item()
+        counts[i] = tokens.shape[1] - 1
+    return sums, counts

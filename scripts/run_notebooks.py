@@ -161,6 +161,13 @@ def outputs(job: Job) -> dict[str, str]:
     return {path.name: sha256([path.read_bytes()]) for path in paths if path.exists()}
 
 
+def earlier(job: Job) -> str:
+    """Hash of what the notebooks before this one measured on the model: later ones start from it."""
+    number = job.notebook.name[:2]
+    paths = sorted(results_path(job.model.name, number).parent.glob("*.json"))
+    return sha256(json.dumps(json.loads(p.read_text())["claims"]).encode() for p in paths if p.stem < number)
+
+
 @functools.cache
 def identity(name: str) -> dict:
     return model_provenance(name)
@@ -173,6 +180,7 @@ def fingerprint(job: Job) -> dict:
         "notebook": sha256(f"{c.cell_type}\n{c.source}".encode() for c in cells),
         "helpers": tree(job.root / "helpers", "*.py"),
         "data": tree(job.root / "data", "*"),
+        "earlier results": earlier(job),
         "parameters": job.parameters,
         "versions": package_versions(job.root),
         "model": identity(job.model.name),

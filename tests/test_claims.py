@@ -16,6 +16,7 @@ from helpers.claims import (
     Control,
     Metric,
     Results,
+    found_heads,
     get_claim,
     load_claims,
     paper_value,
@@ -249,6 +250,16 @@ def test_recording_again_replaces(results):
 def test_bad_measurements_are_refused(results, claim_id, metric, value, more, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         results.record(claim_id, metric, value, **{"n": 10} | more)
+
+
+def test_found_heads_are_those_of_an_earlier_notebook(results, folder):
+    with pytest.raises(ClaimError, match=f"make reproduce MODEL={folder}"):
+        found_heads(folder)
+    results.record("A2", "movers", [Head(5, 1), Head(3, 2)], n=4, supported=True)
+    results.record("A2", "inhibition", [], n=4, supported=False)
+    results.record("A2", "attention_END_IO", 0.5, n=4)
+    results.save()
+    assert found_heads(folder) == {"movers": (Head(5, 1), Head(3, 2)), "inhibition": ()}
 
 
 def test_table_keeps_another_models_numbers_in_its_own_column(results):

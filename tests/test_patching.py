@@ -14,32 +14,10 @@ from helpers.models import Head
 from helpers.patching import PatchingError, PathEffects, Receiver, path_patch, path_patch_reference
 from helpers.tasks import Prompts, ioi
 from tests.by_hand import Wires, hand_model, hand_prompts
-from tests.tiny import VOCAB, tiny_gpt2, tiny_llama, tiny_neox
+from tests.tiny import random_prompts, tiny_gpt2, tiny_llama, tiny_neox
 
 TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
 NAN = math.nan
-
-
-def random_prompts(n: int = 6, *, lengths: tuple[int, ...] = (7, 9), differ: slice = slice(2, None)) -> Prompts:
-    """Random tokens of mixed lengths; partners differ at `differ`; MID is a position that varies between prompts."""
-    rng = np.random.default_rng(n)
-
-    def words(size: int) -> list[int]:
-        return rng.integers(1, VOCAB, size).tolist()
-
-    clean = [words(lengths[i % len(lengths)]) for i in range(n)]
-    corrupted = [list(tokens) for tokens in clean]
-    for tokens in corrupted:
-        tokens[differ] = words(len(tokens[differ]))
-    return Prompts(
-        texts=("",) * n,
-        corrupted_texts=("",) * n,
-        tokens=tuple(map(tuple, clean)),
-        corrupted=tuple(map(tuple, corrupted)),
-        answers=tuple(words(n)),
-        distractors=tuple(words(n)),
-        positions={"END": tuple(len(tokens) - 1 for tokens in clean), "MID": tuple(2 + i // 2 % 2 for i in range(n))},
-    )
 
 
 def assert_same(fast: PathEffects, slow: PathEffects) -> None:

@@ -99,7 +99,10 @@ def test_runs_once_and_again_for_each_change(run, project):
     for part, change in changes.items():
         change()
         assert f"running ({part} changed)" in run()[1]
-    (results / "02.json").write_text("another notebook's")
+    (results / "00.json").write_text('{"claims": [1], "provenance": 1}')
+    assert "running (earlier results changed)" in run()[1]
+    (results / "00.json").write_text('{"claims": [1], "provenance": 2}')
+    (results / "02.json").write_text("a later notebook's")
     assert "up to date" in run()[1]
     (figures / "01_figure.png").unlink()
     assert "running (outputs changed)" in run()[1]

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
-from helpers.stats import Interval, bootstrap_indices, jaccard, mean_interval, proportion, ratio_interval
+from helpers.stats import Interval, bootstrap_indices, correlation, jaccard, mean_interval, proportion, ratio_interval
 
 
 @pytest.mark.parametrize(
@@ -97,3 +98,31 @@ def test_bootstrap_indices_draw_with_replacement_and_a_seed():
 @pytest.mark.parametrize("a, b, share", [("abc", "bcd", 0.5), ("ab", "cd", 0.0), ("aab", "ba", 1.0), ("", "", 1.0)])
 def test_jaccard(a, b, share):
     assert jaccard(a, b) == share
+
+
+def test_correlation_by_hand():
+    """Deviations (-2 .. 2) and (-2, 1, -1, 0, 2): the products add up to 7, the squares to 10 each, so r = 0.7. A growing
+    function of x keeps the ranks, so Spearman's stays."""
+    x, y = np.arange(5.0), np.array([0.0, 3.0, 1.0, 2.0, 4.0])
+    for method, xs in (("pearson", x), ("spearman", x), ("spearman", np.exp(3 * x))):
+        got, null = correlation(xs, y, method=method, seed=0)
+        assert got.value == pytest.approx(0.7)
+        assert got.low < 0.7 <= got.high <= 1
+        assert null.low < 0 < null.high and abs(null.value) < 0.05
+    assert correlation(np.exp(3 * x), y, method="pearson", seed=0)[0].value != pytest.approx(0.7, abs=0.01)
+
+
+def test_correlation_matches_scipy_and_its_interval_narrows():
+    x, noise = np.random.default_rng(0).normal(size=(2, 400))
+    for method, theirs in (("pearson", scipy.stats.pearsonr), ("spearman", scipy.stats.spearmanr)):
+        got, null = correlation(x, x + noise, method=method, seed=0)
+        assert got.value == pytest.approx(theirs(x, x + noise).statistic)
+        few = correlation(x[:40], (x + noise)[:40], method=method, seed=0)[0]
+        assert 2 < (few.high - few.low) / (got.high - got.low) < 6
+        assert null.high == pytest.approx(1.96 / 20, abs=0.015)
+
+
+@pytest.mark.parametrize("x, y", [([1, 2, 3], [1, 2, 3]), ([1, 1, 1, 1], [1, 2, 3, 4])])
+def test_correlation_refuses(x, y):
+    with pytest.raises(ValueError, match="at least 4 pairs that vary"):
+        correlation(np.array(x), np.array(y), method="pearson", seed=0)

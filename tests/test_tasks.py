@@ -10,7 +10,7 @@ from transformer_lens.evals import IOIDataset
 from transformers import GPT2TokenizerFast
 
 from helpers.models import Head
-from helpers.tasks import Prompts, TaskError, evaluate, ioi, single_token, vocabulary
+from helpers.tasks import Prompts, TaskError, english, evaluate, ioi, repeated_name, single_token, surprisal, vocabulary
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import tiny_gpt2
 
@@ -238,3 +238,56 @@ def test_accuracy_by_hand():
     assert got.correct.tolist() == [False, True, True, False]
     assert got.chosen.tolist() == [True, True, True, False]
     assert evaluate(model, prompts, corrupted=True).logit_difference == pytest.approx([-6, -3, -10, 10], abs=1e-3)
+
+
+def test_repeated_names_by_hand(tokenizer):
+    """Every index equally often; the positions hold the names; the partner differs in the repeated name alone."""
+    prompts = repeated_name(tokenizer, 8, size=4, seed=3)
+    for i, tokens in enumerate(prompts.tokens):
+        words = prompts.texts[i].replace(",", " ,").replace(".", " .").split()
+        assert [tokenizer.decode(t).strip() for t in tokens] == words
+        listed = [words[2], words[4], words[6], words[8]]
+        again = words[words.index(".") + 1]
+        assert listed.index(again) == i % 4
+        assert [prompts.positions[f"N{j}"][i] for j in range(4)] == [2, 4, 6, 8]
+        assert prompts.positions["S1"][i] == 2 + 2 * (i % 4)
+        s2, end = prompts.positions["S2"][i], prompts.positions["END"][i]
+        assert words[s2] == again and s2 > 8 and words[end] == "to" and end == len(words) - 1
+        assert tokenizer.decode(prompts.distractors[i]).strip() == again
+        assert tokenizer.decode(prompts.answers[i]).strip() == listed[(i + 1) % 4]
+        differ = [at for at, (a, b) in enumerate(zip(tokens, prompts.corrupted[i], strict=True)) if a != b]
+        assert differ == [s2] and prompts.corrupted[i][s2] not in tokens
+    assert prompts == repeated_name(tokenizer, 8, size=4, seed=3) != repeated_name(tokenizer, 8, size=4, seed=4)
+
+
+@pytest.mark.parametrize("n, size", [(0, 4), (4, 1), (4, len(NAMES))])
+def test_repeated_names_refuse(n, size, tokenizer):
+    with pytest.raises(TaskError, match=f"n is {n} and size {size}"):
+        repeated_name(tokenizer, n, size=size)
+
+
+def test_surprisal_by_hand():
+    """Logits of "yes" and "no" are x and -x (0 for the other three words) where x, copied from "plus", is 1.
+
+    After "plus" alone z = 1: -log p(yes) = log(e + 1/e + 3) - 1; after "plus yes" z = 1/2 and no is next.
+    """
+    model = hand_model(
+        ["x", "y"],
+        {Head(0, 0): Wires({("x", "y"): 1})},
+        tokens={"plus": {"x": 1}, "yes": {}, "no": {}, "end": {}},
+        unembed={"yes": {"y": 1}, "no": {"y": -1}},
+    )
+    first = np.log(np.e + 1 / np.e + 3) - 1
+    second = np.log(np.exp(0.5) + np.exp(-0.5) + 3) + 0.5
+    sums, counts = surprisal(model, ["plus yes no", "plus yes"])
+    assert sums == pytest.approx([first + second, first], abs=1e-4) and counts.tolist() == [2, 1]
+    with pytest.raises(TaskError, match="Text 1 has 1 tokens"):
+        surprisal(model, ["plus yes", "plus"])
+
+
+def test_english_is_plain_and_not_repeated():
+    lines = english(200)
+    assert len(set(lines)) == 200 and all(line.isascii() and 30 < len(line.split()) < 100 for line in lines)
+    for n in (0, 10_000):
+        with pytest.raises(TaskError, match=f"{n} paragraphs"):
+            english(n)

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer_lens.model_bridge import TransformerBridge
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from helpers.models import load_model
+from helpers.tasks import Prompts
 
 Kind = Literal["gpt2", "llama", "neox"]
 VOCAB = 100  # words "w0" .. "w99", separated by spaces; w0 is the end-of-text token
@@ -69,3 +71,25 @@ def tiny_llama(seed: int = 0) -> TransformerBridge:
 def tiny_neox(seed: int = 0) -> TransformerBridge:
     """GPT-NeoX: 3 layers x 4 heads, LayerNorm, half-rotary, parallel attention and MLP. One shared object per seed."""
     return _tiny("neox", seed)
+
+
+def random_prompts(n: int = 6, *, lengths: tuple[int, ...] = (7, 9), differ: slice = slice(2, None)) -> Prompts:
+    """Random tokens of mixed lengths; partners differ at `differ`; MID is a position that varies between prompts."""
+    rng = np.random.default_rng(n)
+
+    def words(size: int) -> list[int]:
+        return rng.integers(1, VOCAB, size).tolist()
+
+    clean = [words(lengths[i % len(lengths)]) for i in range(n)]
+    corrupted = [list(tokens) for tokens in clean]
+    for tokens in corrupted:
+        tokens[differ] = words(len(tokens[differ]))
+    return Prompts(
+        texts=("",) * n,
+        corrupted_texts=("",) * n,
+        tokens=tuple(map(tuple, clean)),
+        corrupted=tuple(map(tuple, corrupted)),
+        answers=tuple(words(n)),
+        distractors=tuple(words(n)),
+        positions={"END": tuple(len(tokens) - 1 for tokens in clean), "MID": tuple(2 + i // 2 % 2 for i in range(n))},
+    )

@@ -1,0 +1,184 @@
+"""Interventions: against pen and paper, against each other, and gone without a trace afterwards."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import config
+
+from helpers.interventions import InterventionError, heads_changed, steer, weights_edited
+from helpers.models import Head
+from helpers.patching import Edit, PatchingError
+from helpers.tasks import evaluate
+from tests.by_hand import Wires, hand_model, hand_prompts
+from tests.tiny import random_prompts, tiny_gpt2, tiny_llama, tiny_neox
+
+TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
+FAMILIES = pytest.mark.parametrize("family", TINY)
+HEADS = (Head(0, 1), Head(1, 2), Head(2, 3))
+
+
+def random_matrices(n: int = 3, *, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def random_edits(heads=HEADS[:2], *, variants: int = 3, prompts: int = 6) -> list[Edit]:
+    values = torch.randn(len(heads), variants, prompts, 8, generator=torch.Generator().manual_seed(1))
+    return [Edit("z", h, v, random_matrices(variants, seed=i)) for i, (h, v) in enumerate(zip(heads, values))]
+
+
+# Pen and paper ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_ways():
+    """L0H0 moves x to y and v to w (its z is the mean of x, then of v); L1H0 attends to END alone and moves y to w.
+
+    In "plus end" x = 1 and v = 3 at the first of two positions: L0H0 writes y = 1/2 and w = 3/2 at END, L1H0 adds
+    another 1/2 to w; the logit difference is y + w = 5/2. L1H0's key is a constant, so it attends evenly: mean of y
+    at the first position (1) and at END (1/2) is 3/4.
+    """
+    model = hand_model(
+        ["x", "v", "y", "w"],
+        {Head(0, 0): Wires({("x", "y"): 1, ("v", "w"): 1}), Head(1, 0): Wires({("y", "w"): 1})},
+        tokens={"plus": {"x": 1, "v": 3}, "minus": {"x": -1, "v": -3}, "end": {}, "yes": {}, "no": {}},
+        unembed={"yes": {"y": 0.5, "w": 0.5}, "no": {"y": -0.5, "w": -0.5}},
+    )
+    return model, hand_prompts(model, [("plus end", "minus end", "yes", "no")], {"S": 0, "END": 1})
+
+
+def only(model, *factors: float) -> torch.Tensor:
+    """M that multiplies the first coordinates of z by these factors."""
+    return torch.diag(torch.tensor([*factors, *[1.0] * (model.cfg.d_head - len(factors))]))
+
+
+@pytest.mark.parametrize("factors, expected", [((1, 1), 2.75), ((0, 1), 1.5), ((1, 0), 1.25), ((3, 1), 5.25)])
+def test_scaling_the_parts_of_a_head_by_hand(two_ways, factors, expected):
+    """y = f/2 at END, w = g * 3/2, and L1H0 adds 3/4 f to w: f * 5/4 + g * 3/2 in logits, however it is done."""
+    model, prompts = two_ways
+    M = only(model, *factors)
+    for change in (
+        heads_changed(model, {Head(0, 0): lambda z: z @ M}),
+        weights_edited(model, {Head(0, 0): M}),
+        weights_edited(model, {Head(0, 0): M}, weight="W_V"),
+    ):
+        with change:
+            assert evaluate(model, prompts).logit_difference == pytest.approx([expected], abs=1e-3)
+
+
+def test_steering_at_the_end_by_hand(two_ways):
+    """At END alone f y and g w: L1H0 reads f/2 there and 1 at the first position: f/2 + g * 3/2 + (1 + f/2) / 2.
+
+    A value without a matrix replaces z: (x, v) = (2, 0) gives y = 2, w = 0 and L1H0 adds (1 + 2) / 2.
+    """
+    model, prompts = two_ways
+    matrices = torch.stack([only(model, 1, 1), only(model, 0, 1), only(model, 3, 0)])
+    edit = Edit("z", Head(0, 0), torch.zeros(3, 1, model.cfg.d_head), matrices)
+    steered = steer(model, prompts, [edit], watch=[Head(1, 0)], keys=["S"])
+    assert steered.logit_difference[:, 0] == pytest.approx([2.75, 2.0, 2.75], abs=1e-3)
+    assert steered.attention == pytest.approx(np.full((3, 1, 1, 1), 0.5), abs=1e-4)
+    value = torch.zeros(1, 1, model.cfg.d_head)
+    value[..., 0] = 2
+    replaced = steer(model, prompts, [Edit("z", Head(0, 0), value)])
+    assert replaced.logit_difference == pytest.approx(np.array([[3.5]]), abs=1e-3)
+
+
+# Any model ----------------------------------------------------------------------------------------
+
+
+@FAMILIES
+def test_steering_equals_full_forward_passes(family):
+    model, prompts, edits = TINY[family](), random_prompts(), random_edits(HEADS)
+    fast = steer(model, prompts, edits, watch=HEADS[1:], keys=["MID", "END"], memory_gib=0.02)
+    for variant in range(3):
+        for i in range(len(prompts)):
+            one = prompts.select([i])
+
+            def at_end(z, edit, variant=variant, i=i):
+                return torch.cat([z[:, :-1], z[:, -1:] @ edit.matrix[variant] + edit.value[variant, i]], dim=1)
+
+            with heads_changed(model, {e.head: lambda z, e=e: at_end(z, e) for e in edits}):
+                assert fast.logit_difference[variant, i] == pytest.approx(
+                    evaluate(model, one).logit_difference[0], abs=1e-4
+                )
+                _, cache = model.run_with_cache(one.tensors()[0])
+            for h, head in enumerate(HEADS[1:]):
+                row = cache["pattern", head.layer][0, head.head, -1]
+                expected = [row[int(one.position(key)[0])].item() for key in ("MID", "END")]
+                assert fast.attention[variant, h, :, i] == pytest.approx(expected, abs=1e-5)
+
+
+@FAMILIES
+def test_changing_nothing_changes_nothing(family):
+    model, prompts = TINY[family](), random_prompts()
+    clean = evaluate(model, prompts).logit_difference
+    identity = Edit("z", HEADS[0], torch.zeros(1, 1, 8), torch.eye(8)[None])
+    assert steer(model, prompts, [identity]).logit_difference[0] == pytest.approx(clean, abs=1e-5)
+    for change in (heads_changed(model, {HEADS[0]: lambda z: z}), weights_edited(model, {HEADS[0]: torch.eye(8)})):
+        with change:
+            assert evaluate(model, prompts).logit_difference == pytest.approx(clean, abs=1e-5)
+
+
+@FAMILIES
+@settings(max_examples=10, deadline=None, database=None)
+@given(seed=st.integers(0, 2**16), raises=st.booleans())
+def test_an_edit_of_the_weights_is_an_edit_of_the_output_and_leaves_no_trace(family, seed, raises):
+    model, prompts = TINY[family](), random_prompts(2)
+    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
+    maps = dict(zip(HEADS, random_matrices(seed=seed), strict=True))
+    with heads_changed(model, {head: (lambda z, M=M: z @ M) for head, M in maps.items()}):
+        expected = evaluate(model, prompts).logit_difference
+    weights = ["W_O"] if family == "llama" else ["W_O", "W_V"]
+    for weight in weights:
+        try:
+            with weights_edited(model, maps, weight=weight):
+                assert evaluate(model, prompts).logit_difference == pytest.approx(expected, abs=1e-3)
+                if raises:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pass
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
+    assert not any(hook.fwd_hooks for hook in model.hook_dict.values())
+
+
+@FAMILIES
+@settings(max_examples=10, deadline=None, database=None)
+@given(a=st.floats(-2, 2), b=st.floats(-2, 2))
+def test_edits_compose_as_their_matrices_do(family, a, b):
+    """Scaling the last layer's head by a, then b, is scaling it by a b: what reaches the logits is linear there but
+    for the norm, so the composition is checked, not the numbers."""
+    model, prompts, head = TINY[family](), random_prompts(2), HEADS[2]
+    with heads_changed(model, {head: lambda z: a * z}), heads_changed(model, {head: lambda z: b * z}):
+        twice = evaluate(model, prompts).logit_difference
+    with weights_edited(model, {head: a * b * torch.eye(8)}):
+        assert evaluate(model, prompts).logit_difference == pytest.approx(twice, abs=1e-3)
+
+
+def test_hooks_are_gone_after_an_exception():
+    model, prompts = tiny_gpt2(), random_prompts(2)
+    before = evaluate(model, prompts).logit_difference
+    with pytest.raises(KeyboardInterrupt), heads_changed(model, {Head(2, 0): torch.zeros_like}):
+        assert not np.allclose(evaluate(model, prompts).logit_difference, before, atol=1e-3)
+        raise KeyboardInterrupt
+    assert evaluate(model, prompts).logit_difference == pytest.approx(before, abs=0)
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_changed_is_refused_by_name(monkeypatch):
+    model, prompts, maps = tiny_gpt2(), random_prompts(2), {HEADS[0]: torch.eye(8)}
+    edit = random_edits(HEADS[1:2], prompts=2)
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # the annotations refuse an unknown weight, too
+    for sentence, call in {
+        "L3H0 does not exist": lambda: steer(model, prompts, edit, watch=[Head(3, 0)]),
+        "L0H9 does not exist": lambda: heads_changed(model, {Head(0, 9): torch.clone}).__enter__(),
+        "Unknown weight 'W_Q'": lambda: weights_edited(model, maps, weight="W_Q").__enter__(),
+        "read one W_V": lambda: weights_edited(tiny_llama(), maps, weight="W_V").__enter__(),
+        "of kind z": lambda: steer(model, prompts, [Edit("q", HEADS[0], torch.zeros(1, 1, 8))]),
+        "at least one": lambda: steer(model, prompts, []),
+        "before every edited head": lambda: steer(model, prompts, edit, watch=[Head(0, 0)]),
+    }.items():
+        with pytest.raises((InterventionError, PatchingError), match=sentence):
+            call()

@@ -63,7 +63,7 @@ bench: $(READY) ## Time the methods, write benchmarks/results.json [20 min on 2 
 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
 	@$(PY) scripts/run_notebooks.py
-	@$(PY) scripts/check_notebooks.py --clean build/smollm2 notebooks
+	@$(PY) scripts/check_notebooks.py --clean build/smollm2 build/planted notebooks
 
 fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; 0.5 GB gpt2 to 6.5 GB gpt2-xl]
 	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m helpers.models fetch "$(MODEL)"

@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -31,6 +32,10 @@ Verdict = Literal["reproduced", "qualitative", "differs", "transfers", "partly",
 
 class ClaimError(ValueError):
     """A claim, metric or measurement that cannot be used; the message says what to do."""
+
+
+class NotApplicable(ClaimError):
+    """A notebook has nothing to measure on this model; the message says why. The runner goes on with the next one."""
 
 
 @dataclass(frozen=True)
@@ -137,20 +142,20 @@ def figures_dir(model: str) -> Path:
     return output_root() / "figures" / resolve(model).slug
 
 
-def found_heads(model: str, notebook: str = "01", claim_id: str = "A2") -> dict[str, tuple[Head, ...]]:
-    """Role -> heads that a notebook found in this model, most important first.
+def found_heads(model: str, *, needed: Sequence[str] = ()) -> dict[str, tuple[Head, ...]]:
+    """Role -> heads that notebook 01 found in this model, most important first.
 
-    Raises ClaimError, with the command, where that notebook has not been run on the model.
+    Raises ClaimError, with the command, where it has not been run on the model, and NotApplicable if a needed role is
+    empty.
     """
-    path = results_path(model, notebook)
+    path = results_path(model, "01")
     if not path.is_file():
-        raise ClaimError(
-            f"The heads that notebook {notebook} finds in {resolve(model).slug} are not there yet ({path.name}): run "
-            f"`make reproduce MODEL={model}`, which runs the notebooks in order."
-        )
+        raise ClaimError(f"Notebook 01 has not looked for heads in {model} yet: run `make reproduce MODEL={model}`.")
     rows = json.loads(path.read_text(encoding="utf-8"))["claims"]
-    heads = [row for row in rows if row["id"] == claim_id and get_claim(claim_id).metric(row["metric"]).kind == "heads"]
-    return {row["metric"]: tuple(map(Head.parse, row["value"])) for row in heads}
+    roles = {row["metric"]: tuple(map(Head.parse, row["value"])) for row in rows if isinstance(row["value"], list)}
+    if empty := [role for role in needed if not roles.get(role)]:
+        raise NotApplicable(f"Notebook 01 found no {' and no '.join(empty)} heads in {resolve(model).slug}.")
+    return roles
 
 
 def verdict(

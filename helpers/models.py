@@ -60,10 +60,10 @@ class ModelSource:
     """Where a model comes from: `location` is the folder with config, safetensors and tokenizer."""
 
     name: str  # as asked for
-    kind: Literal["embedded", "hub", "folder"]
+    kind: Literal["embedded", "planted", "hub", "folder"]
     location: Path
     origin: str  # for the record: hub id, package and file, or the folder's own name
-    revision: str | None  # hub commit, sha256 of the embedded file, None for a folder
+    revision: str | None  # hub commit, sha256 of the embedded file or of the planted model's code, None for a folder
     slug: str  # names the folders of results and figures
 
     @property
@@ -95,6 +95,9 @@ def resolve(name: str) -> ModelSource:
         origin = f"{entry['package']}=={entry['version']} {entry['file']} ({entry['hub']})"
         folder = cache_dir() / f"{short}-{entry['sha256'][:12]}"
         return ModelSource(name, "embedded", folder, origin, entry["sha256"], short)
+    if entry and entry["source"] == "planted":
+        code = _sha256(PROJECT / "helpers" / "planted.py", DATA / "vocabulary.yaml")
+        return ModelSource(name, "planted", cache_dir() / f"{short}-{code[:12]}", "helpers/planted.py", code, short)
     if entry is None and (folder := Path(name).expanduser()).is_dir():
         folder = folder.resolve()
         return ModelSource(name, "folder", folder, folder.name, None, f"local-{folder.name}")
@@ -102,7 +105,7 @@ def resolve(name: str) -> ModelSource:
         known = ", ".join(known_models())
         raise ModelError(f"Unknown model {name!r}: use one of {known}, a hub id (org/name) or an existing folder.")
     hub_id = entry["hub"] if entry else name
-    folder = _cached(hub_id) or _download(name, hub_id)
+    folder = _cached(hub_id) or _attention_only(short) or _download(name, hub_id)
     return ModelSource(name, "hub", folder, hub_id, folder.name, short.replace("/", "--"))
 
 
@@ -112,6 +115,18 @@ def _cached(hub_id: str) -> Path | None:
         with suppress(OSError):
             return Path(snapshot_download(cached, local_files_only=True))
     return None
+
+
+@functools.cache
+def _attention_only(short: str) -> Path | None:
+    """Folder of a model's attention tensors alone below $CIRCUITS_ASSETS, the sha256 verified, if it is there."""
+    digest = known_models().get(short, {}).get("attention_sha256")
+    folder = Path(os.environ.get("CIRCUITS_ASSETS", "")) / "models" / f"{short}-attention"
+    if not digest or not (file := folder / "model.safetensors").is_file():
+        return None
+    if _sha256(file) != digest:
+        raise ModelError(f"{file} does not hold the attention tensors of {short}: copy it again from where it came.")
+    return folder
 
 
 def _download(name: str, hub_id: str, **options: bool) -> Path:
@@ -125,7 +140,7 @@ def _download(name: str, hub_id: str, **options: bool) -> Path:
 
 
 def fetch(name: str) -> ModelSource:
-    """Get a model ready for offline use: download what is missing or damaged, or convert the embedded one."""
+    """Get a model ready for offline use: download what is missing or damaged, convert or build what is not."""
     source = resolve(name)
     if source.kind == "hub":
         _download(name, source.origin)
@@ -137,10 +152,13 @@ def fetch(name: str) -> ModelSource:
 
 
 def _ready(name: str) -> ModelSource:
-    """Resolve a model, and make sure that the folder of the embedded one is there and unaltered."""
+    """Resolve a model, and make sure that the folder of an embedded or planted one is there and unaltered."""
     source = resolve(name)
     if source.kind == "embedded":
-        _convert_embedded(source)
+        write = functools.partial(_write_converted, _gguf(source))
+        _write_once(source, "converting its weights (once, under a minute)", write)
+    elif source.kind == "planted":
+        _write_once(source, "writing its weights (once)", _write_planted)
     return source
 
 
@@ -174,9 +192,8 @@ def _is_intact(folder: Path) -> bool:
         return False
 
 
-def _convert_embedded(source: ModelSource) -> None:
-    """Write the embedded model as float32 safetensors, unless an intact conversion is there."""
-    gguf = _gguf(source)
+def _write_once(source: ModelSource, work: str, write: Callable[[Path], None]) -> None:
+    """Have `write` fill the model's folder in the cache, whole or not at all, unless it is there and intact."""
     if _is_intact(source.location):
         return
     try:
@@ -184,15 +201,15 @@ def _convert_embedded(source: ModelSource) -> None:
         with FileLock(f"{source.location}.lock"):  # a second process waits here, then finds the work done
             if not _is_intact(source.location):
                 altered = "found altered or incomplete in the cache, " if source.location.exists() else ""
-                print(f"Model {source.name}: {altered}converting its weights (once, under a minute) ...", flush=True)
+                print(f"Model {source.name}: {altered}{work} ...", flush=True)
                 with tempfile.TemporaryDirectory(dir=cache_dir()) as temporary:
-                    _write_converted(gguf, Path(temporary) / "new")
+                    write(Path(temporary) / "new")
                     if source.location.exists():
                         os.replace(source.location, Path(temporary) / "altered")
                     os.replace(Path(temporary) / "new", source.location)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"Cannot write converted weights below {cache_dir()} ({error}): "
+            f"Cannot write weights below {cache_dir()} ({error}): "
             "set CIRCUITS_CACHE to a folder with 1.2 GB that you can write to."
         ) from error
 
@@ -205,6 +222,13 @@ def _write_converted(gguf: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
     save_file(dict(model.named_parameters()), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
+    _write_hashes(folder)
+
+
+def _write_planted(folder: Path) -> None:
+    from helpers import planted  # which imports this module
+
+    planted.save(planted.build(), folder)
     _write_hashes(folder)
 
 
@@ -348,7 +372,7 @@ def model_provenance(name: str) -> dict[str, Any]:
         "source": f"{source.kind}: {source.origin}",
         "revision": source.revision,
         "weights_sha256": _sha256(*sorted(set(_tensor_files(source).values()))),
-        "tokenizer_sha256": _sha256(*tokenizer),
+        "tokenizer_sha256": _sha256(*tokenizer) if tokenizer else None,
         "weight_processing": _weight_processing(_config(source)),
     }
 

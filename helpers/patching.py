@@ -278,7 +278,7 @@ def resume(
     for layer in range(first, decoder.n_layers):
         here = [edit for edit in edits if edit.head.layer == layer]
         k, v = (decoder.project(kind, layer, resid, positions) for kind in "kv")
-        if layer == decoder.n_layers - 1 and not here:
+        if layer == decoder.n_layers - 1 and not any(edit.kind in "qz" for edit in here):
             resid, positions = resid[:, :, -1:], positions[-1:]
         q = decoder.project("q", layer, resid, positions)
         z, pattern = _attention(decoder, cache, layer, q, k, v, here)

@@ -1,7 +1,8 @@
 """The house rules for notebooks, and the cleaning of executed ones.
 
 python scripts/check_notebooks.py                                  check notebooks/
-python scripts/check_notebooks.py --clean build/smollm2 notebooks  copy executed notebooks, without run metadata
+python scripts/check_notebooks.py --clean build/smollm2 build/planted notebooks
+                                                                   copy executed notebooks, without run metadata
 """
 
 import argparse
@@ -120,12 +121,15 @@ def clean(nb: NotebookNode) -> NotebookNode:
     return nb
 
 
-def copy_clean(source: Path, target: Path) -> None:
-    """Replace the notebooks in target by their executed twins in source; refuses a run with other parameters."""
+def copy_clean(*sources: Path, target: Path) -> None:
+    """Replace target's notebooks by their executed twins in the first source; refuses a run with other parameters."""
     for notebook in sorted(target.glob("[0-9][0-9]_*.ipynb")):
-        nb = clean(nbformat.read(source / notebook.name, as_version=4))
+        executed = next((path for path in (source / notebook.name for source in sources) if path.exists()), None)
+        if executed is None:
+            sys.exit(f"{notebook.name} has not been run: run make reproduce first.")
+        nb = clean(nbformat.read(executed, as_version=4))
         if any("injected-parameters" in tags(cell) for cell in nb.cells):
-            sys.exit(f"{source / notebook.name} was run with other parameters: run it with the defaults first.")
+            sys.exit(f"{executed} was run with other parameters: run it with the defaults first.")
         part = notebook.with_suffix(".part")
         nbformat.write(nb, part)
         os.replace(part, notebook)
@@ -142,10 +146,10 @@ def check(folder: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clean", nargs=2, type=Path, metavar=("SOURCE", "TARGET"))
+    parser.add_argument("--clean", nargs="+", type=Path, metavar="FOLDER", help="sources, then the target")
     args = parser.parse_args()
     if args.clean:
-        copy_clean(*args.clean)
+        copy_clean(*args.clean[:-1], target=args.clean[-1])
     else:
         sys.exit("\n".join(check(Path("notebooks"))) or None)
 

@@ -25,7 +25,15 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.claims import ClaimError, figures_dir, load_claims, package_versions, results_path, write_text
+from helpers.claims import (
+    ClaimError,
+    NotApplicable,
+    figures_dir,
+    load_claims,
+    package_versions,
+    results_path,
+    write_text,
+)
 from helpers.models import PROJECT, ModelError, ModelSource, model_provenance, resolve
 
 # Kernels inherit these: nothing but results in a notebook, and the environment's own "python3" kernel.
@@ -109,9 +117,9 @@ def assignments(pairs: Iterable[str], known: set[str]) -> dict[str, str]:
     return settings
 
 
-def paper_model(number: str) -> str | None:
-    """The model of the first claim that a notebook takes from a paper, or None for a notebook without a paper."""
-    return next((claim.model for claim in load_claims().values() if claim.notebook == number and claim.paper), None)
+def own_model(number: str) -> str | None:
+    """The model of a notebook's first claim: the paper's, or the one it is about; None for a notebook without one."""
+    return next((claim.model for claim in load_claims().values() if claim.notebook == number and claim.model), None)
 
 
 def plan(root: Path, model: str, pairs: Iterable[str], only: str) -> list[Job]:
@@ -125,7 +133,7 @@ def plan(root: Path, model: str, pairs: Iterable[str], only: str) -> list[Job]:
     settings = assignments(pairs, set().union(*known.values()) - {"MODEL"})
     jobs = []
     for path in chosen:
-        name = paper_model(path.name[:2]) if model == "paper" else model
+        name = own_model(path.name[:2]) if model == "paper" or "MODEL" not in known[path] else model
         if name is None:
             print(f"{path.stem}: skipped, it has no paper's model (run it with another MODEL)")
             continue
@@ -246,6 +254,8 @@ def execute(job: Job, place: str) -> float:
         os.replace(part, job.output)
         write_text(job.stamp, json.dumps(fingerprint(job), indent=1))
     except PapermillExecutionError as error:
+        if error.ename == NotApplicable.__name__:
+            raise NotApplicable(error.evalue) from None
         raise failure(job, part, f"{error.ename}: {error.evalue}") from None
     except DeadKernelError:
         raise failure(job, part, "the kernel died, often for lack of memory: lower N_PROMPTS") from None
@@ -269,7 +279,11 @@ def run(jobs: list[Job], force: bool) -> None:
                     table.append((job.label, "up to date"))
                     continue
                 print(f"{job.label}: running ({why})", flush=True)
-                table.append((job.label, f"{execute(job, f'[{index}/{len(jobs)}]'):.1f} s"))
+                try:
+                    table.append((job.label, f"{execute(job, f'[{index}/{len(jobs)}]'):.1f} s"))
+                except NotApplicable as error:
+                    print(f"{job.label}: skipped, {error}")
+                    table.append((job.label, "skipped"))
         finally:
             for label, seconds in table:
                 print(f"{label:<50} {seconds:>10}")

@@ -15,6 +15,7 @@ from helpers.claims import (
     ClaimError,
     Control,
     Metric,
+    NotApplicable,
     Results,
     found_heads,
     get_claim,
@@ -260,6 +261,8 @@ def test_found_heads_are_those_of_an_earlier_notebook(results, folder):
     results.record("A2", "attention_END_IO", 0.5, n=4)
     results.save()
     assert found_heads(folder) == {"movers": (Head(5, 1), Head(3, 2)), "inhibition": ()}
+    with pytest.raises(NotApplicable, match="found no inhibition and no induction heads"):
+        found_heads(folder, needed=["movers", "inhibition", "induction"])
 
 
 def test_table_keeps_another_models_numbers_in_its_own_column(results):

@@ -191,6 +191,21 @@ def test_hub_cache(cached_as, gpt2, tmp_path, monkeypatch):
     assert load_model("gpt2").cfg.model_name == "gpt2"
 
 
+def test_attention_tensors_stand_in_for_gpt2_if_they_are_its_own(assets, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    models._attention_only.cache_clear()
+    assert resolve("gpt2").slug == "gpt2" and attention_weights("gpt2").W_Q.shape == (12, 12, 768, 64)
+    assert model_provenance("gpt2")["tokenizer_sha256"] is None
+    altered = tmp_path / "models" / "gpt2-attention"
+    altered.mkdir(parents=True)
+    save_file({"h.0.ln_1.weight": torch.ones(768)}, altered / "model.safetensors")
+    monkeypatch.setenv("CIRCUITS_ASSETS", str(tmp_path))
+    models._attention_only.cache_clear()
+    with pytest.raises(ModelError, match="does not hold the attention tensors of gpt2"):
+        resolve("gpt2")
+    models._attention_only.cache_clear()
+
+
 def test_provenance(gpt2):
     record = model_provenance(str(gpt2))
     assert json.loads(json.dumps(record)) == record

@@ -86,7 +86,7 @@ def test_cleaning_removes_traces_of_the_run_and_keeps_the_rest(tmp_path):
         (tmp_path / folder).mkdir()
     nbformat.write(nb, tmp_path / "build" / "01_a.ipynb")
     (tmp_path / "notebooks" / "01_a.ipynb").write_text("to be replaced")
-    copy_clean(tmp_path / "build", tmp_path / "notebooks")
+    copy_clean(tmp_path / "none", tmp_path / "build", target=tmp_path / "notebooks")
     copied = nbformat.read(tmp_path / "notebooks" / "01_a.ipynb", as_version=4)
     assert copied.metadata == {"kernelspec": {"name": "python3"}}
     assert copied.cells[1].metadata == {"tags": ["parameters"]} and copied.cells[3].metadata == {}
@@ -95,8 +95,10 @@ def test_cleaning_removes_traces_of_the_run_and_keeps_the_rest(tmp_path):
     nb.cells[3].metadata["tags"] = ["injected-parameters"]
     nbformat.write(nb, tmp_path / "build" / "01_a.ipynb")
     with pytest.raises(SystemExit, match="run with other parameters"):
-        copy_clean(tmp_path / "build", tmp_path / "notebooks")
+        copy_clean(tmp_path / "none", tmp_path / "build", target=tmp_path / "notebooks")
     assert clean(copied) == nbformat.read(tmp_path / "notebooks" / "01_a.ipynb", as_version=4)
+    with pytest.raises(SystemExit, match="01_a.ipynb has not been run"):
+        copy_clean(tmp_path / "none", target=tmp_path / "notebooks")
 
 
 def test_there_are_notebooks():

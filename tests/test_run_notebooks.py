@@ -155,6 +155,15 @@ def test_failing_cell_is_named_and_the_good_output_stays(run, project):
     assert status == 1 and "cell 4: the kernel died" in err and "Traceback" not in err
 
 
+def test_a_notebook_with_nothing_to_measure_is_skipped_by_name(run, project):
+    raises = "from helpers.claims import NotApplicable", "raise NotApplicable('No such heads here.')"
+    write_notebook(project / "notebooks" / "00_none.ipynb", *raises)
+    status, out, err = run()
+    assert status == 0 and "Error" not in err
+    assert "00_none (" in out and "skipped, No such heads here." in out
+    assert (build(project) / "01_tiny.ipynb").exists() and not (build(project) / "00_none.ipynb").exists()
+
+
 def test_a_second_run_of_the_same_model_is_refused(run, project):
     build(project).mkdir(parents=True)
     (build(project) / ".01_tiny.part.ipynb").write_text("left by a killed run")
@@ -187,7 +196,15 @@ def test_interrupted_run_leaves_nothing_half_written(run, project, model, tmp_pa
     assert (build(project) / "01_tiny.stamp.json").exists()
 
 
-def test_paper_means_the_model_of_each_notebooks_paper():
-    assert run_notebooks.paper_model("01") == "gpt2-medium"
-    assert run_notebooks.paper_model("05") == "gpt2"
-    assert run_notebooks.paper_model("99") is None
+def test_a_notebook_has_the_model_of_its_first_claim():
+    assert run_notebooks.own_model("01") == "gpt2-medium"
+    assert run_notebooks.own_model("05") == "gpt2"
+    assert run_notebooks.own_model("99") is None
+
+
+def test_a_notebook_about_one_model_runs_on_that(project):
+    """Notebook 00 has no parameter MODEL: whatever model is asked for, it is about the planted one."""
+    write_notebook(project / "notebooks" / "00_own.ipynb", parameters="SEED = 0")
+    for model in ("smollm2", "paper"):
+        [job] = run_notebooks.plan(project, model, [], "00")
+        assert (job.model.slug, job.parameters) == ("planted", {})

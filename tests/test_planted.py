@@ -1,0 +1,363 @@
+"""The planted model does what its plan says, in numbers worked out by hand, and the circuit search finds the plan."""
+
+import math
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom, t
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers import models, planted
+from helpers.circuits import PLACES, ROLES, Circuit, Evidence, Rule, attention_and_copying, find_circuit, select
+from helpers.models import Head, attention_weights, load_model, model_provenance
+from helpers.patching import PathEffects, Receiver, path_patch
+from helpers.planted import Plan, PlanError, Planted, build, save
+from helpers.tasks import Prompts, evaluate, ioi, single_token, vocabulary
+
+HEADS = [Head(layer, head) for layer in range(6) for head in range(4)]
+SHAPES = [Plan(channel_rank=rank, rotate=rotate, distractors=0) for rank in (1, 2, 3) for rotate in (True, False)]
+
+
+@pytest.fixture(scope="module")
+def grow(tmp_path_factory):
+    """Plan -> what was planted, and the loaded model; each plan is built once."""
+
+    @cache
+    def grown(plan: Plan) -> tuple[Planted, TransformerBridge]:
+        folder, truth = tmp_path_factory.mktemp("planted") / "model", build(plan)
+        save(truth, folder)
+        return truth, load_model(str(folder))
+
+    return grown
+
+
+@pytest.fixture(scope="module")
+def prompts(grow) -> Prompts:
+    """Names at 1 and 3, 2 and 4, 4 and 6; the tokenizer is every plan's."""
+    return ioi(grow(Plan())[0].tokenizer, 64, templates=vocabulary("ioi_templates")[1::2])
+
+
+@pytest.fixture(scope="module")
+def search(grow, prompts):
+    """Plan -> the circuit that is found."""
+
+    @cache
+    def searched(plan: Plan) -> Circuit:
+        return find_circuit(grow(plan)[1], prompts)
+
+    return searched
+
+
+def place(position: int) -> list[float]:
+    """Hands of period 4 (cos, sin) and 8 (cos), an eighth of a turn behind."""
+    quarter, eighth = (2 * math.pi * position / period - math.pi / 4 for period in (4, 8))
+    return [math.cos(quarter), math.sin(quarter), math.cos(eighth)]
+
+
+def logit_differences(rank: int, prompts: Prompts, channel: float = 1.0, movers: float = 1.0, negative: float = 1.0):
+    """Worked out by hand: what is left of the channel, of the movers and of the negative mover is given.
+
+    The movers' score of IO exceeds that of S1 by delta = gain sum_k s_k^3 place_k(S1) (place_k(S1) - place_k(IO)).
+    """
+    cubes = np.array([1, 0.729, 0.125])[:rank]
+    gain = 4 / cubes[:2].sum()
+    s1, io = (np.array([place(p)[:rank] for p in prompts.positions[name]]) for name in ("S1", "IO"))
+    delta = channel * gain * (cubes * s1 * (s1 - io)).sum(1)
+    return 20 * (movers * np.tanh(delta / 2) + negative * 0.3)
+
+
+def names(circuit: Circuit) -> dict[str, set[Head]]:
+    return {role: set(heads) for role, heads in circuit.roles.items()}
+
+
+def planned(truth: Planted, **others: set[Head]) -> dict[str, set[Head]]:
+    return {role: set(heads) for role, heads in truth.roles.items()} | others
+
+
+# The task
+
+
+@pytest.mark.parametrize("plan", [*SHAPES, Plan(), Plan(distractors=16)], ids=str)
+def test_ioi_is_solved_with_the_logit_difference_worked_out_by_hand(plan, grow):
+    model = grow(plan)[1]
+    prompts = ioi(model.tokenizer, 112)
+    clean, corrupted = evaluate(model, prompts), evaluate(model, prompts, corrupted=True)
+    assert clean.correct.mean() == 1 and clean.chosen.mean() == 1
+    tolerance = 0.002 if plan.distractors == 0 else 0.05  # what distractors write shrinks all else in the LayerNorm
+    np.testing.assert_allclose(clean.logit_difference, logit_differences(plan.channel_rank, prompts), rtol=tolerance)
+    assert abs(corrupted.logit_difference).max() < 1e-3  # nobody is named twice: nothing to tell the two apart
+
+
+def test_swapping_the_second_name_swaps_the_answer(grow):
+    model = grow(Plan())[1]
+    prompts = ioi(model.tokenizer, 32, corruption="swap")
+    corrupted = evaluate(model, prompts, corrupted=True)
+    assert list(corrupted.predicted) == list(prompts.distractors)
+
+
+def test_every_word_of_the_tasks_is_one_token(grow):
+    tokenizer = grow(Plan())[0].tokenizer
+    words = [word for kind in ("names", "places", "objects") for word in vocabulary(kind)]
+    ids = [single_token(tokenizer, word) for word in words]
+    assert len(set(ids)) == len(set(words)) and tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(tokenizer("Then, Mary gave it to").input_ids) == "Then , Mary gave <unk> to"
+
+
+def test_other_tasks_can_run(grow):
+    model = grow(Plan())[1]
+    assert model.to_str_tokens("Q: qwertz?\nA:") == ["<unk>", "<unk>", "<unk>", "<unk>", "<unk>", "<unk>"]
+    assert model(model.to_tokens("some words nobody knows, " * 24)).isfinite().all()  # 120 tokens
+
+
+# What path patching and the circuit search find
+
+
+@pytest.mark.parametrize("plan", SHAPES, ids=str)
+def test_path_patching_returns_exactly_the_planted_edges(plan, grow, search, prompts):
+    truth, stages = grow(plan)[0], search(plan).evidence.stages
+    clean = logit_differences(plan.channel_rank, prompts)
+    movers, inhibition, (negative,) = (truth.roles[name] for name in ("movers", "inhibition", "negative_movers"))
+    (duplicate,), (induction,) = truth.roles["duplicate_token"], truth.roles["induction"]
+    (previous,) = truth.roles["previous_token"]
+
+    def without(**left: float) -> np.ndarray:
+        return logit_differences(plan.channel_rank, prompts, **left) - clean
+
+    without_first, without_second = without(channel=0.4), without(channel=0.6)  # heads with a share of 0.6 and 0.4
+    removed = [without(movers=0.4), without(movers=0.6), without(negative=0)]
+    expected = {
+        "logits": dict(zip([*movers, negative], removed, strict=True)),
+        "movers.q": dict(zip(inhibition, [without_first, without_second], strict=True)),
+        "inhibition.v": {duplicate: without_first, induction: without_second},
+        "induction.k": {previous: without_second},
+    }
+    planted_heads = {head for heads in truth.roles.values() for head in heads}
+    for stage, effects in stages.items():
+        for head, change in expected[stage].items():
+            np.testing.assert_allclose(effects.change[head], change, atol=0.002 * abs(effects.gap.mean()))
+        for head in set(HEADS) - set(expected[stage]):
+            # inert heads carry nothing; planted ones only the little they add to the scale of the LayerNorm
+            assert np.nan_to_num(abs(effects.percent[head])) < 100 * (3e-4 if head in planted_heads else 1e-6)
+    assert list(stages) == list(PLACES)
+
+
+@pytest.mark.parametrize("plan", [*SHAPES, Plan(), Plan(distractors=16, seed=1)], ids=str)
+def test_the_circuit_found_is_the_plan(plan, grow, search):
+    assert search(plan).roles == grow(plan)[0].roles  # in the order of importance, too
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_circuit_found_is_the_plan_up_to_a_tenth_of_noise(seed, grow, search):
+    plan = Plan(noise=0.1, seed=seed)
+    assert names(search(plan)) == planned(grow(plan)[0])
+
+
+def test_too_much_noise_breaks_task_and_circuit(grow, search, prompts):
+    plan = Plan(noise=0.5)
+    truth, model = grow(plan)
+    assert evaluate(model, prompts).correct.mean() < 0.5
+    assert names(search(plan)) != planned(truth)
+
+
+# Degenerate plans
+
+
+def test_without_inhibition_nothing_behind_it_is_reported(grow, search, prompts):
+    truth, model = grow(Plan(inhibition=0.0))
+    assert names(search(Plan(inhibition=0.0))) == planned(truth, movers=set())  # both names alike: they cancel
+    assert [role for role, heads in truth.roles.items() if heads] == ["movers", "negative_movers"]
+    effects = path_patch(model, prompts, Receiver("q", truth.roles["movers"]))
+    assert np.nanmax(abs(effects.percent)) < 0.1
+
+
+def test_two_circuits_for_one_task_are_both_found(grow, search, prompts):
+    plan = Plan(circuits=2)
+    truth, model = grow(plan)
+    assert search(plan).roles == truth.roles
+    for mover, (helper, stranger) in zip(
+        truth.roles["movers"], [truth.roles["inhibition"], truth.roles["inhibition"][::-1]], strict=True
+    ):
+        percent = path_patch(model, prompts, Receiver("q", (mover,))).percent
+        assert percent[helper] > 25 and abs(percent[stranger]) < 0.1
+
+
+def test_a_channel_with_two_readers_reaches_both(grow, search, prompts):
+    plan = Plan(shared=True, distractors=0)
+    truth, model = grow(plan)
+    assert search(plan).roles == truth.roles
+    first, second = truth.roles["inhibition"]
+    percent = path_patch(model, prompts, Receiver("q", truth.roles["negative_movers"])).percent
+    # (tanh(2) - tanh(0.8)) 0.3 of (tanh(2)) 1.3 for the head with a share of 0.6
+    assert percent[first] == pytest.approx(100 * 0.3 / 1.3 * (1 - np.tanh(0.8) / np.tanh(2)), abs=0.1)
+    assert percent[second] == pytest.approx(100 * 0.3 / 1.3 * (1 - np.tanh(1.2) / np.tanh(2)), abs=0.1)
+
+
+def test_both_copies_of_duplicated_heads_are_found(grow, search):
+    plan = Plan(copies=2)
+    assert names(search(plan)) == planned(grow(plan)[0])
+    assert [len(heads) for heads in grow(plan)[0].roles.values()] == [2, 2, 2, 4, 4, 2]
+
+
+# The weights
+
+
+@pytest.mark.parametrize("plan", SHAPES, ids=str)
+def test_the_channel_is_what_inhibition_writes_and_movers_read(plan, tmp_path):
+    truth = build(plan)
+    save(truth, tmp_path / "model")
+    weights = attention_weights(str(tmp_path / "model"))
+    singular = torch.tensor([1, 0.9, 0.5])[: plan.channel_rank]
+    layer_norm = 128 / 256**0.5  # the gain folded into the weights
+    for head, share in zip(truth.roles["inhibition"], (0.6, 0.4), strict=True):
+        ov = weights.W_V[head] @ weights.W_O[head] / layer_norm
+        torch.testing.assert_close(ov, truth.channel_in * share * singular @ truth.channel.T, atol=1e-4, rtol=0)
+    for head in truth.roles["movers"]:
+        qk = weights.W_Q[head] @ weights.W_K[head].T / 8 / layer_norm**2
+        assert torch.linalg.matrix_rank(qk, atol=1e-3) == plan.channel_rank
+        place_read = truth.directions["place"][:, : plan.channel_rank]
+        torch.testing.assert_close(qk, -truth.gain * truth.channel * singular @ place_read.T, atol=1e-4, rtol=0)
+
+
+def test_directions_are_orthonormal_and_free_of_the_mean(grow):
+    for rotate in (True, False):
+        truth = build(Plan(rotate=rotate, circuits=2))
+        every = torch.cat(list(truth.directions.values()), dim=1)
+        torch.testing.assert_close(every.T @ every, torch.eye(255), atol=1e-5, rtol=0)
+        assert every.sum(0).abs().max() < 1e-4
+        assert (truth.channel.abs().max() > 0.9) != rotate  # unturned, a direction is nearly a coordinate
+
+
+def test_rotation_changes_the_weights_but_not_what_the_model_does():
+    turned, straight = (build(Plan(rotate=rotate, distractors=0)) for rotate in (True, False))
+    tokens = torch.tensor(ioi(turned.tokenizer, 1).tokens)
+    a, b = (truth.hf_model(tokens).logits for truth in (turned, straight))
+    torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
+    assert not torch.allclose(turned.hf_model.lm_head.weight, straight.hf_model.lm_head.weight, atol=0.1)
+
+
+def test_noise_has_the_stated_size_beside_the_planted_matrix():
+    plain, noisy = (build(Plan(noise=noise, distractors=0)) for noise in (0.0, 0.3))
+    head = plain.roles["movers"][0]
+
+    def values(truth: Planted) -> torch.Tensor:
+        start = 512 + 64 * head.head
+        return truth.hf_model.transformer.h[head.layer].attn.c_attn.weight[:, start : start + 64]
+
+    assert ((values(noisy) - values(plain)).norm() / values(plain).norm()).item() == pytest.approx(0.3, abs=1e-4)
+    assert values(noisy).T.matmul(noisy.directions["carrier"]).abs().max() < 1e-5
+
+
+# Chance
+
+
+def test_random_weights_fill_no_more_roles_than_chance_allows(grow):
+    """50 models of the planted shape; the receivers of every stage are given, so that all stages run.
+
+    Heads that attend (and copy) as a role asks are counted; |mean| > 1.96 standard errors of 16 independent effects
+    around zero happens to a share P(|t15| > 1.96) = 0.069 of them. The count found must be within that share's
+    binomial 99.9 % bound, for each role and for all.
+    """
+    truth, model = grow(Plan(distractors=0, seed=7))  # its own copy: the weights are overwritten
+    prompts = ioi(model.tokenizer, 32, templates=vocabulary("ioi_templates")[:1]).select(range(0, 32, 2))  # one order
+    matrices = {n: p for n, p in model.named_parameters() if n.endswith("weight") and not re.search("ln|mlp|qkv", n)}
+    found, candidates = (dict.fromkeys((role.name for role in ROLES), 0) for _ in range(2))
+    for seed in range(50):
+        random = torch.Generator().manual_seed(seed)
+        for name, matrix in matrices.items():
+            matrix.normal_(0, 1.0 if "wte" in name or "wpe" in name else 0.09, generator=random)
+        evidence = Evidence(*attention_and_copying(model, prompts), stages(model, prompts, truth))
+        for role in found:
+            found[role] += len(select(evidence, role, Rule()))
+            candidates[role] += len(select(evidence, role, Rule(min_percent=0.0, min_errors=0.0)))
+    share = 2 * t.sf(1.96, len(prompts) - 1)
+    print(f"found {found} of {candidates}, each with probability {share:.3f}")
+    assert sum(candidates.values()) > 100
+    assert sum(found.values()) <= binom.ppf(0.999, sum(candidates.values()), share)
+    assert all(found[role] <= binom.ppf(0.999, candidates[role], share) for role in found)
+
+
+def stages(model: TransformerBridge, prompts: Prompts, truth: Planted) -> dict[str, PathEffects]:
+    effects = {}
+    for stage, position in PLACES.items():
+        role, _, kind = stage.rpartition(".")
+        effects[stage] = path_patch(model, prompts, Receiver(kind, truth.roles.get(role, ()), position))
+    return effects
+
+
+# Building, saving, loading
+
+
+@pytest.mark.parametrize(
+    "impossible, message",
+    [
+        ({"channel_rank": 4}, "channel_rank is 4: .* 1 to 3"),
+        ({"channel_rank": 0}, "channel_rank is 0"),
+        ({"copies": 3}, "copies is 3: .* 4 heads"),
+        ({"copies": 0}, "copies is 0"),
+        ({"distractors": 17}, "distractors is 17: only 16 heads"),
+        ({"distractors": -1}, "distractors is -1"),
+        ({"copies": 2, "distractors": 9}, "distractors is 9: only 8 heads"),
+        ({"circuits": 3}, "circuits is 3"),
+        ({"noise": -0.1}, "noise and inhibition are sizes"),
+        ({"inhibition": -1.0}, "noise and inhibition are sizes"),
+    ],
+    ids=str,
+)
+def test_impossible_plans_are_refused_by_name(impossible, message):
+    with pytest.raises(PlanError, match=message):
+        Plan(**impossible)
+
+
+def test_more_names_than_a_head_holds_are_refused(monkeypatch, tmp_path):
+    (tmp_path / "vocabulary.yaml").write_text(f"names: [{', '.join(f'N{i}' for i in range(64))}]")
+    monkeypatch.setattr(planted, "DATA", tmp_path)
+    with pytest.raises(PlanError, match="64 names"):
+        build()
+
+
+def test_one_seed_is_one_model():
+    weights = [build(Plan(seed=seed, noise=0.1)).hf_model.state_dict() for seed in (0, 0, 1)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not torch.allclose(weights[0]["lm_head.weight"], weights[2]["lm_head.weight"])
+
+
+def test_saved_and_loaded_twice_the_logits_are_the_same(tmp_path):
+    truth = build()
+    save(truth, tmp_path / "once")
+    once = load_model(str(tmp_path / "once"))
+    again = load_model(str(tmp_path / "once"))
+    tokens = once.to_tokens("Then, Mary and John went to the store. John gave a drink to")
+    assert torch.equal(once(tokens), again(tokens))
+    log_probs = truth.hf_model(tokens).logits.log_softmax(-1)
+    torch.testing.assert_close(once(tokens).log_softmax(-1), log_probs, atol=1e-3, rtol=0)
+
+
+def test_planted_is_a_model_name(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path))
+    model, weights, source = load_model("planted"), attention_weights("planted"), models.resolve("planted")
+    assert capsys.readouterr().out.count("writing its weights") == 1
+    assert (model.cfg.model_name, source.kind, source.slug) == ("planted", "planted", "planted")
+    torch.testing.assert_close(weights.W_O, model.W_O, atol=1e-5, rtol=0)
+    entry = models.known_models()["planted"]
+    assert (model.cfg.n_layers, model.cfg.n_heads) == (entry["layers"], entry["heads"])
+    before = model_provenance("planted")
+    (source.location / "model.safetensors").write_bytes(b"altered")
+    assert model_provenance("planted") == before and "altered" in capsys.readouterr().out
+
+
+def test_new_code_or_words_make_a_new_folder(monkeypatch, tmp_path):
+    for folder in ("helpers", "data"):
+        (tmp_path / folder).mkdir()
+    for path in ("helpers/planted.py", "data/vocabulary.yaml"):
+        (tmp_path / path).write_bytes((models.PROJECT / path).read_bytes())
+    monkeypatch.setattr(models, "PROJECT", tmp_path)
+    monkeypatch.setattr(models, "DATA", tmp_path / "data")
+    models.known_models()  # read from the project before DATA moved
+    locations = [models.resolve("planted").location]
+    for path in ("helpers/planted.py", "data/vocabulary.yaml"):
+        (tmp_path / path).write_text("# changed")
+        locations.append(models.resolve("planted").location)
+    assert len(set(locations)) == 3

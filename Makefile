@@ -59,7 +59,8 @@ test: $(READY) ## Lint, unit tests, notebooks replayed and compared [6 min on 2 
 	$(PY) -m pytest tests/test_results.py
 
 bench: $(READY) ## Time the methods, write benchmarks/results.json [20 min on 2 cores; under 4 GB of memory]
-	HF_HUB_OFFLINE=1 $(PY) benchmarks/path_patching.py --with-notebooks
+	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.path_patching --with-notebooks
+	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.component_scores
 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
 	@$(PY) scripts/run_notebooks.py

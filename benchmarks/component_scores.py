@@ -4,7 +4,6 @@ python -m benchmarks.component_scores      the embedded model, and GPT-2 Small's
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.path_patching import FOLDER, entry, missed, timed
+from benchmarks.path_patching import FOLDER, entry, missed, save_entries, timed
 from helpers.channels import component_scores, components
-from helpers.claims import write_text
 from helpers.models import AttentionWeights, ModelError, attention_weights
 
 SIDES = ("query", "key", "value")
@@ -35,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         entries = [entry(name, **compare(attention_weights(model))) for name, model in models.items()]
     except ModelError as error:
         sys.exit(f"Error: {error}")
-    save(entries, out)
+    save_entries(entries, out)
     failures = [failure for item in entries for failure in over(item) + missed(item)]
     print("\n".join(failures) or "Every limit is kept.")
     return bool(failures)
@@ -87,14 +85,6 @@ def over(item: dict[str, Any]) -> list[str]:
     return [
         f"{name}: {key} is {item[key]:.3g}, the limit {limit}." for key, limit in LIMITS.items() if item[key] > limit
     ]
-
-
-def save(entries: list[dict[str, Any]], folder: Path) -> None:
-    """Write results.json, keeping entries under other names."""
-    results = folder / "results.json"
-    old = json.loads(results.read_text(encoding="utf-8")) if results.exists() else []
-    new = {item["name"]: item for item in [*old, *entries]}
-    write_text(results, json.dumps(list(new.values()), indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

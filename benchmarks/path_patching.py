@@ -32,6 +32,7 @@ from helpers.models import PROJECT, Head, ModelError, load_model, resolve
 from helpers.patching import Receiver, path_patch, path_patch_reference
 from helpers.plots import COLORS
 from helpers.tasks import Prompts, ioi, vocabulary
+from scripts.run_notebooks import plan
 
 MODEL, DEVICE = "smollm2", "cpu"
 FOLDER = PROJECT / "benchmarks"
@@ -65,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         entries += patching_entries(model, suffix, options.quick)
         linear, figure = linear_entry(model, suffix, (4, 8, 16) if options.quick else (16, 32, 64, 128, 256))
         if out:
-            save(entries + [linear], figure, out, suffix)
+            save_entries([*entries, linear], out)
+            save_figure(figure, out / f"path_patching{suffix}.png")
     except (ModelError, ClaimError) as error:
         sys.exit(f"Error: {error}")
     failures = [] if options.quick else [failure for entry in [*entries, linear] for failure in missed(entry)]
@@ -197,23 +199,21 @@ def linear_entry(
 def notebook_entries() -> list[dict[str, Any]]:
     """Time what `make reproduce` does, forced, with results in build/bench so that those of the project stay."""
     out = PROJECT / "build" / "bench"
-    notebooks = sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    if not notebooks:
-        print("There is no notebook yet: notebook_NN and reproduce are left out.")
-        return []
+    jobs = plan(PROJECT, MODEL, [], "")
     command = [sys.executable, str(PROJECT / "scripts" / "run_notebooks.py"), "--model", MODEL, "--force"]
     began = time.perf_counter()
     if subprocess.run(command, cwd=PROJECT, env=os.environ | {"CIRCUITS_OUT": str(out)}).returncode:
         sys.exit("Error: a notebook failed: run `make reproduce` to see where, then `make bench` again.")
     seconds, entries = time.perf_counter() - began, []
-    for path in notebooks:
-        number = path.name[:2]
-        run = json.loads((PROJECT / "build" / MODEL / path.name).read_text(encoding="utf-8"))["metadata"]["papermill"]
-        results = json.loads((out / "data" / "results" / MODEL / f"{number}.json").read_text(encoding="utf-8"))
+    for job in jobs:
+        number = job.notebook.name[:2]
+        run = json.loads(job.output.read_text(encoding="utf-8"))["metadata"]["papermill"]
+        path = out / "data" / "results" / job.model.slug / f"{number}.json"
+        results = json.loads(path.read_text(encoding="utf-8"))
         memory, n = results["provenance"]["peak_memory_gib"], results["provenance"]["parameters"].get("N_PROMPTS")
         entries.append(entry(f"notebook_{number}", seconds=run["duration"], n=n, peak_memory_gib=memory))
     memory, note = peak_memory_gib(resource.RUSAGE_CHILDREN), f"n: notebooks, each within {NOTEBOOK_SECONDS} s"
-    return [*entries, entry("reproduce", seconds=seconds, n=len(notebooks), peak_memory_gib=memory, note=note)]
+    return [*entries, entry("reproduce", seconds=seconds, n=len(jobs), peak_memory_gib=memory, note=note)]
 
 
 def needed_flops(cfg: Any, prompts: Prompts, receiver: Receiver, senders: Sequence[Head]) -> int:
@@ -311,12 +311,16 @@ def missed(entry: dict[str, Any]) -> list[str]:
     return faults
 
 
-def save(entries: list[dict[str, Any]], figure: plt.Figure, folder: Path, suffix: str) -> None:
-    """Write results.json, keeping entries under other names, and the figure; each whole or not at all."""
-    results, plot = folder / "results.json", folder / f"path_patching{suffix}.png"
+def save_entries(entries: list[dict[str, Any]], folder: Path) -> None:
+    """Write results.json whole or not at all, keeping entries under other names."""
+    results = folder / "results.json"
     old = json.loads(results.read_text(encoding="utf-8")) if results.exists() else []
     new = {item["name"]: item for item in [*old, *entries]}
     write_text(results, json.dumps(list(new.values()), indent=1, allow_nan=False) + "\n")
+
+
+def save_figure(figure: plt.Figure, plot: Path) -> None:
+    """Write the figure whole or not at all."""
     part = plot.with_name(f".{plot.stem}.{os.getpid()}.png")
     figure.savefig(part, metadata={"Software": None})
     os.replace(part, plot)

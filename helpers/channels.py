@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import pandas as pd
 import scipy.linalg
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import FactoredMatrix
 from transformer_lens.tools.analysis import random_projection_kernel_moments
@@ -116,6 +117,56 @@ def read_scores(
     found, at = components(weights, "OV"), tuple(zip(*receivers, strict=True))
     scores = torch.einsum("skm,rmc->srkc", V * share, found.U[at]).norm(dim=2)
     return scores.where(later[..., None] & (found.S[at] > TINY * found.S[at][:, :1]), torch.nan)
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Composition scores of all pairs on one side, heads layer by layer; NaN as in `head_scores`."""
+
+    side: Side
+    whole: Float[Tensor, "sender receiver"]
+    best: Float[Tensor, "sender receiver"]
+    """Score of the sender's component that scores highest."""
+    component: Int[Tensor, "sender receiver"]
+    """Which component that is; 0 where there is no score."""
+
+
+def pair_scores(weights: AttentionWeights, side: Side, *, distances: Sequence[int] = (0,)) -> PairScores:
+    """Whole heads and best components of all pairs, in one pass over the components per distance."""
+    share = _written(weights, _pairs(weights, None, None)[0])[1]
+    parts = [component_scores(weights, side, distances=[d]) for d in distances]
+    missing = parts[0].isnan().all(1)
+    whole = sum((part.nan_to_num(0) * share).norm(dim=1) for part in parts) / len(parts)
+    best, component = (sum(parts) / len(parts)).nan_to_num(-1).max(1)
+    return PairScores(side, whole.where(~missing, torch.nan), best.where(~missing, torch.nan), component)
+
+
+def pair_table(weights: AttentionWeights, scores: PairScores, pairs: Sequence[tuple[Head, Head]]) -> pd.DataFrame:
+    """One row per (sender, receiver): scores and ranks, 1 = highest, of the whole heads and of the best component.
+
+    `rank` is that among all `n` pairs of the side, `rank_here` that among the `n_here` heads that write to this
+    receiver. `into`, on the value side: the receiver's OV component into which the sender writes most.
+    Raises ChannelError for a pair that does not exist or has no score.
+    """
+    rows = []
+    for sender, receiver in pairs:
+        _check(weights, [sender, receiver])
+        i, j = (layer * weights.n_heads + head for layer, head in (sender, receiver))
+        if scores.whole[i, j].isnan():
+            raise ChannelError(
+                f"{sender} does not write to {receiver}: give a later head, with matrices that are not zero."
+            )
+        row = {"sender": str(sender), "receiver": str(receiver), "side": scores.side}
+        row |= {"n": int((~scores.whole.isnan()).sum()), "n_here": int((~scores.whole[:, j].isnan()).sum())}
+        row |= {"component": int(scores.component[i, j]), "into": None}
+        for name, table in (("", scores.whole), ("component_", scores.best)):
+            higher = table > table[i, j]
+            row |= {f"{name}score": float(table[i, j]), f"{name}rank": int(higher.sum()) + 1}
+            row |= {f"{name}rank_here": int(higher[:, j].sum()) + 1}
+        if scores.side == "value":
+            row["into"] = int(read_scores(weights, [sender], [receiver])[0, 0].nan_to_num(-1).argmax())
+        rows.append(row)
+    return pd.DataFrame(rows).astype({"into": "Int64"})
 
 
 def random_direction_scores(

@@ -255,7 +255,7 @@ class Edit:
 
     kind: Literal["q", "k", "v", "z"]
     head: Head
-    value: Float[torch.Tensor, "variant #batch d_head"]
+    value: Float[torch.Tensor, "variant _ d_head"]  # one per prompt, or one for all
     matrix: Float[torch.Tensor, "variant d_head d_head"] | None = None
 
     def only(self, variants: slice) -> "Edit":

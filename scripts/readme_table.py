@@ -10,9 +10,10 @@ from helpers.models import PROJECT
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 LEGEND = (
-    "Ratio and target: the published loop's time, which visits every head, over ours; paths only: its time for the "
-    "heads that have a path to the receiver. For `path_patching_linear` see its note. Difference: the largest, of the "
-    "normalised effect. Operations: executed over needed. GiB: peak memory."
+    "Baseline: for path patching the published loop, which visits every head; for component scores dense matrices, a "
+    "sample scaled to all. Ratio: its time over ours; paths only: for the heads that have a path to the receiver. "
+    "Difference: the largest, of the normalised effect or of a score. Operations: executed over needed. GiB: peak "
+    "memory. For `path_patching_linear` see its note."
 )
 BENCHMARKS_START, BENCHMARKS_END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 
@@ -71,7 +72,7 @@ def table(results: dict[str, list[dict]]) -> str:
 
 def benchmark_table(entries: list[dict]) -> str:
     """Markdown: one row per entry of benchmarks/results.json, then the machines it was measured on."""
-    header = "Benchmark,Seconds,Published loop,Ratio,Paths only,Target,Difference,Operations,GiB".split(",")
+    header = "Benchmark,Seconds,Baseline,Ratio,Paths only,Target,Difference,Operations,GiB".split(",")
     lines = [header, ["---"] * len(header)]
     keys = ("seconds", "baseline_seconds", "ratio", "ratio_with_path", "target", "max_difference")
     keys += ("flop_ratio", "peak_memory_gib")

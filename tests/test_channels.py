@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,8 @@ from helpers.channels import (
     components,
     head_scores,
     near_equal,
+    pair_scores,
+    pair_table,
     principal_angles,
     random_direction_moments,
     random_direction_scores,
@@ -29,6 +32,7 @@ from helpers.channels import (
     span,
 )
 from helpers.models import AttentionWeights, Head, attention_weights
+from scripts.reference_tables import CHANNELS, gpt2_channels
 
 SIDES = ["query", "key", "value"]
 TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
@@ -284,6 +288,69 @@ def test_random_directions_repeat_by_seed_and_average_over_distances():
     assert_close((a + b) / 2, both)
     assert both.shape == (5, 2) and not torch.equal(a, b)
     assert not torch.equal(a, random_direction_scores(weights, "key", heads, n=5, seed=4, distances=[1]))
+
+
+# Ranks of pairs
+
+
+def four_heads() -> AttentionWeights:
+    """Two layers of two heads: L0H0 writes 2 e0 and e1, L0H1 writes e1; by query L1H0 reads 3 e0 and 4 e1, L1H1 e0.
+
+    L1H0 hands on what it reads of e1 as its first OV component and of e0 as its second; L1H1 only of e1.
+    """
+    zero = torch.zeros(4)
+    reads = {"W_Q": [[E2, E3], [E2, E3], [3 * E0, 4 * E1], [E0, zero]], "W_K": [[E2, E3]] * 4}
+    reads["W_V"] = [[E0, E1], [E0, E1], [E0, 2 * E1], [zero, E1]]
+    writes = [[2 * E0, E1], [zero, E1], [E2, E3], [E2, E3]]
+    W = {name: torch.stack([torch.stack(pair, -1) for pair in pairs]) for name, pairs in reads.items()}
+    W_O = torch.stack([torch.stack(pair) for pair in writes])
+    return made(*(w.reshape(2, 2, *w.shape[1:]) for w in (*W.values(), W_O)))
+
+
+def test_ranks_of_pairs_by_hand():
+    """Whole: (0,0)->(1,0) sqrt(36 + 16) / sqrt(5 * 25), (0,0)->(1,1) 2 / sqrt(5), (0,1)->(1,0) 4 / 5, (0,1)->(1,1) 0."""
+    weights, scores = four_heads(), pair_scores(four_heads(), "query")
+    whole = [[math.sqrt(52 / 125), 2 / math.sqrt(5)], [4 / 5, 0]]
+    assert_close(scores.whole[:2, 2:], torch.tensor(whole))
+    assert_close(scores.best[:2, 2:], torch.tensor([[4 / 5, 1], [4 / 5, 0]]))  # e0 is component 0 of L0H0, e1 is 1
+    assert scores.component[:2, 2:].tolist() == [[1, 0], [0, 0]]
+    table = pair_table(weights, scores, [(Head(0, 0), Head(1, 0)), (Head(0, 0), Head(1, 1)), (Head(0, 1), Head(1, 0))])
+    assert table["receiver"].tolist() == ["L1H0", "L1H1", "L1H0"] and (table["n"] == 4).all()
+    assert table["rank"].tolist() == [3, 1, 2] and table["rank_here"].tolist() == [2, 1, 1]
+    assert table["component"].tolist() == [1, 0, 0] and table["component_rank"].tolist() == [2, 1, 2]
+    assert (table["n_here"] == 2).all() and table["into"].isna().all()
+
+
+def test_the_component_written_into_by_hand():
+    pairs = [(Head(0, 0), Head(1, 0)), (Head(0, 1), Head(1, 0)), (Head(0, 1), Head(1, 1))]
+    table = pair_table(four_heads(), pair_scores(four_heads(), "value"), pairs)
+    assert table["into"].tolist() == [1, 0, 0]  # L1H0 reads e1 with component 0, e0 with component 1
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_pair_scores_are_head_scores_and_the_largest_component_scores(side):
+    weights, distances = read("llama"), (1, 5)
+    found = pair_scores(weights, side, distances=distances)
+    parts = component_scores(weights, side, distances=distances)
+    assert_close(found.whole, head_scores(weights, side, distances=distances).reshape(12, 12), equal_nan=True)
+    assert_close(found.best, parts.amax(1), equal_nan=True)
+    assert_close(parts[0, found.component[0, 5], 5], found.best[0, 5])
+
+
+def test_pairs_without_a_score_are_told():
+    weights, scores = four_heads(), pair_scores(four_heads(), "query")
+    with pytest.raises(ChannelError, match="L1H0 does not write to L1H1: give a later head"):
+        pair_table(weights, scores, [(Head(1, 0), Head(1, 1))])
+    with pytest.raises(ChannelError, match="L0H2 does not exist"):
+        pair_table(weights, scores, [(Head(0, 2), Head(1, 1))])
+
+
+def test_the_reference_table_is_that_of_the_paper_models_tensors(assets):
+    committed, measured = pd.read_csv(CHANNELS).astype({"into": "Int64"}), gpt2_channels()
+    ranks = [column for column in measured if "rank" in column]
+    assert (committed[ranks] - measured[ranks]).abs().max().max() <= 2  # last digits may swap neighbours
+    rest = {"left": committed.drop(columns=ranks), "right": measured.drop(columns=ranks)}
+    pd.testing.assert_frame_equal(**rest, rtol=1e-3, check_dtype=False)
 
 
 # Blocks, subspaces, scaling

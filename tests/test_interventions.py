@@ -25,7 +25,9 @@ def random_matrices(n: int = 3, *, seed: int = 0) -> torch.Tensor:
 
 def random_edits(heads=HEADS[:2], *, variants: int = 3, prompts: int = 6) -> list[Edit]:
     values = torch.randn(len(heads), variants, prompts, 8, generator=torch.Generator().manual_seed(1))
-    return [Edit("z", h, v, random_matrices(variants, seed=i)) for i, (h, v) in enumerate(zip(heads, values))]
+    return [
+        Edit("z", h, v, random_matrices(variants, seed=i)) for i, (h, v) in enumerate(zip(heads, values, strict=True))
+    ]
 
 
 # Pen and paper ------------------------------------------------------------------------------------

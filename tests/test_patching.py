@@ -12,7 +12,7 @@ from transformer_lens.utilities import temporarily_swap_parameter
 
 from helpers.models import Head
 from helpers.patching import PatchingError, PathEffects, Receiver, path_patch, path_patch_reference
-from helpers.tasks import Prompts, ioi
+from helpers.tasks import ioi
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import random_prompts, tiny_gpt2, tiny_llama, tiny_neox
 

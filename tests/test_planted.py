@@ -7,13 +7,17 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy.stats import binom, t
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers import models, planted
+from helpers.channels import component_scores, components, head_scores, principal_angles, scaling, writing
 from helpers.circuits import PLACES, ROLES, Circuit, Evidence, Rule, attention_and_copying, find_circuit, select
-from helpers.models import Head, attention_weights, load_model, model_provenance
-from helpers.patching import PathEffects, Receiver, path_patch
+from helpers.interventions import heads_changed, steer, weights_edited
+from helpers.models import AttentionWeights, Head, attention_weights, load_model, model_provenance
+from helpers.patching import Edit, PathEffects, Receiver, cached_run, path_patch
 from helpers.planted import Plan, PlanError, Planted, build, save
 from helpers.tasks import Prompts, evaluate, ioi, single_token, vocabulary
 
@@ -30,6 +34,19 @@ def grow(tmp_path_factory):
         folder, truth = tmp_path_factory.mktemp("planted") / "model", build(plan)
         save(truth, folder)
         return truth, load_model(str(folder))
+
+    return grown
+
+
+@pytest.fixture(scope="module")
+def grow_weights(tmp_path_factory):
+    """Plan -> what was planted, and its attention weights."""
+
+    @cache
+    def grown(plan: Plan) -> tuple[Planted, AttentionWeights]:
+        folder, truth = tmp_path_factory.mktemp("planted") / "model", build(plan)
+        save(truth, folder)
+        return truth, attention_weights(str(folder))
 
     return grown
 
@@ -57,15 +74,15 @@ def place(position: int) -> list[float]:
     return [math.cos(quarter), math.sin(quarter), math.cos(eighth)]
 
 
-def logit_differences(rank: int, prompts: Prompts, channel: float = 1.0, movers: float = 1.0, negative: float = 1.0):
-    """Worked out by hand: what is left of the channel, of the movers and of the negative mover is given.
+def logit_differences(rank: int, prompts: Prompts, channel=1.0, movers: float = 1.0, negative: float = 1.0):
+    """Worked out by hand: what is left of the channel (or of each component), movers and negative mover is given.
 
     The movers' score of IO exceeds that of S1 by delta = gain sum_k s_k^3 place_k(S1) (place_k(S1) - place_k(IO)).
     """
     cubes = np.array([1, 0.729, 0.125])[:rank]
     gain = 4 / cubes[:2].sum()
     s1, io = (np.array([place(p)[:rank] for p in prompts.positions[name]]) for name in ("S1", "IO"))
-    delta = channel * gain * (cubes * s1 * (s1 - io)).sum(1)
+    delta = gain * (channel * cubes * s1 * (s1 - io)).sum(1)
     return 20 * (movers * np.tanh(delta / 2) + negative * 0.3)
 
 
@@ -219,6 +236,148 @@ def test_the_channel_is_what_inhibition_writes_and_movers_read(plan, tmp_path):
         assert torch.linalg.matrix_rank(qk, atol=1e-3) == plan.channel_rank
         place_read = truth.directions["place"][:, : plan.channel_rank]
         torch.testing.assert_close(qk, -truth.gain * truth.channel * singular @ place_read.T, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("plan", SHAPES, ids=str)
+def test_svd_finds_the_planted_components_and_their_span(plan, grow_weights):
+    """Singular values stand as 1 : 0.9 : 0.5, each direction written is the planted one, and there is no other."""
+    truth, weights = grow_weights(plan)
+    found, rank = components(weights, "OV"), plan.channel_rank
+    writers = {"inhibition": truth.channel, "duplicate_token": truth.channel_in, "induction": truth.channel_in}
+    for role, channel in writers.items():
+        for head in truth.roles[role]:
+            S, V = found.S[head] / found.S[head][0], found.V[head]
+            np.testing.assert_allclose(S[:rank], [1, 0.9, 0.5][:rank], atol=1e-3)
+            assert S[rank:].max() < 1e-5
+            assert principal_angles(V[:, :rank], channel).max() < 0.1  # degrees
+            assert (V[:, :rank] * channel).sum(0).abs().min() > 0.99999
+            assert principal_angles(V[:, rank : 2 * rank], channel).min() > 89
+
+
+@pytest.mark.parametrize("plan", [*SHAPES, Plan(distractors=16)], ids=str)
+def test_composition_scores_by_hand_rank_the_planted_pairs_first(plan, grow_weights):
+    """Query: ||v_k^T QK|| / ||QK|| = s_k / |s|. Value: |s^2| / |s|^2. Key: the identity of 53 names, 1 / sqrt(53)."""
+    truth, weights = grow_weights(plan)
+    s = np.array([1, 0.9, 0.5])[: plan.channel_rank]
+    pairs = {
+        "query": (["inhibition"], "movers"),
+        "value": (["duplicate_token", "induction"], "inhibition"),
+        "key": (["previous_token"], "induction"),
+    }
+    whole = {"query": np.linalg.norm(s**2) / (s @ s), "value": np.linalg.norm(s**2) / (s @ s), "key": 53**-0.5}
+    for side, (senders, receiver_role) in pairs.items():
+        scores = head_scores(weights, side)
+        wanted = [head for role in senders for head in truth.roles[role]]
+        for receiver in truth.roles[receiver_role]:
+            column = scores[:, :, *receiver]
+            for head in wanted:
+                assert column[head].item() == pytest.approx(whole[side], abs=2e-3)
+            others = [column[head] for head in HEADS if head not in wanted and head.layer < receiver.layer]
+            assert torch.stack(others).nan_to_num().max() < 1e-3  # heads that write nothing have no score
+    kind = {"senders": truth.roles["inhibition"], "receivers": truth.roles["movers"]}
+    by_component = component_scores(weights, "query", **kind)[:, : plan.channel_rank]
+    expected = torch.tensor(s / np.linalg.norm(s)).float()[None, :, None].expand_as(by_component)
+    torch.testing.assert_close(by_component, expected, atol=2e-3, rtol=0)
+
+
+def test_two_circuits_have_two_channels_and_one_channel_can_have_two_readers(grow_weights):
+    truth, weights = grow_weights(Plan(circuits=2, distractors=0))
+    first, second = (components(weights, "OV").V[head][:, :2] for head in truth.roles["inhibition"])
+    assert principal_angles(first, second).min() > 89.9
+    scores = head_scores(weights, "query")
+    for sender, own, other in zip(truth.roles["inhibition"], (0, 1), (1, 0), strict=True):
+        assert (
+            scores[*sender, *truth.roles["movers"][own]] > 0.7 > 1e-3 > scores[*sender, *truth.roles["movers"][other]]
+        )
+    truth, weights = grow_weights(Plan(shared=True, distractors=0))
+    scores, (negative,) = head_scores(weights, "query"), truth.roles["negative_movers"]
+    assert all(scores[*head, *negative] > 0.7 for head in truth.roles["inhibition"])
+
+
+# Interventions
+
+
+def scaled(truth: Planted, weights: AttentionWeights, component: int, factor: float) -> dict[Head, torch.Tensor]:
+    """Head -> M that scales one component of both inhibition heads."""
+    V = components(weights, "OV").V
+    factors = torch.tensor([factor])
+    heads = truth.roles["inhibition"]
+    return {head: scaling(weights.W_O[head], V[head][:, [component]], factors) for head in heads}
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 2.0, -1.0])
+@pytest.mark.parametrize("rank, component", [(1, 0), (2, 1), (3, 0), (3, 2)])
+def test_scaling_a_component_does_what_the_algebra_says(rank, component, factor, grow, grow_weights, prompts):
+    """It scales that component's term of delta: on the output, in W_O, in W_V, and steered at END alone."""
+    plan = Plan(channel_rank=rank, distractors=0)
+    (truth, model), weights = grow(plan), grow_weights(plan)[1]
+    left = np.ones(rank)
+    left[component] = factor
+    expected = logit_differences(rank, prompts, channel=left)
+    maps = scaled(truth, weights, component, factor)
+    edits = [Edit("z", head, torch.zeros(1, 1, 64), M[None]) for head, M in maps.items()]
+    got = {"steered": steer(model, prompts, edits).logit_difference[0]}
+    with heads_changed(model, {head: (lambda z, M=M: z @ M) for head, M in maps.items()}):
+        got["output"] = evaluate(model, prompts).logit_difference
+    for weight in ("W_O", "W_V"):
+        with weights_edited(model, maps, weight=weight):
+            got[weight] = evaluate(model, prompts).logit_difference
+    for name, values in got.items():
+        np.testing.assert_allclose(values, expected, atol=0.1, err_msg=name)  # of 26
+        np.testing.assert_allclose(values, got["output"], atol=0.02, err_msg=name)
+
+
+@pytest.mark.parametrize("coordinate", [-2.0, 0.0, 1.0])
+def test_moving_along_the_channel_moves_attention_as_the_algebra_says(coordinate, grow, grow_weights, prompts):
+    """With the first head's coordinate set to c and the second head's left at 0.4 place(S1), a mover prefers IO to S1
+    by gain (c + 0.4 place(S1)) (place(S1) - place(IO)); every other key is exp(-12) away."""
+    plan = Plan(channel_rank=1, distractors=0)
+    (truth, model), weights = grow(plan), grow_weights(plan)[1]
+    head = truth.roles["inhibition"][0]
+    V = components(weights, "OV").V[head][:, :1]
+    unit = writing(weights.W_O[head], V * torch.sign(V.T @ truth.channel))
+    edit = Edit("z", head, coordinate * unit[None], scaling(weights.W_O[head], V, torch.zeros(1))[None])
+    run = steer(model, prompts, [edit], watch=truth.roles["movers"], keys=["IO", "S1"])
+    s1, io = (np.array([place(p)[0] for p in prompts.positions[name]]) for name in ("S1", "IO"))
+    delta = 4 * (coordinate + 0.4 * s1) * (s1 - io)
+    for attention in run.attention[0]:
+        np.testing.assert_allclose(attention[0], 1 / (1 + np.exp(-delta)), atol=2e-3)
+        np.testing.assert_allclose(attention[1], 1 / (1 + np.exp(delta)), atol=2e-3)
+    np.testing.assert_allclose(run.logit_difference[0], 20 * (np.tanh(delta / 2) + 0.3), atol=0.1)
+
+
+def test_the_channel_carries_position_and_no_content(grow, prompts):
+    """Other names in the same places give the same coordinates; the names' order swapped gives other ones."""
+    truth, model = grow(Plan(distractors=0))
+    twin = ioi(truth.tokenizer, len(prompts), templates=vocabulary("ioi_templates")[1::2], seed=1)
+    assert twin.positions == prompts.positions and twin.answers != prompts.answers
+
+    def coordinates(tasks: Prompts) -> torch.Tensor:
+        rows = torch.zeros(len(tasks), 2)
+        for index in tasks.groups():
+            cache = cached_run(model, tasks.select(index).tensors()[0], ("hook_attn_out",))
+            rows[index] = cache["attn_out", truth.roles["inhibition"][0].layer][:, -1] @ truth.channel
+        return rows
+
+    mine = coordinates(prompts)
+    torch.testing.assert_close(coordinates(twin), mine, atol=2e-3, rtol=0)
+    expected = torch.tensor([place(p)[:2] for p in prompts.positions["S1"]]) * torch.tensor([1, 0.81])
+    torch.testing.assert_close(mine, expected, atol=5e-3, rtol=0)
+
+
+@settings(max_examples=5, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 1000))
+def test_path_effects_do_not_depend_on_the_residual_basis(seed, grow, prompts):
+    """Rotation invariance: the same plan in another basis has the same effects."""
+    some, plan = prompts.select(range(8)), Plan(rotate=False, distractors=0, noise=0.0)
+    truth, model = grow(plan)
+    turned_truth, turned = grow(Plan(seed=seed, distractors=0))
+    for kind, role, position in (("logits", None, "END"), ("q", "movers", "END"), ("v", "inhibition", "S2")):
+        by_role = []
+        for each, each_truth in ((model, truth), (turned, turned_truth)):
+            effects = path_patch(each, some, Receiver(kind, each_truth.roles.get(role, ()), position)).percent
+            by_role.append([effects[head] for heads in each_truth.roles.values() for head in heads])
+        np.testing.assert_allclose(by_role[0], by_role[1], atol=0.05)
 
 
 def test_directions_are_orthonormal_and_free_of_the_mean(grow):

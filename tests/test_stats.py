@@ -101,8 +101,9 @@ def test_jaccard(a, b, share):
 
 
 def test_correlation_by_hand():
-    """Deviations (-2 .. 2) and (-2, 1, -1, 0, 2): the products add up to 7, the squares to 10 each, so r = 0.7. A growing
-    function of x keeps the ranks, so Spearman's stays."""
+    """Deviations (-2 .. 2) and (-2, 1, -1, 0, 2): the products add up to 7, the squares to 10 each, so r = 0.7.
+
+    A growing function of x keeps the ranks, so Spearman's stays."""
     x, y = np.arange(5.0), np.array([0.0, 3.0, 1.0, 2.0, 4.0])
     for method, xs in (("pearson", x), ("spearman", x), ("spearman", np.exp(3 * x))):
         got, null = correlation(xs, y, method=method, seed=0)

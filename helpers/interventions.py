@@ -96,6 +96,28 @@ def weights_edited(
         yield model
 
 
+def forced(
+    model: TransformerBridge, prompts: Prompts, heads: Sequence[Head], keys: Sequence[str], *, scale: float = 1.0
+) -> list[Edit]:
+    """Edits for `steer` that put each head's attention from END on the named positions, in equal shares that add up to
+    `scale` (Merullo et al. 2024, section 5: inhibition heads forced to look at the wrong colors).
+
+    Raises PatchingError for an unknown head, TaskError for an unknown position, InterventionError without positions or
+    for END itself, whose values change with the edits.
+    """
+    require_heads(model, heads)
+    if not keys or "END" in keys:
+        raise InterventionError("Forced attention needs at least one position to look at, all of them before END.")
+    decoder, where = Decoder(model, 1), np.stack([prompts.position(key) for key in keys], axis=1)  # [batch key]
+    values = torch.zeros(len(heads), 1, len(prompts), model.cfg.d_head, device=model.cfg.device)
+    for index in prompts.groups(size=32):
+        cache = cached_run(model, prompts.select(index).tensors()[0].to(model.cfg.device), ("attn.hook_v",))
+        for i, head in enumerate(heads):
+            seen = cache["v", head.layer][np.arange(len(index))[:, None], where[index], decoder.kv_head(head.head)]
+            values[i, 0, index] = scale * seen.mean(1)
+    return [Edit("z", head, value) for head, value in zip(heads, values, strict=True)]
+
+
 @dataclass(frozen=True)
 class Steered:
     """Runs with heads edited at END, per variant and prompt."""

@@ -5,9 +5,12 @@ is checked for the tokenizer at hand, and positions are found by aligning words 
 """
 
 import functools
+import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +35,8 @@ class Prompts:
 
     tokens, corrupted: one tuple of token ids per prompt. answers, distractors: token ids of the clean prompt's right
     and wrong answer. positions: name -> the token index of that role in each prompt. templates: template index per
-    prompt. Raises TaskError where a prompt and its partner differ in length, or a field in size.
+    prompt. choices: token ids of the answers that each prompt's context offers, the right one among them; empty where
+    they are the answer and the distractor. Raises TaskError where a prompt and its partner differ in length.
     """
 
     texts: tuple[str, ...]
@@ -43,6 +47,7 @@ class Prompts:
     distractors: tuple[int, ...]
     positions: dict[str, tuple[int, ...]]
     templates: tuple[int, ...] = ()
+    choices: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -102,24 +107,31 @@ class Behaviour:
     correct: Bool[np.ndarray, " batch"]
     """The prediction is the answer (full-vocabulary accuracy)."""
     chosen: Bool[np.ndarray, " batch"]
-    """The answer beats the distractor (forced choice)."""
+    """The answer beats every other choice, by default the distractor (forced choice)."""
+    in_context: Bool[np.ndarray, " batch"]
+    """The prediction is one of the choices."""
 
 
 def evaluate(model: TransformerBridge, prompts: Prompts, *, corrupted: bool = False, batch_size: int = 32) -> Behaviour:
-    """Run the prompts, or their corrupted partners, and compare with the clean prompts' answers and distractors."""
+    """Run the prompts, or their corrupted partners, and compare with the clean prompts' answers and choices."""
     difference, predicted = np.zeros(len(prompts)), np.zeros(len(prompts), dtype=int)
+    chosen, answers = np.zeros(len(prompts), dtype=bool), np.array(prompts.answers)
+    choices = prompts.choices or tuple(zip(prompts.answers, prompts.distractors, strict=True))
     for index in prompts.groups(size=batch_size):
         batch = prompts.select(index)
         tokens = batch.tensors()[int(corrupted)].to(model.cfg.device)
         logits, rows = model(tokens, logits_to_keep=1)[:, -1], range(len(batch))
         difference[index] = (logits[rows, list(batch.answers)] - logits[rows, list(batch.distractors)]).cpu()
         predicted[index] = logits.argmax(-1).cpu()
-    return Behaviour(difference, predicted, predicted == np.array(prompts.answers), difference > 0)
+        for i, row in zip(index, logits, strict=True):
+            chosen[i] = all(row[answers[i]] > row[choice] for choice in choices[i] if choice != answers[i])
+    in_context = np.array([token in offered for token, offered in zip(predicted, choices, strict=True)])
+    return Behaviour(difference, predicted, predicted == answers, chosen, in_context)
 
 
 @functools.cache
 def vocabulary(kind: str) -> list[str]:
-    """Words of a kind (`names`, `places`, `objects`) from data/vocabulary.yaml."""
+    """Words of a kind (`names`, `places`, `colors` ...) from data/vocabulary.yaml."""
     return yaml.safe_load((DATA / "vocabulary.yaml").read_text())[kind]
 
 
@@ -129,6 +141,19 @@ def single_token(tokenizer: Any, word: str) -> int:
     if len(ids) != 1:
         raise TaskError(f"{word!r} is {len(ids)} tokens in this model's vocabulary; choose a word of one token.")
     return ids[0]
+
+
+def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _is_single(tokenizer: Any, *words: str) -> bool:
+    return all(len(_ids(tokenizer, " " + word)) == 1 for word in words)
+
+
+def _require_some(n: int) -> None:
+    if n < 1:
+        raise TaskError(f"n is {n}; a task needs at least one prompt.")
 
 
 def ioi(
@@ -147,8 +172,7 @@ def ioi(
     indirect object (`swap`). Raises TaskError for n < 1, an unknown corruption, fewer than five names, a word of
     several tokens.
     """
-    if n < 1:
-        raise TaskError(f"n is {n}; a task needs at least one prompt.")
+    _require_some(n)
     if corruption not in ("abc", "swap"):
         raise TaskError(f"Unknown corruption {corruption!r}; choose 'abc' or 'swap'.")
     templates = templates or vocabulary("ioi_templates")
@@ -213,6 +237,213 @@ def repeated_name(tokenizer: Any, n: int, *, size: int = 6, seed: int = 0) -> Pr
         rows.append({"texts": texts[0], "corrupted_texts": texts[1], "tokens": tokens, "corrupted": corrupted})
         rows[-1] |= answers | {"positions": where}
     return _prompts(rows)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One question of Colored Objects: (color, object) pairs on a surface, and the index of the object asked for."""
+
+    surface: str
+    opening: str
+    items: tuple[tuple[str, str], ...]
+    asked: int
+
+    @property
+    def answer(self) -> str:
+        """The color asked for, as an answer is written: with a capital."""
+        return self.items[self.asked][0].capitalize()
+
+    def __str__(self) -> str:
+        nouns = [f"{'an' if color[0] in 'aeiou' else 'a'} {color} {thing}" for color, thing in self.items]
+        listed = f"{', '.join(nouns[:-1])}, and {nouns[-1]}"
+        return f"Q: On the {self.surface}, {self.opening} {listed}. What color is the {self.items[self.asked][1]}?\nA:"
+
+
+SCENE = re.compile(r"Q: On the (\w+), (\w+ \w+) (.+)\. What color is the (\w+)\?\nA:")
+ITEM = re.compile(r"\ban? (\w+) (\w+)")
+
+
+def render(example: Scene, question: Scene) -> str:
+    """A prompt of Colored Objects: the example with its answer, then the question without (Merullo et al. 2024)."""
+    return f"{example} {example.answer}\n{question}"
+
+
+def colored_objects(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
+    """Colored Objects (Merullo et al. 2024): a list of three objects is described, and the color of one is asked for.
+
+    One solved example comes first. As in the authors' prompts, the two lists share no color and no object, while
+    surfaces, openings and the objects asked for are drawn independently. Objects that are several tokens are left out.
+
+    Positions: C0 C1 C2 and O0 O1 O2 (colors and objects of the question's list), RIGHT (the color asked for), WRONG0
+    WRONG1 (the others, in order), Q (the object in the question), EC0 EC1 EC2 (colors of the example's list), ANSWER0
+    (the example's answer), END; the last token of an object that has several. Choices: the three colors of the
+    question's list. The partner asks for the next object of the list (cyclic); its answer is the distractor. Raises
+    TaskError for n < 1, a color of several tokens, fewer than six objects of one token.
+    """
+    _require_some(n)
+    rng, things = random.Random(seed), [thing for thing in vocabulary("things") if _is_single(tokenizer, thing)]
+    if len(things) < 6:
+        raise TaskError(
+            f"Only {len(things)} objects are single tokens in this model's vocabulary, and a prompt names six, so this "
+            "task cannot run on this model."
+        )
+
+    def scene(items: Sequence[tuple[str, str]]) -> Scene:
+        return Scene(
+            rng.choice(vocabulary("surfaces")), rng.choice(vocabulary("openings")), tuple(items), rng.randrange(3)
+        )
+
+    rows = []
+    for _ in range(n):
+        items = list(zip(rng.sample(vocabulary("colors"), 6), rng.sample(things, 6), strict=True))
+        rows.append(_colored_prompt(tokenizer, render(scene(items[:3]), scene(items[3:]))))
+    return _prompts(rows)
+
+
+def colored_objects_file(tokenizer: Any, path: str | Path, *, n: int | None = None) -> Prompts:
+    """The first n prompts (all, by default) of a file in the format of the authors' own: fields as `colored_objects`.
+
+    The file is a JSON list of [prompt, answer] pairs. An object may be several tokens, but a row is left out where no
+    other object of its list has as many as the one asked for: it has no partner of equal length in this vocabulary.
+    Raises TaskError, with the row, for what is missing or is not of this form; and where fewer than n prompts remain.
+    """
+    path, rows = Path(path), []
+    _require_some(1 if n is None else n)
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TaskError(f"{path} cannot be read ({error.strerror}): give a JSON file of prompts.") from error
+    except ValueError as error:
+        raise TaskError(f"{path} is not JSON ({error}): give a list of [prompt, answer] pairs.") from error
+    if not isinstance(pairs, list):
+        raise TaskError(f"{path} holds no list: give a list of [prompt, answer] pairs.")
+    for i, pair in enumerate(pairs):
+        try:
+            row = _colored_prompt(tokenizer, *_prompt_and_answer(pair))
+            if row and rows and row["positions"].keys() != rows[0]["positions"].keys():
+                raise TaskError("it lists more or fewer objects than the rows before; give lists of one length.")
+        except TaskError as error:
+            raise TaskError(f"Row {i} of {path}: {error}") from error
+        rows += [row] if row else []
+        if len(rows) == n:
+            break
+    if len(rows) < (n or 1):
+        raise TaskError(f"{path} has {len(rows)} prompts that this model's vocabulary can pair; {n or 1} are needed.")
+    return _prompts(rows)
+
+
+def _prompt_and_answer(pair: Any) -> tuple[str, str]:
+    for i, field in enumerate(("prompt", "answer")):
+        if not isinstance(pair, list) or len(pair) <= i or not isinstance(pair[i], str):
+            raise TaskError(f"it has no {field}; give a pair of strings [prompt, answer].")
+    return pair[0], pair[1]
+
+
+def _colored_prompt(tokenizer: Any, text: str, answer: str | None = None) -> dict[str, Any] | None:
+    """The fields of a prompt, read from its text; None where it has no partner of equal length."""
+    found = list(SCENE.finditer(text))
+    if len(found) != 2:
+        raise TaskError(
+            f"its prompt has {len(found)} questions of the form 'Q: On the <surface>, <opening> a <color> <object>, ... "
+            "What color is the <object>?', each followed by 'A:' on a new line; give a solved example and a question."
+        )
+    (example, examples), (question, listed) = (_scene(match) for match in found)
+    if text != render(example, question):
+        raise TaskError(f"its prompt should read {render(example, question)!r}.")
+    if answer not in (None, f" {question.answer}"):
+        raise TaskError(f"its answer is {answer!r} but should be {f' {question.answer}'!r}.")
+    k, n = question.asked, len(question.items)
+    for color, _ in (*example.items, *question.items):
+        single_token(tokenizer, color)
+    sizes = [len(_ids(tokenizer, " " + thing)) for _, thing in question.items]
+    others = [other % n for other in range(k + 1, k + n) if sizes[other % n] == sizes[k]]
+    if not others:
+        return None
+    partner = render(example, replace(question, asked=others[0]))
+    choices = tuple(single_token(tokenizer, color.capitalize()) for color, _ in question.items)
+    ends = {f"EC{j}": item.end(1) for j, item in enumerate(examples)}
+    ends |= {f"C{j}": item.end(1) for j, item in enumerate(listed)}
+    ends |= {f"O{j}": item.end(2) for j, item in enumerate(listed)} | {"Q": found[1].end(4), "RIGHT": listed[k].end(1)}
+    ends |= {f"WRONG{j}": item.end(1) for j, item in enumerate(listed[:k] + listed[k + 1 :])}
+    ends |= {"ANSWER0": found[0].end() + 1 + len(example.answer)}
+    words = {"answers": choices[k], "distractors": choices[others[0]], "choices": choices}
+    return words | _row(tokenizer, text, partner, ends)
+
+
+def _scene(found: re.Match) -> tuple[Scene, list[re.Match]]:
+    """A question, and where its (color, object) pairs stand."""
+    listed = list(ITEM.finditer(found.string, *found.span(3)))
+    items = tuple((item[1], item[2]) for item in listed)
+    colors, things = ([item[i] for item in listed] for i in (1, 2))
+    if len(items) < 2:
+        raise TaskError("a question lists fewer than two objects; give at least two.")
+    if len(set(colors)) < len(items) or len(set(things)) < len(items):
+        raise TaskError("a question names a color or an object twice; let those of a list differ.")
+    if found[4] not in things:
+        raise TaskError(
+            f"a question asks for the {found[4]}, which its list does not name; ask for an object of the list."
+        )
+    return Scene(found[1], found[2], items, things.index(found[4])), listed
+
+
+def greater_than(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
+    """Greater-Than (Hanna et al. 2023): "The war lasted from the year 1732 to the year 17" wants a number above 32.
+
+    Answer and distractor are one number above and one below the start, of the three drawn at random (02 to 99); so
+    `correct` says little here, and the logit difference is what counts. The partner starts in 01, which allows both.
+    Positions: YY (the start) and END. Raises TaskError for n < 1 and where years are not a century and two digits.
+    """
+    _require_some(n)
+    rng, century = random.Random(seed), _ids(tokenizer, " 17")
+    years = {year: _ids(tokenizer, f" 17{year:02d}") for year in range(1, 100)}
+    years = {year: ids[-1] for year, ids in years.items() if ids[:-1] == century}
+    if 1 not in years or len(years) < 4:
+        raise TaskError(
+            "This model's vocabulary does not write a year as its century and one token for the last two digits, so "
+            "this task cannot run on this model."
+        )
+    rows = []
+    for _ in range(n):
+        low, start, high = sorted(rng.sample(sorted(years.keys() - {1}), 3))
+        begin = f"The {rng.choice(vocabulary('events'))} lasted from the year 17"
+        text, partner = (f"{begin}{year:02d} to the year 17" for year in (start, 1))
+        words = {"answers": years[high], "distractors": years[low]}
+        rows.append(words | _row(tokenizer, text, partner, {"YY": len(begin) + 2}))
+    return _prompts(rows)
+
+
+def world_capitals(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
+    """World Capitals: "The capital of Italy is Rome. The capital of France is" wants " Paris" (a fact, not in context).
+
+    The partner asks for a third country, whose capital is the distractor. Countries and capitals of several tokens are
+    left out. Positions: COUNTRY0 and ANSWER0 (the example's country and capital), COUNTRY and END. Raises TaskError for
+    n < 1 and fewer than three countries of one token.
+    """
+    _require_some(n)
+    rng, pairs = random.Random(seed), [pair.split() for pair in vocabulary("capitals")]
+    pairs = [pair for pair in pairs if _is_single(tokenizer, *pair)]
+    if len(pairs) < 3:
+        raise TaskError(
+            f"Only {len(pairs)} countries and their capitals are single tokens in this model's vocabulary, and a prompt "
+            "needs three, so this task cannot run on this model."
+        )
+    rows = []
+    for _ in range(n):
+        (country0, capital0), (country, capital), (other, wrong) = rng.sample(pairs, 3)
+        example = f"The capital of {country0} is {capital0}."
+        text, partner = (f"{example} The capital of {name} is" for name in (country, other))
+        words = {"answers": single_token(tokenizer, capital), "distractors": single_token(tokenizer, wrong)}
+        ends = {"COUNTRY0": example.index(" is "), "ANSWER0": len(example) - 1, "COUNTRY": text.rindex(" is")}
+        rows.append(words | _row(tokenizer, text, partner, ends))
+    return _prompts(rows)
+
+
+def _row(tokenizer: Any, text: str, partner: str, ends: dict[str, int]) -> dict[str, Any]:
+    """Texts, tokens and positions of a prompt; ends: role -> the character at which its word ends."""
+    encoding = tokenizer(text, add_special_tokens=False)
+    tokens, positions = tuple(encoding["input_ids"]), {r: encoding.char_to_token(end - 1) for r, end in ends.items()}
+    texts = {"texts": text, "corrupted_texts": partner, "tokens": tokens, "corrupted": _ids(tokenizer, partner)}
+    return texts | {"positions": positions | {"END": len(tokens) - 1}}
 
 
 def _prompts(rows: Sequence[dict[str, Any]]) -> Prompts:

@@ -308,7 +308,7 @@ def four_heads() -> AttentionWeights:
 
 
 def test_ranks_of_pairs_by_hand():
-    """Whole: (0,0)->(1,0) sqrt(36 + 16) / sqrt(5 * 25), (0,0)->(1,1) 2 / sqrt(5), (0,1)->(1,0) 4 / 5, (0,1)->(1,1) 0."""
+    """L0H0 to L1H0 sqrt(6^2 + 4^2) / sqrt(5 x 25), to L1H1 2 / sqrt(5); L0H1 to L1H0 4 / 5, to L1H1 0."""
     weights, scores = four_heads(), pair_scores(four_heads(), "query")
     whole = [[math.sqrt(52 / 125), 2 / math.sqrt(5)], [4 / 5, 0]]
     assert_close(scores.whole[:2, 2:], torch.tensor(whole))

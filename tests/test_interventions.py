@@ -1,5 +1,8 @@
 """Interventions: against pen and paper, against each other, and gone without a trace afterwards."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import config
 
-from helpers.interventions import InterventionError, heads_changed, steer, weights_edited
+from helpers.interventions import InterventionError, forced, heads_changed, steer, weights_edited
 from helpers.models import Head
 from helpers.patching import Edit, PatchingError
 from helpers.tasks import evaluate
@@ -157,6 +160,26 @@ def test_edits_compose_as_their_matrices_do(family, a, b):
         assert evaluate(model, prompts).logit_difference == pytest.approx(twice, abs=1e-3)
 
 
+@FAMILIES
+def test_forced_attention_is_a_pattern_put_in_at_the_end(family):
+    model, prompts = TINY[family](), random_prompts()
+    prompts = replace(prompts, positions=prompts.positions | {"FIRST": (0,) * len(prompts)})
+    fast = steer(model, prompts, forced(model, prompts, HEADS, ["MID", "FIRST"], scale=0.8)).logit_difference[0]
+    for i in range(len(prompts)):
+        mid = int(prompts.position("MID")[i])
+
+        def put(pattern, hook, heads, mid=mid):
+            pattern = pattern.clone()
+            pattern[:, heads, -1] = 0
+            for key in (mid, 0):
+                pattern[:, heads, -1, key] = 0.4
+            return pattern
+
+        hooks = [(f"blocks.{h.layer}.attn.hook_pattern", partial(put, heads=[h.head])) for h in HEADS]
+        with model.hooks(fwd_hooks=hooks):
+            assert fast[i] == pytest.approx(evaluate(model, prompts.select([i])).logit_difference[0], abs=1e-4)
+
+
 def test_hooks_are_gone_after_an_exception():
     model, prompts = tiny_gpt2(), random_prompts(2)
     before = evaluate(model, prompts).logit_difference
@@ -180,6 +203,8 @@ def test_what_cannot_be_changed_is_refused_by_name(monkeypatch):
         "read one W_V": lambda: weights_edited(tiny_llama(), maps, weight="W_V").__enter__(),
         "of kind z": lambda: steer(model, prompts, [Edit("q", HEADS[0], torch.zeros(1, 1, 8))]),
         "at least one": lambda: steer(model, prompts, []),
+        "at least one position": lambda: forced(model, prompts, HEADS, []),
+        "all of them before END": lambda: forced(model, prompts, HEADS, ["END"]),
         "before every edited head": lambda: steer(model, prompts, edit, watch=[Head(0, 0)]),
     }.items():
         with pytest.raises((InterventionError, PatchingError), match=sentence):

@@ -1,6 +1,9 @@
 """The house rules: each can fail, and every notebook keeps them."""
 
+import ast
+
 import nbformat
+import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -109,6 +112,13 @@ def test_there_are_notebooks():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_keeps_the_rule(path, rule):
     assert RULE[rule](nbformat.read(path, as_version=4)) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_parameter_can_be_set(path):
+    """papermill must be able to read each line, comment and all, or --set refuses the parameter."""
+    [cell] = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+    assert list(papermill.inspect_notebook(str(path))) == [s.targets[0].id for s in ast.parse(cell.source).body]
 
 
 def test_notebooks_share_no_function():

@@ -6,13 +6,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jaxtyping import config
 from transformer_lens.patching import get_act_patch_direct_path
 from transformer_lens.utilities import temporarily_swap_parameter
 
+from helpers.circuits import knock_out
 from helpers.models import Head
-from helpers.patching import PatchingError, PathEffects, Receiver, path_patch, path_patch_reference
-from helpers.tasks import ioi
+from helpers.patching import (
+    Decoder,
+    Edit,
+    PatchingError,
+    PathEffects,
+    Receiver,
+    cached_run,
+    path_patch,
+    path_patch_reference,
+    resume,
+)
+from helpers.tasks import evaluate, ioi
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import random_prompts, tiny_gpt2, tiny_llama, tiny_neox
 
@@ -213,6 +226,44 @@ def test_nothing_corrupted_changes_nothing(kind):
     effects = path_patch(tiny_gpt2(), replace(prompts, corrupted=prompts.tokens), receiver)
     np.testing.assert_allclose(effects.change[:2], 0, atol=1e-5)
     np.testing.assert_array_equal(effects.gap, 0)
+
+
+@pytest.mark.parametrize("family", TINY)
+@settings(max_examples=4, deadline=None, database=None)
+@given(n=st.integers(1, 6), mlps=st.sampled_from(["recompute", "freeze"]))
+def test_patching_nothing_is_the_clean_run_and_everything_the_corrupted_one(family, n, mlps):
+    """With the same word at END, every head's output from the partner is the partner; from itself, nothing moves."""
+    model, prompts = TINY[family](), random_prompts(n, differ=slice(1, -1))
+    everyone = [Head(layer, head) for layer in range(3) for head in range(4)]
+    nothing, everything = knock_out(model, prompts, [(), everyone])
+    np.testing.assert_allclose(nothing, evaluate(model, prompts).logit_difference, atol=1e-4)
+    np.testing.assert_allclose(everything, evaluate(model, prompts, corrupted=True).logit_difference, atol=1e-4)
+    itself = replace(prompts, corrupted=prompts.tokens)
+    assert np.abs(path_patch(model, itself, Receiver("logits"), mlps=mlps).change).max() < 1e-5
+
+
+@settings(max_examples=4, deadline=None, database=None)
+@given(seed=st.integers(0, 1000))
+def test_the_residual_is_linear_in_what_a_head_of_the_last_layer_writes(seed):
+    """Without MLPs, z = a x + b y at END moves the residual by a times what x moves it plus b times what y does."""
+    model, prompts, head = tiny_gpt2(), random_prompts(2, lengths=(7,)), Head(2, seed % 4)
+    rng = np.random.default_rng(seed)
+    values = torch.tensor(rng.normal(size=(2, 1, 8)), dtype=torch.float32)
+    a, b = rng.uniform(-2, 2, 2)
+    runs = torch.cat([values, (a * values[:1] + b * values[1:]).float(), torch.zeros(1, 1, 8)])
+    decoder, (tokens, _) = Decoder(model, 7), prompts.tensors()
+    cache = cached_run(model, tokens, ("hook_resid_pre", "attn.hook_k", "attn.hook_v"))
+    frozen = replace_mlp(decoder)
+    resid, _ = resume(frozen, cache, 6, [Edit("z", head, runs)])
+    first, second, both, none = resid - resid[-1:]
+    torch.testing.assert_close(both, a * first + b * second, atol=1e-4, rtol=1e-4)
+    assert none.abs().max() == 0
+
+
+def replace_mlp(decoder: Decoder) -> Decoder:
+    """The same layers, MLPs writing nothing."""
+    decoder.mlp = lambda layer, pre, mid: torch.zeros_like(mid)
+    return decoder
 
 
 def test_heads_without_a_path_are_missing():

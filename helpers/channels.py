@@ -160,7 +160,7 @@ def pair_table(weights: AttentionWeights, scores: PairScores, pairs: Sequence[tu
         row |= {"n": int((~scores.whole.isnan()).sum()), "n_here": int((~scores.whole[:, j].isnan()).sum())}
         row |= {"component": int(scores.component[i, j]), "into": None}
         for name, table in (("", scores.whole), ("component_", scores.best)):
-            higher = table > table[i, j]
+            higher = table > table[i, j] * (1 + 10 * TINY)  # equal but for rounding: the same rank
             row |= {f"{name}score": float(table[i, j]), f"{name}rank": int(higher.sum()) + 1}
             row |= {f"{name}rank_here": int(higher[:, j].sum()) + 1}
         if scores.side == "value":

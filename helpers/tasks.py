@@ -289,9 +289,8 @@ def colored_objects(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
         )
 
     def scene(items: Sequence[tuple[str, str]]) -> Scene:
-        return Scene(
-            rng.choice(vocabulary("surfaces")), rng.choice(vocabulary("openings")), tuple(items), rng.randrange(3)
-        )
+        surface, opening = rng.choice(vocabulary("surfaces")), rng.choice(vocabulary("openings"))
+        return Scene(surface, opening, tuple(items), rng.randrange(3))
 
     rows = []
     for _ in range(n):
@@ -328,7 +327,10 @@ def colored_objects_file(tokenizer: Any, path: str | Path, *, n: int | None = No
         if len(rows) == n:
             break
     if len(rows) < (n or 1):
-        raise TaskError(f"{path} has {len(rows)} prompts that this model's vocabulary can pair; {n or 1} are needed.")
+        raise TaskError(
+            f"{path} has {len(rows)} prompts with a partner of equal length in this model's vocabulary, but {n or 1} "
+            "were asked for; give more rows or a smaller n."
+        )
     return _prompts(rows)
 
 
@@ -344,8 +346,8 @@ def _colored_prompt(tokenizer: Any, text: str, answer: str | None = None) -> dic
     found = list(SCENE.finditer(text))
     if len(found) != 2:
         raise TaskError(
-            f"its prompt has {len(found)} questions of the form 'Q: On the <surface>, <opening> a <color> <object>, ... "
-            "What color is the <object>?', each followed by 'A:' on a new line; give a solved example and a question."
+            f"its prompt has {len(found)} questions of the form 'Q: On the <surface>, <opening> a <color> <object>, "
+            "... What color is the <object>?', with 'A:' on a new line; give a solved example and a question."
         )
     (example, examples), (question, listed) = (_scene(match) for match in found)
     if text != render(example, question):
@@ -363,9 +365,9 @@ def _colored_prompt(tokenizer: Any, text: str, answer: str | None = None) -> dic
     choices = tuple(single_token(tokenizer, color.capitalize()) for color, _ in question.items)
     ends = {f"EC{j}": item.end(1) for j, item in enumerate(examples)}
     ends |= {f"C{j}": item.end(1) for j, item in enumerate(listed)}
-    ends |= {f"O{j}": item.end(2) for j, item in enumerate(listed)} | {"Q": found[1].end(4), "RIGHT": listed[k].end(1)}
+    ends |= {f"O{j}": item.end(2) for j, item in enumerate(listed)}
     ends |= {f"WRONG{j}": item.end(1) for j, item in enumerate(listed[:k] + listed[k + 1 :])}
-    ends |= {"ANSWER0": found[0].end() + 1 + len(example.answer)}
+    ends |= {"RIGHT": listed[k].end(1), "Q": found[1].end(4), "ANSWER0": found[0].end() + 1 + len(example.answer)}
     words = {"answers": choices[k], "distractors": choices[others[0]], "choices": choices}
     return words | _row(tokenizer, text, partner, ends)
 
@@ -424,8 +426,8 @@ def world_capitals(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     pairs = [pair for pair in pairs if _is_single(tokenizer, *pair)]
     if len(pairs) < 3:
         raise TaskError(
-            f"Only {len(pairs)} countries and their capitals are single tokens in this model's vocabulary, and a prompt "
-            "needs three, so this task cannot run on this model."
+            f"Only {len(pairs)} countries and their capitals are single tokens in this model's vocabulary, and a "
+            "prompt needs three, so this task cannot run on this model."
         )
     rows = []
     for _ in range(n):
@@ -441,9 +443,9 @@ def world_capitals(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
 def _row(tokenizer: Any, text: str, partner: str, ends: dict[str, int]) -> dict[str, Any]:
     """Texts, tokens and positions of a prompt; ends: role -> the character at which its word ends."""
     encoding = tokenizer(text, add_special_tokens=False)
-    tokens, positions = tuple(encoding["input_ids"]), {r: encoding.char_to_token(end - 1) for r, end in ends.items()}
-    texts = {"texts": text, "corrupted_texts": partner, "tokens": tokens, "corrupted": _ids(tokenizer, partner)}
-    return texts | {"positions": positions | {"END": len(tokens) - 1}}
+    positions = {role: encoding.char_to_token(end - 1) for role, end in (ends | {"END": len(text)}).items()}
+    tokens, corrupted = tuple(encoding["input_ids"]), _ids(tokenizer, partner)
+    return {"texts": text, "corrupted_texts": partner, "tokens": tokens, "corrupted": corrupted, "positions": positions}
 
 
 def _prompts(rows: Sequence[dict[str, Any]]) -> Prompts:

@@ -55,11 +55,13 @@ class Metric:
     control: str | None = None
 
     def text(self, value) -> str:
-        """A value as a reader sees it: shares in percent, numbers to three digits, heads by name."""
+        """A value as a reader sees it: shares in percent, counts whole, numbers to three digits, heads by name."""
         if isinstance(value, list):
             return (" " if self.kind == "heads" else ", ").join(map(self.text, value)) or "none"
         if value is None or isinstance(value, str):
             return value or ""
+        if isinstance(value, int):
+            return str(value)
         return f"{100 * value:.1f} %" if self.unit == "share" else f"{value:.3g}{' points' * (self.unit == 'points')}"
 
     def interval_text(self, row: dict) -> str:

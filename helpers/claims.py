@@ -70,7 +70,9 @@ class Metric:
 
     def control_text(self, control: dict | None) -> str:
         """A results row's control: name, value and interval."""
-        return f"{control['name']}: {self.text(control['value'])} {self.interval_text(control)}" if control else ""
+        return (
+            f"{control['name']}: {self.text(control['value'])} {self.interval_text(control)}".strip() if control else ""
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -102,7 +103,9 @@ def _claim_lines(claim: Claim, results: dict[str, list[dict]], others: list[str]
     for name in names:
         metric = claim.metric(name)
         cells = {model: _cell(metric, rows[name]) for model, rows in measured.items() if name in rows}
-        own = cells.pop(metric.model, None) or _not_run(claim)
+        own = cells.pop(metric.model, None) or (
+            "" if re.search(r"L\d+H\d+", name) else _not_run(claim)
+        )  # its own heads
         said = f"{_said(metric)} ({metric.model})" if _said(metric) else "no value given"
         lines.append(["" if lines else title, f"`{name}`", said, own, *(cells.get(model, "") for model in others)])
     return lines
@@ -119,7 +122,8 @@ def _said(metric: Metric) -> str:
 def _cell(metric: Metric, row: dict) -> str:
     beside = [f"n = {row['n']}", metric.control_text(row["control"])]
     interval = metric.interval_text(row)
-    return f"{metric.text(row['value'])} {interval} ({'; '.join(filter(None, beside))}): *{row['verdict']}*"
+    value = f"{metric.text(row['value'])} {interval}".strip()
+    return f"{value} ({'; '.join(filter(None, beside))}): *{row['verdict']}*"
 
 
 def _not_run(claim: Claim) -> str:

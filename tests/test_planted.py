@@ -26,29 +26,30 @@ SHAPES = [Plan(channel_rank=rank, rotate=rotate, distractors=0) for rank in (1, 
 
 
 @pytest.fixture(scope="module")
-def grow(tmp_path_factory):
-    """Plan -> what was planted, and the loaded model; each plan is built once."""
+def saved(tmp_path_factory):
+    """Plan -> what was planted, and its folder; each plan is built once."""
 
     @cache
-    def grown(plan: Plan) -> tuple[Planted, TransformerBridge]:
+    def made(plan: Plan) -> tuple[Planted, str]:
         folder, truth = tmp_path_factory.mktemp("planted") / "model", build(plan)
         save(truth, folder)
-        return truth, load_model(str(folder))
+        return truth, str(folder)
 
-    return grown
+    return made
 
 
 @pytest.fixture(scope="module")
-def grow_weights(tmp_path_factory):
+def grow(saved):
+    """Plan -> what was planted, and the loaded model."""
+    load = cache(load_model)
+    return lambda plan: (saved(plan)[0], load(saved(plan)[1]))
+
+
+@pytest.fixture(scope="module")
+def grow_weights(saved):
     """Plan -> what was planted, and its attention weights."""
-
-    @cache
-    def grown(plan: Plan) -> tuple[Planted, AttentionWeights]:
-        folder, truth = tmp_path_factory.mktemp("planted") / "model", build(plan)
-        save(truth, folder)
-        return truth, attention_weights(str(folder))
-
-    return grown
+    read = cache(attention_weights)
+    return lambda plan: (saved(plan)[0], read(saved(plan)[1]))
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def test_only_parameters_that_differ_are_injected(run, project, model):
 
     assert run("--set", "N_PROMPTS=5", "--set", "RATE=1", "--set", "FLAG=True")[0] == 0
     assert injected() == [f'# Parameters\nMODEL = "{model}"\nN_PROMPTS = 5\nRATE = 1.0\n']
-    write_notebook(project / "notebooks" / "01_tiny.ipynb", *BODY, parameters="N_PROMPTS = 3")
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", *BODY, parameters=f'MODEL = "{model}"\nN_PROMPTS = 3')
     assert run("--set", "N_PROMPTS=3")[0] == 0
     assert injected() == []
 

@@ -44,13 +44,13 @@ $(READY): requirements.txt requirements-model.txt requirements.lock pyproject.to
 	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ && rm .setup-unfinished
 
-reproduce: $(READY) ## Run the notebooks: MODEL= N_PROMPTS= SEED= DEVICE= [4 min a notebook on 2 cores; 1 GB cache]
+reproduce: $(READY) ## Run the notebooks: MODEL= N_PROMPTS= SEED= DEVICE= [8 min on 2 cores; 1 GB cache]
 	@$(PY) scripts/run_notebooks.py --model "$(MODEL)" $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
 	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)")
 
 test: export HF_HUB_OFFLINE := 1
 test: export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
-test: $(READY) ## Lint, unit tests, notebooks replayed and compared [6 min on 2 cores; 1 GB cache]
+test: $(READY) ## Lint, unit tests, notebooks replayed and compared [13 min on 2 cores; 1 GB cache]
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest --ignore=tests/test_results.py
@@ -58,7 +58,7 @@ test: $(READY) ## Lint, unit tests, notebooks replayed and compared [6 min on 2 
 	CIRCUITS_OUT="$(CURDIR)/build/nbval" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 notebooks
 	$(PY) -m pytest tests/test_results.py
 
-bench: $(READY) ## Time the methods, write benchmarks/results.json [20 min on 2 cores; under 4 GB of memory]
+bench: $(READY) ## Time the methods, write benchmarks/results.json [25 min on 2 cores; under 4 GB of memory]
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.path_patching --with-notebooks
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.component_scores
 

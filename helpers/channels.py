@@ -2,7 +2,7 @@
 
 Row vectors, as in TransformerLens. W_OV = W_V W_O = sum_k s_k u_k v_k^T: the head reads along u_k and writes along v_k.
 W_QK = W_Q W_K^T = sum_k s_k u_k v_k^T: the query is read along u_k, the key along v_k. The term s_k u_k v_k^T is
-component k (Merullo et al. 2024, Talking Heads, section 3).
+component k (Merullo et al. 2024, Talking Heads).
 
 Composition score (Elhage et al. 2021) of a sender's matrix A with a receiver's B: ||A B||_F / (||A||_F ||B||_F), from
 0 (B reads nothing of what A writes) to 1. By the receiver's side, B is W_QK (query), W_QK^T (key) or W_OV (value). For

@@ -100,7 +100,7 @@ def forced(
     model: TransformerBridge, prompts: Prompts, heads: Sequence[Head], keys: Sequence[str], *, scale: float = 1.0
 ) -> list[Edit]:
     """Edits for `steer` that put each head's attention from END on the named positions, in equal shares that add up to
-    `scale` (Merullo et al. 2024, section 5: inhibition heads forced to look at the wrong colors).
+    `scale` (Merullo et al. 2024: inhibition heads forced to look at the wrong colors).
 
     Raises PatchingError for an unknown head, TaskError for an unknown position, InterventionError without positions or
     for END itself, whose values change with the edits.

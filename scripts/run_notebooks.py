@@ -122,6 +122,20 @@ def own_model(number: str) -> str | None:
     return next((claim.model for claim in load_claims().values() if claim.notebook == number and claim.model), None)
 
 
+def models(path: Path, model: str, known: dict[Path, dict]) -> list[str]:
+    """The models to run a notebook on: the one asked for, or its own if that is "paper" or it is about one model.
+
+    Notebook 01 finds the heads from which later notebooks start, so with "paper" it runs on their models, too.
+    """
+    if model != "paper" and "MODEL" in known[path]:
+        return [model]
+    later = [other for other in known if path.name[:2] == "01" and "MODEL" in known[other]]
+    names = [own_model(other.name[:2]) for other in (path, *later)]
+    if names[0] is None:
+        print(f"{path.stem}: skipped, it has no paper's model (run it with another MODEL)")
+    return [name for name in dict.fromkeys(names) if name]
+
+
 def plan(root: Path, model: str, pairs: Iterable[str], only: str) -> list[Job]:
     """The jobs, in file order."""
     every = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -133,15 +147,12 @@ def plan(root: Path, model: str, pairs: Iterable[str], only: str) -> list[Job]:
     settings = assignments(pairs, set().union(*known.values()) - {"MODEL"})
     jobs = []
     for path in chosen:
-        name = own_model(path.name[:2]) if model == "paper" or "MODEL" not in known[path] else model
-        if name is None:
-            print(f"{path.stem}: skipped, it has no paper's model (run it with another MODEL)")
-            continue
-        source = resolve(name)
-        wanted = {"MODEL": str(source.location) if source.kind == "folder" else name}
-        wanted |= {key: parse(key, text, known[path][key]) for key, text in settings.items() if key in known[path]}
-        changed = {k: v for k, v in wanted.items() if k in known[path] and v != known[path][k]}
-        jobs.append(Job(root, path, source, changed))
+        for name in models(path, model, known):
+            source = resolve(name)
+            wanted = {"MODEL": str(source.location) if source.kind == "folder" else name}
+            wanted |= {key: parse(key, text, known[path][key]) for key, text in settings.items() if key in known[path]}
+            changed = {k: v for k, v in wanted.items() if k in known[path] and v != known[path][k]}
+            jobs.append(Job(root, path, source, changed))
     return jobs
 
 

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from helpers.models import PROJECT
+from helpers.models import PROJECT, ModelSource
 from scripts import run_notebooks
 from tests.tiny import tiny_folder
 
@@ -208,3 +208,16 @@ def test_a_notebook_about_one_model_runs_on_that(project):
     for model in ("smollm2", "paper"):
         [job] = run_notebooks.plan(project, model, [], "00")
         assert (job.model.slug, job.parameters) == ("planted", {})
+
+
+def test_paper_means_each_notebooks_own_model_and_notebook_01_on_all_of_them(project, monkeypatch):
+    """Notebook 05 is about gpt2 and starts from the heads that 01 finds there, though 01 is about gpt2-medium."""
+    monkeypatch.setattr(run_notebooks, "resolve", lambda name: ModelSource(name, "hub", project, name, None, name))
+    write_notebook(project / "notebooks" / "05_later.ipynb")
+    jobs = run_notebooks.plan(project, "paper", [], "")
+    assert [(job.notebook.name[:2], job.model.slug) for job in jobs] == [
+        ("01", "gpt2-medium"),
+        ("01", "gpt2"),
+        ("05", "gpt2"),
+    ]
+    assert [job.parameters for job in jobs] == [{"MODEL": "gpt2-medium"}, {"MODEL": "gpt2"}, {"MODEL": "gpt2"}]

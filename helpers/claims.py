@@ -60,7 +60,7 @@ class Metric:
             return (" " if self.kind == "heads" else ", ").join(map(self.text, value)) or "none"
         if value is None or isinstance(value, str):
             return value or ""
-        if isinstance(value, int):
+        if isinstance(value, int) and self.unit != "share":
             return str(value)
         return f"{100 * value:.1f} %" if self.unit == "share" else f"{value:.3g}{' points' * (self.unit == 'points')}"
 

@@ -227,6 +227,13 @@ def test_an_interval_is_recorded_with_its_ends(results):
     assert (line["95 % interval"], line["control"]) == ("[40.0 %, 60.0 %]", "none: 10.0 % [0.0 %, 20.0 %]")
 
 
+def test_values_are_printed_as_a_reader_sees_them():
+    rank, share = get_claim("B1").metric("rank_L1H2_L3H4"), get_claim("X1").metric("roles_found")
+    assert [rank.text(value) for value in (7, 1466, 0.12345)] == ["7", "1466", "0.123"]
+    assert [share.text(value) for value in (1, 0.5)] == ["100.0 %", "50.0 %"]
+    assert rank.control_text({"name": "ends at", "value": 95, "low": None, "high": None}) == "ends at: 95"
+
+
 def test_recording_again_replaces(results):
     results.record("A1", "accuracy", 0.1, n=10)
     results.record("A1", "accuracy", torch.tensor(0.75), n=20)

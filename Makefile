@@ -69,7 +69,7 @@ notebooks: $(READY) ## Run with the defaults and put the executed notebooks into
 fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; 0.5 GB gpt2 to 6.5 GB gpt2-xl]
 	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m helpers.models fetch "$(MODEL)"
 
-shapes: $(PAPER_SHAPES:%=build/checkpoints/%/config.json) ## Random weights in the papers' shapes through the notebooks; needs CIRCUITS_ASSETS [3 min; 3 GB]
+shapes: $(PAPER_SHAPES:%=build/checkpoints/%/config.json) ## Random weights in the papers' shapes through the notebooks; needs CIRCUITS_ASSETS [4 min; 3 GB]
 	@for shape in $(PAPER_SHAPES); do CIRCUITS_OUT="$(CURDIR)/build/shapes" \
 	  $(PY) scripts/run_notebooks.py --model build/checkpoints/$$shape --set N_PROMPTS=4 || exit 1; done
 

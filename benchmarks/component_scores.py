@@ -26,9 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of results.json")
     out = parser.parse_args(arguments).out
-    models, assets = {"component_scores": "smollm2"}, os.environ.get("CIRCUITS_ASSETS")
-    if assets:
-        models["component_scores_gpt2"] = str(Path(assets) / "models" / "gpt2-attention")
+    models = {"component_scores": "smollm2"}
+    if os.environ.get("CIRCUITS_ASSETS"):
+        models["component_scores_gpt2"] = "gpt2"
     try:
         entries = [entry(name, **compare(attention_weights(model))) for name, model in models.items()]
     except ModelError as error:

@@ -329,7 +329,7 @@ def _check(weights: AttentionWeights, heads: Sequence[Head]) -> None:
         raise ChannelError("There is no head to score: give at least one sender and one receiver.")
     for head in heads:
         if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
-            raise ChannelError(f"{head} does not exist: use L0H0 to {Head(n_layers - 1, n_heads - 1)}.")
+            raise ChannelError(f"{head} does not exist: use {Head(0, 0)} to {Head(n_layers - 1, n_heads - 1)}.")
 
 
 def _pairs(

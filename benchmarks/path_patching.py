@@ -26,7 +26,7 @@ from scipy.stats import linregress
 from torch.utils.flop_counter import FlopCounterMode
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.circuits import PLACES, Rule, find_circuit
+from helpers.circuits import IOI, Rule, find_circuit
 from helpers.claims import ClaimError, write_text
 from helpers.models import PROJECT, Head, ModelError, load_model, resolve
 from helpers.patching import Receiver, path_patch, path_patch_reference
@@ -93,7 +93,7 @@ def found_receivers(model: TransformerBridge, prompts: Prompts) -> dict[str, Rec
 
     Random weights have no circuit: their strongest three heads of each role stand in.
     """
-    stages = {kind: (role, at) for stage, at in PLACES.items() for role, _, kind in [stage.rpartition(".")]}
+    stages = {kind: (role, at) for stage, at in IOI.places.items() for role, _, kind in [stage.rpartition(".")]}
     roles = find_circuit(model, prompts).roles
     if not all(roles[role] for role, _ in stages.values() if role):
         roles = find_circuit(model, prompts, rule=Rule(0, 0, 0, 0)).roles

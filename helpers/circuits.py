@@ -4,20 +4,24 @@ A head has a role when its path to the stage's receivers matters *and* it attend
 here: `find_circuit` discovers them, and `Rule` says how much is enough.
 """
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy.stats import hypergeom
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.interventions import knocked_out
 from helpers.models import Head
 from helpers.patching import Mlps, PathEffects, Receiver, cached_run, logit_difference, path_patch
-from helpers.stats import bootstrap_indices, jaccard, ratio_interval
+from helpers.stats import LEVEL, RESAMPLES, Interval, bootstrap_indices, jaccard, ratio_interval
 from helpers.tasks import Prompts
 
 
@@ -33,21 +37,74 @@ class Role:
     stage: str
     query: str
     keys: tuple[str, ...]
-    """The query's attention must fall on one of these positions more than on any other position of the task's roles."""
+    """The query's attention must fall on one of these positions more than on any other position of the task's roles.
+
+    `FIRST:LAST` stands for all positions from the one to the other."""
+    spread: bool = False
+    """The keys share the attention: it is their sum that counts, not the largest."""
     copies: Literal[-1, 0, 1] = 0
     """Required sign of the copying score; 0 = not asked."""
 
 
-ROLES = (
-    Role("movers", "logits", "END", ("IO",), copies=1),
-    Role("negative_movers", "logits", "END", ("IO", "S1", "S2"), copies=-1),
-    Role("inhibition", "movers.q", "END", ("S2",)),
-    Role("duplicate_token", "inhibition.v", "S2", ("S1",)),
-    Role("induction", "inhibition.v", "S2", ("S1+1",)),
-    Role("previous_token", "induction.k", "S1+1", ("S1",)),
+@dataclass(frozen=True)
+class Scheme:
+    """A task's circuit as stages: who may have which role, and where the paths arrive."""
+
+    roles: tuple[Role, ...]
+    places: dict[str, str]
+    """Stages in order, `receiving role.input` (or `logits`), with the position at which the path arrives."""
+    others: tuple[tuple[str, str], ...]
+    """(query, key) pairs of positions that no role asks for, whose attention is compared with those that one does."""
+    copied: dict[str, Callable[[Prompts], Sequence[int]]]
+    """Source position -> the token that a head copying from there would raise, per prompt."""
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """All (query, key) pairs of positions whose attention matters."""
+        return tuple(dict.fromkeys([*((role.query, key) for role in self.roles for key in role.keys), *self.others]))
+
+    def role(self, name: str) -> Role:
+        """The role of that name. Raises CircuitError if there is none."""
+        for role in self.roles:
+            if role.name == name:
+                return role
+        raise CircuitError(f"Unknown role {name!r}; choose one of {', '.join(role.name for role in self.roles)}.")
+
+
+IOI = Scheme(
+    roles=(
+        Role("movers", "logits", "END", ("IO",), copies=1),
+        Role("negative_movers", "logits", "END", ("IO", "S1", "S2"), copies=-1),
+        Role("inhibition", "movers.q", "END", ("S2",)),
+        Role("duplicate_token", "inhibition.v", "S2", ("S1",)),
+        Role("induction", "inhibition.v", "S2", ("S1+1",)),
+        Role("previous_token", "induction.k", "S1+1", ("S1",)),
+    ),
+    places={"logits": "END", "movers.q": "END", "inhibition.v": "S2", "induction.k": "S1+1"},
+    others=(("S2", "IO"),),
+    copied={"IO": attrgetter("answers"), "S1": attrgetter("distractors"), "S2": attrgetter("distractors")},
 )
-PLACES = {"logits": "END", "movers.q": "END", "inhibition.v": "S2", "induction.k": "S1+1"}
-"""The four stages in order, `receiving role.input`, with the position at which the path arrives."""
+COLORED_OBJECTS = Scheme(
+    roles=(
+        Role("movers", "logits", "END", ("C0", "C1", "C2"), spread=True, copies=1),
+        Role("negative_movers", "logits", "END", ("C0", "C1", "C2"), spread=True, copies=-1),
+        Role("content_gatherers", "movers.q", "END", ("WHAT:Q", "ASKED"), spread=True),
+        Role("inhibition", "movers.q", "END", ("WRONG0", "WRONG1"), spread=True),
+        Role("duplicate_token", "content_gatherers.v", "Q", ("ASKED",)),
+        Role("induction", "content_gatherers.v", "Q", ("ASKED+1",)),
+        Role("previous_token", "induction.k", "ASKED+1", ("ASKED",)),
+    ),
+    places={"logits": "END", "movers.q": "END", "content_gatherers.v": "Q", "induction.k": "ASKED+1"},
+    others=(
+        ("END", "RIGHT"),
+        ("END", "OTHER0"),
+        ("END", "OTHER1"),
+        ("END", "ANSWER0"),
+        ("Q", "OTHER0"),
+        ("Q", "OTHER1"),
+    ),
+    copied={f"C{j}": lambda prompts, j=j: [colors[j] for colors in prompts.choices] for j in range(3)},
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +135,7 @@ class Evidence:
     """Copying score: see `attention_and_copying`."""
     stages: dict[str, PathEffects]
     """Stage -> effects of every head; a stage whose receivers were not found is missing."""
+    scheme: Scheme = IOI
 
 
 @dataclass(frozen=True)
@@ -98,22 +156,23 @@ def find_circuit(
     model: TransformerBridge,
     prompts: Prompts,
     *,
+    scheme: Scheme = IOI,
     rule: Rule | None = None,
     mlps: Mlps = "recompute",
     memory_gib: float = 2.0,
 ) -> Circuit:
     """Run the four stages and name the roles. A role nobody fills is empty, and stages behind it do not run."""
     rule = rule or Rule()
-    attention, copying = attention_and_copying(model, prompts)
-    evidence, roles = Evidence(attention, copying, {}), {role.name: () for role in ROLES}
-    for stage, position in PLACES.items():
+    attention, copying = attention_and_copying(model, prompts, scheme=scheme)
+    evidence, roles = Evidence(attention, copying, {}, scheme), {role.name: () for role in scheme.roles}
+    for stage, position in scheme.places.items():
         receivers, _, kind = stage.rpartition(".")
         heads = roles.get(receivers, ())
         if receivers and not any(head.layer > 0 for head in heads):
             continue
         receiver = Receiver(kind, heads, position)
         evidence.stages[stage] = path_patch(model, prompts, receiver, mlps=mlps, memory_gib=memory_gib)
-        for role in (role for role in ROLES if role.stage == stage):
+        for role in (role for role in scheme.roles if role.stage == stage):
             roles[role.name] = select(evidence, role.name, rule)
     return Circuit(roles, evidence, rule)
 
@@ -122,10 +181,7 @@ def select(
     evidence: Evidence, role: str, rule: Rule, index: Sequence[int] | np.ndarray | None = None
 ) -> tuple[Head, ...]:
     """Heads that fill a role on these prompts, largest effect first. Raises CircuitError for an unknown role."""
-    known = {r.name: r for r in ROLES}
-    if role not in known:
-        raise CircuitError(f"Unknown role {role!r}; choose one of {', '.join(known)}.")
-    spec = known[role]
+    spec = evidence.scheme.role(role)
     if spec.stage not in evidence.stages:
         return ()
     index = np.arange(evidence.copying.shape[-1]) if index is None else np.asarray(index)
@@ -134,7 +190,7 @@ def select(
     percent = 100 * np.nan_to_num(change.mean(-1) / gap)
     error = 100 * np.nan_to_num(change.std(-1, ddof=1) / abs(gap)) / np.sqrt(len(index))
     there = {key: a[..., index].mean(-1) for (query, key), a in evidence.attention.items() if query == spec.query}
-    wanted = np.max([there[key] for key in spec.keys], axis=0)
+    wanted = (np.sum if spec.spread else np.max)([there[key] for key in spec.keys], axis=0)
     fits = (np.abs(percent) >= rule.min_percent) & (np.abs(percent) > rule.min_errors * error)
     fits &= (wanted >= rule.min_attention) & (wanted >= np.max(list(there.values()), axis=0))
     if spec.copies:
@@ -146,11 +202,13 @@ def select(
 def describe(circuit: Circuit, *, seed: int = 0) -> pd.DataFrame:
     """One row per head: role, effect in percent of the gap with its 95 % interval, attention, copying score."""
     rows = []
-    for role in ROLES:
+    for role in circuit.evidence.scheme.roles:
         for head in circuit.roles[role.name]:
             stage = circuit.evidence.stages[role.stage]
             effect = ratio_interval(100 * stage.change[head], stage.gap, seed)
-            key = max(role.keys, key=lambda k, head=head, q=role.query: circuit.evidence.attention[q, k][head].mean())
+            seen = {key: circuit.evidence.attention[role.query, key][head].mean() for key in role.keys}
+            seen = {" ".join(seen): sum(seen.values())} if role.spread else seen
+            key = max(seen, key=seen.get)
             rows.append(
                 {
                     "role": role.name,
@@ -159,7 +217,7 @@ def describe(circuit: Circuit, *, seed: int = 0) -> pd.DataFrame:
                     "low": effect.low,
                     "high": effect.high,
                     "attends": f"{role.query} to {key}",
-                    "attention": circuit.evidence.attention[role.query, key][head].mean(),
+                    "attention": seen[key],
                     "copying": circuit.evidence.copying[head].mean(),
                 }
             )
@@ -179,35 +237,107 @@ def stability(circuit: Circuit, *, resamples: int = 500, seed: int = 0) -> dict[
     }
 
 
+def top_heads(
+    effects: PathEffects,
+    percent: float,
+    *,
+    index: Sequence[int] | np.ndarray | None = None,
+    among: Bool[np.ndarray, "layer head"] | None = None,
+) -> tuple[Head, ...]:
+    """The `percent` of all heads, rounded up, with the largest |mean effect| of a stage, in order.
+
+    index: the prompts to average over, `among`: the heads to choose from (all, by default); a head without a path is
+    never chosen, so there may be fewer. Raises CircuitError unless 0 < percent <= 100.
+    """
+    if not 0 < percent <= 100:
+        raise CircuitError(f"{percent} % of the heads cannot be chosen; give more than 0 and at most 100.")
+    size = np.abs((effects.change if index is None else effects.change[..., index]).mean(-1))
+    size[np.isnan(size) if among is None else np.isnan(size) | ~among] = -1
+    order = np.argsort(-size, axis=None, kind="stable")[: math.ceil(percent / 100 * size.size)]
+    heads = (Head(*map(int, np.unravel_index(i, size.shape))) for i in order)
+    return tuple(head for head in heads if size[head] >= 0)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Heads that two circuits share, stage by stage."""
+
+    share: Interval
+    """Shared heads over heads chosen, both summed over stages: 0 = none, 1 = the same heads in every stage."""
+    chance: Interval
+    """The same for heads drawn at random: hypergeometric expectation and 95 % of draws."""
+    shared: tuple[tuple[Head, ...], ...]
+    """Per stage, in the first circuit's order."""
+    chosen: tuple[int, ...]
+    """Heads chosen per stage."""
+
+
+def overlap(first: Sequence[PathEffects], second: Sequence[PathEffects], percent: float, *, seed: int) -> Overlap:
+    """Share of the top `percent` of heads per stage that two tasks have in common (Merullo et al. 2024, Figure 3).
+
+    first, second: the effects of matching stages, in one order; heads are chosen among those that have a path in both.
+    The interval repeats the choice on bootstrap resamples of each task's prompts; its ends are moved to hold the
+    estimate. Raises CircuitError for an unknown percentage, and where the numbers of stages differ or are zero.
+    """
+    if not first or len(first) != len(second):
+        raise CircuitError(f"{len(first)} and {len(second)} stages have no match; give the same stages of two tasks.")
+    pairs = list(zip(first, second, strict=True))
+    common = [~np.isnan(a.change[..., 0]) & ~np.isnan(b.change[..., 0]) for a, b in pairs]
+
+    def shared(index: Sequence[np.ndarray | None]) -> list[tuple[Head, ...]]:
+        chosen = [
+            [top_heads(effects, percent, index=i, among=among) for effects, i in zip(pair, index, strict=True)]
+            for pair, among in zip(pairs, common, strict=True)
+        ]
+        return [tuple(head for head in a if head in b) for a, b in chosen]
+
+    k = [len(top_heads(first[0], percent, among=among)) for among in common]
+    resamples = [bootstrap_indices(len(e[0].clean), RESAMPLES // 4, seed + i) for i, e in enumerate((first, second))]
+    draws = [sum(map(len, shared(index))) / sum(k) for index in zip(*resamples, strict=True)]
+    rng = np.random.default_rng(seed)
+    chance = sum(
+        hypergeom.rvs(among.sum(), size, size, size=RESAMPLES, random_state=rng)
+        for among, size in zip(common, k, strict=True)
+    ) / sum(k)
+    expected = sum(size**2 / among.sum() for among, size in zip(common, k, strict=True)) / sum(k)
+    found = shared((None, None))
+    value, ends = sum(map(len, found)) / sum(k), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    low, high = np.quantile(draws, ends)
+    return Overlap(
+        Interval(value, min(value, float(low)), max(value, float(high))),
+        Interval(float(expected), *map(float, np.quantile(chance, ends))),
+        tuple(found),
+        tuple(k),
+    )
+
+
 def attention_and_copying(
-    model: TransformerBridge, prompts: Prompts, *, batch_size: int = 32
+    model: TransformerBridge, prompts: Prompts, *, scheme: Scheme = IOI, batch_size: int = 32
 ) -> tuple[dict[tuple[str, str], Float[np.ndarray, "layer head batch"]], Float[np.ndarray, "layer head batch"]]:
-    """Attention between all named positions (query after key), and the copying score of every head.
+    """Attention between the scheme's named positions (query after key), and the copying score of every head.
 
     Copying score: the head's output for a source token (its value there times W_O) is read through the unembedding; the
-    logit of that same token, standardised over all names that are an answer or a distractor, says in standard
-    deviations whether the head raises (> 0) or lowers (< 0) the token it attends to. Mean over IO, S1 and S2.
+    logit of the token that copying it would raise, standardised over all such tokens and all answers and distractors,
+    says in standard deviations whether the head raises (> 0) or lowers (< 0) it. Mean over the scheme's sources.
     """
-    pairs = [("END", "IO"), ("END", "S1"), ("END", "S2"), ("S2", "S1"), ("S2", "S1+1"), ("S2", "IO"), ("S1+1", "S1")]
     shape = (model.cfg.n_layers, model.cfg.n_heads, len(prompts))
-    attention, copying = {pair: np.zeros(shape) for pair in pairs}, np.zeros(shape)
-    names = sorted({*prompts.answers, *prompts.distractors})
+    attention, copying = {pair: np.zeros(shape) for pair in scheme.pairs}, np.zeros(shape)
+    targets = {source: tuple(map(int, tokens(prompts))) for source, tokens in scheme.copied.items()}
+    names = sorted({*prompts.answers, *prompts.distractors, *itertools.chain(*targets.values())})
     column = {token: i for i, token in enumerate(names)}
     for index in prompts.groups(size=batch_size):
         batch, rows = prompts.select(index), np.arange(len(index))
-        tokens = batch.tensors()[0].to(model.cfg.device)
-        cache = cached_run(model, tokens, ("attn.hook_pattern", "attn.hook_v"))
+        cache = cached_run(model, batch.tensors()[0].to(model.cfg.device), ("attn.hook_pattern", "attn.hook_v"))
+        inside = {key: torch.tensor(batch.span(key), device=model.cfg.device) for _, key in scheme.pairs}
         for layer in range(model.cfg.n_layers):
             pattern = cache["pattern", layer]
-            for query, key in pairs:
-                attention[query, key][layer][:, index] = pattern[
-                    rows, :, batch.position(query), batch.position(key)
-                ].T.cpu()
-            for source in ("IO", "S1", "S2"):
-                at = batch.position(source)
-                scores = _own_scores(model, layer, cache["v", layer][rows, at], names)
-                own = [column[int(t)] for t in tokens[rows, at]]
-                copying[layer][:, index] += scores[rows, :, own].T.cpu().numpy() / 3
+            for query, key in scheme.pairs:
+                seen = pattern[rows, :, batch.position(query)] * inside[key][:, None]
+                attention[query, key][layer][:, index] = seen.sum(-1).T.cpu()
+            for source, tokens in targets.items():
+                scores = _own_scores(model, layer, cache["v", layer][rows, batch.position(source)], names)
+                own = [column[tokens[i]] for i in index]
+                copying[layer][:, index] += scores[rows, :, own].T.cpu().numpy() / len(targets)
     return attention, copying
 
 

@@ -19,13 +19,13 @@ from helpers.patching import (
     Edit,
     by_layer,
     cached_run,
-    logit_difference,
+    logits_at_end,
     prompts_at_once,
     require_heads,
     resume,
     variants_at_once,
 )
-from helpers.tasks import Prompts
+from helpers.tasks import Behaviour, Prompts, judge, no_behaviour
 
 Change = Callable[[Float[torch.Tensor, "batch pos d_head"]], Float[torch.Tensor, "batch pos d_head"]]
 """What becomes of a head's output z."""
@@ -102,30 +102,86 @@ def forced(
     """Edits for `steer` that put each head's attention from END on the named positions, in equal shares that add up to
     `scale` (Merullo et al. 2024: inhibition heads forced to look at the wrong colors).
 
-    Raises PatchingError for an unknown head, TaskError for an unknown position, InterventionError without positions or
-    for END itself, whose values change with the edits.
+    Raises PatchingError for an unknown head, TaskError for an unknown position, InterventionError without positions.
+    """
+    if not keys:
+        raise InterventionError("Forced attention needs at least one position to look at.")
+    return attention_set(model, heads, scale / len(keys) * np.sum([prompts.span(key) for key in keys], axis=0))
+
+
+def attention_set(
+    model: TransformerBridge, heads: Sequence[Head], pattern: Float[np.ndarray, "batch pos"]
+) -> list[Edit]:
+    """Edits for `steer` that replace each head's attention from END by these rows, as long as the longest prompt.
+
+    Raises PatchingError for an unknown head.
     """
     require_heads(model, heads)
-    if not keys or "END" in keys:
-        raise InterventionError("Forced attention needs at least one position to look at, all of them before END.")
-    decoder, where = Decoder(model, 1), np.stack([prompts.position(key) for key in keys], axis=1)  # [batch key]
-    values = torch.zeros(len(heads), 1, len(prompts), model.cfg.d_head, device=model.cfg.device)
-    for index in prompts.groups(size=32):
-        cache = cached_run(model, prompts.select(index).tensors()[0].to(model.cfg.device), ("attn.hook_v",))
-        for i, head in enumerate(heads):
-            seen = cache["v", head.layer][np.arange(len(index))[:, None], where[index], decoder.kv_head(head.head)]
-            values[i, 0, index] = scale * seen.mean(1)
-    return [Edit("z", head, value) for head, value in zip(heads, values, strict=True)]
+    value = torch.tensor(pattern, dtype=model.cfg.dtype, device=model.cfg.device)[None]
+    return [Edit("pattern", head, value) for head in heads]
+
+
+def blocked(model: TransformerBridge, prompts: Prompts, heads: Sequence[Head], key: str) -> list[Edit]:
+    """Edits for `steer` that keep each head from attending from END to a position, or to a span `FIRST:LAST`.
+
+    What it attended there goes to the other positions in proportion. Raises PatchingError for an unknown head,
+    TaskError for an unknown position, InterventionError where a prompt has no such span before END.
+    """
+    require_heads(model, heads)
+    hidden = prompts.span(key)
+    if not hidden.any(-1).all() or hidden[range(len(prompts)), prompts.position("END")].any():
+        raise InterventionError(f"{key} is no span of every prompt that ends before END.")
+    value = torch.tensor(np.where(hidden, -np.inf, 0), dtype=model.cfg.dtype, device=model.cfg.device)[None]
+    return [Edit("scores", head, value) for head in heads]
+
+
+def together(conditions: Iterable[Sequence[Edit]]) -> list[Edit]:
+    """Several interventions as the variants of one `steer`, in order; one without edits leaves its run as it is.
+
+    Each condition is a list of edits with as many variants each. Raises InterventionError for q, k and v edits, which
+    have no neutral value, where the edits of a condition differ in the number of variants or name a head twice, and
+    where no condition edits anything.
+    """
+    conditions = [{(edit.kind, edit.head): edit for edit in edits} | {None: edits} for edits in conditions]
+    sizes = [{len(edit.value) for edit in mine[None]} or {1} for mine in conditions]
+    first = {key: edit for mine in conditions for key, edit in mine.items() if key}
+    if not first or any(kind in "qkv" for kind, _ in first):
+        raise InterventionError("Only z, scores and pattern edits go together; give at least one.")
+    if any(len(size) > 1 or len(mine) != len(mine[None]) + 1 for size, mine in zip(sizes, conditions, strict=True)):
+        raise InterventionError("A condition's edits need as many variants each, and one edit of a kind for each head.")
+    counts = [size for (size,) in sizes]
+    return [
+        _stacked([mine.get(key) or _neutral(edit, n) for mine, n in zip(conditions, counts, strict=True)])
+        for key, edit in first.items()
+    ]
+
+
+def _neutral(like: Edit, n: int) -> Edit:
+    """An edit of the same kind that leaves n variants as they are."""
+    value = torch.full_like(like.value[:1], torch.nan if like.kind == "pattern" else 0.0).expand(n, -1, -1)
+    eye = torch.eye(value.shape[-1], dtype=value.dtype, device=value.device).expand(n, -1, -1)
+    return replace(like, value=value, matrix=eye if like.kind == "z" else None)
+
+
+def _stacked(edits: Sequence[Edit]) -> Edit:
+    """The variants of several edits of one kind and head as one edit."""
+    batch, size = max(edit.value.shape[1] for edit in edits), edits[0].value.shape[-1]
+    value = torch.cat([edit.value.expand(-1, batch, -1) for edit in edits])
+    if edits[0].kind != "z":
+        return replace(edits[0], value=value)
+    zero = value.new_zeros(1, size, size)
+    matrices = [zero.expand(len(edit.value), -1, -1) if edit.matrix is None else edit.matrix for edit in edits]
+    return replace(edits[0], value=value, matrix=torch.cat(matrices))
 
 
 @dataclass(frozen=True)
-class Steered:
-    """Runs with heads edited at END, per variant and prompt."""
+class Steered(Behaviour):
+    """Behaviour of runs with heads edited at END, per variant and prompt, and what the watched heads do in them."""
 
-    logit_difference: Float[np.ndarray, "variant batch"]
-    """logit(answer) - logit(distractor)."""
     attention: Float[np.ndarray, "variant head key batch"]
     """Attention of the watched heads from END to the named positions."""
+    attribution: Float[np.ndarray, "variant head batch"]
+    """What the watched heads write to the logit difference directly, through the final norm as it is in that run."""
 
 
 def steer(
@@ -137,32 +193,49 @@ def steer(
     keys: Sequence[str] = (),
     memory_gib: float = 2.0,
 ) -> Steered:
-    """Every variant of z edits at END, from one cached run per prompt: equal to full forward passes, far cheaper.
+    """Every variant of edits at END, from one cached run per prompt: equal to full forward passes, far cheaper.
 
-    edits: of kind z, `value` [variant prompt d_head] (or one prompt for all). watch, keys: heads and position names
-    whose attention from END is wanted; a head before the first edit attends as in the clean run and is refused.
-    Raises InterventionError for another kind of edit, PatchingError for an unknown head or too small a bound.
+    edits: of kinds z, scores and pattern (`together` makes one list of several interventions). watch, keys: heads whose
+    attribution, and positions or spans `FIRST:LAST` to which their attention from END, is wanted; a head before the
+    first edit does as in the clean run and is refused. Raises InterventionError for another kind of edit,
+    PatchingError for an unknown head or too small a bound.
     """
     require_heads(model, [*watch, *(edit.head for edit in edits)])
-    if {edit.kind for edit in edits} != {"z"} or len({len(edit.value) for edit in edits}) != 1:
-        raise InterventionError("Steering takes edits of kind z with as many variants each; give at least one.")
+    if not edits or {edit.kind for edit in edits} & set("qkv") or len({len(edit.value) for edit in edits}) != 1:
+        raise InterventionError(
+            "Steering takes edits of kind z, scores or pattern with as many variants each; give at least one."
+        )
     if any(head.layer < min(edit.head.layer for edit in edits) for head in watch):
         raise InterventionError("A watched head lies before every edited head, so nothing can change there.")
     n = len(edits[0].value)
-    difference = np.zeros((n, len(prompts)))
-    attention = np.zeros((n, len(watch), len(keys), len(prompts)))
+    result = no_behaviour(n, len(prompts))
+    result["attention"] = np.zeros((n, len(watch), len(keys), len(prompts)))
+    result["attribution"] = np.zeros((n, len(watch), len(prompts)))
     for index in prompts.groups(size=prompts_at_once(model, prompts, 0, memory_gib)):
         batch = prompts.select(index)
         tokens = batch.tensors()[0].to(model.cfg.device)
         end, decoder = tokens.shape[1] - 1, Decoder(model, tokens.shape[1])
         cache = cached_run(model, tokens, ("hook_resid_pre", "attn.hook_k", "attn.hook_v"))
         at_once = variants_at_once(model, batch, end, memory_gib)
-        mine = [edit if edit.value.shape[1] == 1 else replace(edit, value=edit.value[:, index]) for edit in edits]
+        mine = [edit.of(index, end + 1) for edit in edits]
+        places = [torch.tensor(batch.span(key), device=model.cfg.device) for key in keys]
         for part in (slice(start, start + at_once) for start in range(0, n, at_once)):
-            resid, patterns = resume(decoder, cache, end, [edit.only(part) for edit in mine], watch=watch)
-            difference[part, index] = logit_difference(model, resid, batch).cpu()
+            resid, seen = resume(decoder, cache, end, [edit.only(part) for edit in mine], watch=watch)
+            for name, values in vars(judge(batch, logits_at_end(model, resid))).items():
+                result[name][part, index] = values
+            direction = _logit_direction(model, resid, batch)
             for i, head in enumerate(watch):
-                for j, key in enumerate(keys):
-                    seen = patterns[head][:, range(len(batch)), batch.position(key)]
-                    attention[part, i, j, index] = seen.cpu()
-    return Steered(difference, attention)
+                written = seen[head].z @ model.blocks[head.layer].attn.W_O[head.head]
+                result["attribution"][part, i, index] = (written * direction).sum(-1).cpu()
+                for j, place in enumerate(places):
+                    result["attention"][part, i, j, index] = (seen[head].pattern * place).sum(-1).cpu()
+    return Steered(**result)
+
+
+def _logit_direction(
+    model: TransformerBridge, resid: Float[torch.Tensor, "variant batch d_model"], prompts: Prompts
+) -> Float[torch.Tensor, "variant batch d_model"]:
+    """W_U[answer] - W_U[distractor] over the scale by which the final norm, its gain folded, divides this residual."""
+    normed = model.ln_final(resid)
+    scale = (resid * normed).sum(-1, keepdim=True) / (normed * normed).sum(-1, keepdim=True)
+    return (model.W_U[:, list(prompts.answers)] - model.W_U[:, list(prompts.distractors)]).T / scale

@@ -12,7 +12,7 @@ senders at once. Inserting it changes nothing before p, so keys and values of ea
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -182,6 +182,13 @@ def _stop(resid: torch.Tensor, hook: object) -> None:
     raise StopAtLayerException(resid)  # TransformerLens' own way to end a forward pass early
 
 
+def logits_at_end(
+    model: TransformerBridge, resid: Float[torch.Tensor, "... d_model"]
+) -> Float[torch.Tensor, "... d_vocab"]:
+    """Logits of the full vocabulary from the final residual."""
+    return model.ln_final(resid) @ model.W_U + model.b_U
+
+
 def logit_difference(
     model: TransformerBridge, resid: Float[torch.Tensor, "... batch d_model"], prompts: Prompts
 ) -> Float[torch.Tensor, "... batch"]:
@@ -246,16 +253,22 @@ class Decoder:
         return torch.cat([block.mlp(block.ln2(row[None]))[0] for row in rows]).view(mid.shape)
 
 
+EditKind = Literal["q", "k", "v", "z", "scores", "pattern"]
+"""What an `Edit` changes in a head."""
+
+
 @dataclass(frozen=True)
 class Edit:
     """What becomes of one head at the first recomputed position, one per variant of the run.
 
     q, k, v: `value` is inserted. z (the head's output): z becomes z @ `matrix` + `value`, or `value` without a matrix.
+    Of length pos instead of d_head: scores (before the softmax), to which `value` is added; pattern (attention after
+    it), which becomes `value` except where that is NaN.
     """
 
-    kind: Literal["q", "k", "v", "z"]
+    kind: EditKind
     head: Head
-    value: Float[torch.Tensor, "variant _ d_head"]  # one per prompt, or one for all
+    value: Float[torch.Tensor, "variant _ _"]  # [variant, one per prompt or one for all, d_head or pos]
     matrix: Float[torch.Tensor, "variant d_head d_head"] | None = None
 
     def only(self, variants: slice) -> "Edit":
@@ -263,29 +276,42 @@ class Edit:
         matrix = None if self.matrix is None else self.matrix[variants]
         return replace(self, value=self.value[variants], matrix=matrix)
 
+    def of(self, prompts: Sequence[int] | np.ndarray, length: int) -> "Edit":
+        """The same edit for some of the prompts, which are `length` tokens long."""
+        value = self.value if self.value.shape[1] == 1 else self.value[:, prompts]
+        return replace(self, value=value[..., :length] if self.kind in ("scores", "pattern") else value)
+
+
+class Seen(NamedTuple):
+    """What a watched head did at END."""
+
+    pattern: Float[torch.Tensor, "variant batch key"]
+    z: Float[torch.Tensor, "variant batch d_head"]
+
 
 def resume(
     decoder: Decoder, cache: ActivationCache, start: int, edits: Sequence[Edit], *, watch: Iterable[Head] = ()
-) -> tuple[Float[torch.Tensor, "variant batch d_model"], dict[Head, Float[torch.Tensor, "variant batch key"]]]:
-    """Runs that equal the cached one but for `edits` at position `start`: final residual and attention, both at END.
+) -> tuple[Float[torch.Tensor, "variant batch d_model"], dict[Head, Seen]]:
+    """Runs that equal the cached one but for `edits` at position `start`: the final residual and watched heads, at END.
 
     Only positions from `start` on and layers from the first edit on are computed; earlier keys and values are the
-    cache's. watch: the heads whose attention is returned, in the first edit's layer or later.
+    cache's. A watched head lies in the first edit's layer or later.
     """
-    first, attention = min(edit.head.layer for edit in edits), {}
+    first, seen = min(edit.head.layer for edit in edits), {}
     resid = cache["resid_pre", first][None, :, start:]
     positions = range(start, start + resid.shape[2])
     for layer in range(first, decoder.n_layers):
-        here = [edit for edit in edits if edit.head.layer == layer]
+        mine = [edit for edit in edits if edit.head.layer == layer]
         k, v = (decoder.project(kind, layer, resid, positions) for kind in "kv")
-        if layer == decoder.n_layers - 1 and not any(edit.kind in "qz" for edit in here):
+        if layer == decoder.n_layers - 1 and all(edit.kind in "kv" for edit in mine):
             resid, positions = resid[:, :, -1:], positions[-1:]
         q = decoder.project("q", layer, resid, positions)
-        z, pattern = _attention(decoder, cache, layer, q, k, v, here)
-        attention |= {head: pattern[:, :, head.head, -1] for head in watch if head.layer == layer}
+        z, pattern = _attention(decoder, cache, layer, q, k, v, mine)
+        here = [head for head in watch if head.layer == layer]
+        seen |= {head: Seen(pattern[:, :, head.head, -1], z[:, :, -1, head.head]) for head in here}
         mid = resid + decoder.write(layer, z)
         resid = mid + decoder.mlp(layer, resid.expand_as(mid), mid)
-    return resid[:, :, -1], attention
+    return resid[:, :, -1], seen
 
 
 def _attention(
@@ -303,7 +329,7 @@ def _attention(
     """
     n = max([len(q), *(len(edit.value) for edit in edits)])
     group = decoder.n_heads // decoder.n_kv_heads
-    of_kind = {kind: [edit for edit in edits if edit.kind == kind] for kind in "qkvz"}
+    of_kind = {kind: [edit for edit in edits if edit.kind == kind] for kind in get_args(EditKind)}
     if edits:
         q = q.expand(n, *q.shape[1:]).clone()
     for edit in of_kind["q"]:
@@ -319,7 +345,13 @@ def _attention(
         scores[:, :, *where, :, start] = torch.einsum("nbqd,nbd->nbq", q[..., *where, :], edit.value)
     future = torch.ones(k.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1)[-q.shape[2] :]
     scores[..., start:].masked_fill_(future, -torch.inf)
-    pattern = scores.mul_(decoder.d_head**-0.5).softmax(-1)
+    scores.mul_(decoder.d_head**-0.5)
+    for edit in of_kind["scores"]:
+        scores[:, :, *divmod(edit.head.head, group), 0] += edit.value
+    pattern = scores.softmax(-1)
+    for edit in of_kind["pattern"]:
+        now = pattern[:, :, *divmod(edit.head.head, group), 0]
+        now.copy_(torch.where(edit.value.isnan(), now, edit.value))
     z = torch.einsum("nbkgqp,bpkd->nbqkgd", pattern[..., :start], old_v)
     z += torch.einsum("nbkgqs,nbskd->nbqkgd", pattern[..., start:], v.expand(len(q), *v.shape[1:]))
     for edit in of_kind["v"]:

@@ -124,7 +124,7 @@ class Planted:
     tokenizer: PreTrainedTokenizerFast
     plan: Plan
     roles: dict[str, tuple[Head, ...]]
-    """As in `circuits.ROLES`, by falling share of the work."""
+    """As in `circuits.IOI.roles`, by falling share of the work."""
     distractors: tuple[Head, ...]
     directions: dict[str, Float[Tensor, "d_model _"]]
     """Feature -> its directions; a second circuit's channel stands behind the first's columns."""

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from helpers.circuits import ROLES, Circuit, Role
+from helpers.circuits import Circuit, Role
 from helpers.claims import figures_dir
 from helpers.models import Head
 from helpers.stats import Interval
@@ -31,6 +31,7 @@ STYLE = {
 }
 COLORS = {
     "movers": "#1b7837",
+    "content_gatherers": "#c51b7d",
     "negative_movers": "#b2182b",
     "inhibition": "#762a83",
     "induction": "#e08214",
@@ -111,7 +112,7 @@ def stage_figure(
     per_role: int = 3,
 ) -> Figure:
     """Effects of all heads; attention of the heads found, on one prompt (`example`) and on average over prompts."""
-    roles = [role for role in ROLES if role.stage == stage]
+    roles = [role for role in circuit.evidence.scheme.roles if role.stage == stage]
     if stage not in circuit.evidence.stages:
         figure, ax = plt.subplots(figsize=(12, 1))
         ax.axis("off")
@@ -169,7 +170,7 @@ def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
             place[member] = (float(x), (len(members) - 1) / 2 - i)
     figure, ax = plt.subplots(figsize=(10, 4.5))
     out = (float(len(columns)), 0.0)
-    for role in ROLES:
+    for role in circuit.evidence.scheme.roles:
         ends = [place[member] for name in target.get(role.stage, []) for member in place if member[0] == name] or [out]
         for head in circuit.roles[role.name]:
             percent = circuit.evidence.stages[role.stage].percent[head]

@@ -77,6 +77,12 @@ class Prompts:
             raise TaskError(f"This task has no position {name!r}; it has {', '.join(self.positions)}.")
         return np.array(self.positions[name])
 
+    def span(self, name: str) -> Bool[np.ndarray, "batch pos"]:
+        """True at a named position, or from the first to the last of `FIRST:LAST`; as long as the longest prompt."""
+        first, _, last = name.partition(":")
+        place = np.arange(max(map(len, self.tokens)))
+        return (place >= self.position(first)[:, None]) & (place <= self.position(last or first)[:, None])
+
     def tensors(self) -> tuple[Int[torch.Tensor, "batch pos"], Int[torch.Tensor, "batch pos"]]:
         """Clean and corrupted tokens of prompts of one length. Raises TaskError where lengths differ."""
         lengths = sorted({len(t) for t in self.tokens})
@@ -98,35 +104,56 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a model answers at END, per prompt."""
+    """What a model answers at END, per prompt; leading axes are those of the logits, such as variants of a run."""
 
-    logit_difference: Float[np.ndarray, " batch"]
+    logit_difference: Float[np.ndarray, "*variant batch"]
     """logit(answer) - logit(distractor)."""
-    predicted: Int[np.ndarray, " batch"]
+    predicted: Int[np.ndarray, "*variant batch"]
     """The most likely token of the full vocabulary."""
-    correct: Bool[np.ndarray, " batch"]
+    correct: Bool[np.ndarray, "*variant batch"]
     """The prediction is the answer (full-vocabulary accuracy)."""
-    chosen: Bool[np.ndarray, " batch"]
+    chosen: Bool[np.ndarray, "*variant batch"]
     """The answer beats every other choice, by default the distractor (forced choice)."""
-    in_context: Bool[np.ndarray, " batch"]
+    in_context: Bool[np.ndarray, "*variant batch"]
     """The prediction is one of the choices."""
 
 
 def evaluate(model: TransformerBridge, prompts: Prompts, *, corrupted: bool = False, batch_size: int = 32) -> Behaviour:
     """Run the prompts, or their corrupted partners, and compare with the clean prompts' answers and choices."""
-    difference, predicted = np.zeros(len(prompts)), np.zeros(len(prompts), dtype=int)
-    chosen, answers = np.zeros(len(prompts), dtype=bool), np.array(prompts.answers)
-    choices = prompts.choices or tuple(zip(prompts.answers, prompts.distractors, strict=True))
+    result = no_behaviour(len(prompts))
     for index in prompts.groups(size=batch_size):
         batch = prompts.select(index)
         tokens = batch.tensors()[int(corrupted)].to(model.cfg.device)
-        logits, rows = model(tokens, logits_to_keep=1)[:, -1], range(len(batch))
-        difference[index] = (logits[rows, list(batch.answers)] - logits[rows, list(batch.distractors)]).cpu()
-        predicted[index] = logits.argmax(-1).cpu()
-        for i, row in zip(index, logits, strict=True):
-            chosen[i] = all(row[answers[i]] > row[choice] for choice in choices[i] if choice != answers[i])
-    in_context = np.array([token in offered for token, offered in zip(predicted, choices, strict=True)])
-    return Behaviour(difference, predicted, predicted == answers, chosen, in_context)
+        for name, values in vars(judge(batch, model(tokens, logits_to_keep=1)[:, -1])).items():
+            result[name][index] = values
+    return Behaviour(**result)
+
+
+def judge(prompts: Prompts, logits: Float[torch.Tensor, "*variant batch d_vocab"]) -> Behaviour:
+    """Logits at END compared with the prompts' answers and choices."""
+    rows = torch.arange(len(prompts), device=logits.device)
+    answers, distractors = (rows.new_tensor(tokens) for tokens in (prompts.answers, prompts.distractors))
+    offered = prompts.choices or [(token,) for token in prompts.distractors]
+    most = max(map(len, offered))  # shorter rows are filled with the answer
+    choices = rows.new_tensor(
+        [[*row, *[right] * (most - len(row) + 1)] for row, right in zip(offered, prompts.answers, strict=True)]
+    )
+    right, predicted = logits[..., rows, answers], logits.argmax(-1)
+    others = logits[..., rows[:, None], choices].masked_fill(choices == answers[:, None], -torch.inf)
+    fields = {
+        "logit_difference": right - logits[..., rows, distractors],
+        "predicted": predicted,
+        "correct": predicted == answers,
+        "chosen": right > others.amax(-1),
+        "in_context": (predicted[..., None] == choices).any(-1),
+    }
+    return Behaviour(**{name: values.cpu().numpy() for name, values in fields.items()})
+
+
+def no_behaviour(*shape: int) -> dict[str, np.ndarray]:
+    """Room for a Behaviour of this shape, by field, to be filled batch by batch."""
+    kinds = {"logit_difference": float, "predicted": int}
+    return {name: np.zeros(shape, dtype=kinds.get(name, bool)) for name in Behaviour.__dataclass_fields__}
 
 
 @functools.cache
@@ -274,9 +301,10 @@ def colored_objects(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     One solved example comes first. As in the authors' prompts, the two lists share no color and no object, while
     surfaces, openings and the objects asked for are drawn independently. Objects that are several tokens are left out.
 
-    Positions: C0 C1 C2 and O0 O1 O2 (colors and objects of the question's list), RIGHT (the color asked for), WRONG0
-    WRONG1 (the others, in order), Q (the object in the question), EC0 EC1 EC2 (colors of the example's list), ANSWER0
-    (the example's answer), END; the last token of an object that has several. Choices: the three colors of the
+    Positions: C0 C1 C2 and O0 O1 O2 (colors and objects of the question's list), RIGHT and ASKED (the color and object
+    asked for), ASKED+1, WRONG0 WRONG1 and OTHER0 OTHER1 (the other colors and their objects, in order), WHAT (where the
+    question begins), Q (the object in it), EC0 EC1 EC2 (colors of the example's list), ANSWER0 (the example's answer),
+    END; the last token of an object that has several. Choices: the three colors of the
     question's list. The partner asks for the next object of the list (cyclic); its answer is the distractor. Raises
     TaskError for n < 1, a color of several tokens, fewer than six objects of one token.
     """
@@ -366,8 +394,11 @@ def _colored_prompt(tokenizer: Any, text: str, answer: str | None = None) -> dic
     ends = {f"EC{j}": item.end(1) for j, item in enumerate(examples)}
     ends |= {f"C{j}": item.end(1) for j, item in enumerate(listed)}
     ends |= {f"O{j}": item.end(2) for j, item in enumerate(listed)}
-    ends |= {f"WRONG{j}": item.end(1) for j, item in enumerate(listed[:k] + listed[k + 1 :])}
-    ends |= {"RIGHT": listed[k].end(1), "Q": found[1].end(4), "ANSWER0": found[0].end() + 1 + len(example.answer)}
+    for j, item in enumerate(listed[:k] + listed[k + 1 :]):
+        ends |= {f"WRONG{j}": item.end(1), f"OTHER{j}": item.end(2)}
+    ends |= {"RIGHT": listed[k].end(1), "ASKED": listed[k].end(2), "ASKED+1": listed[k].end(2) + 1}
+    ends |= {"WHAT": text.rindex(" What ") + len(" What"), "Q": found[1].end(4)}
+    ends |= {"ANSWER0": found[0].end() + 1 + len(example.answer)}
     words = {"answers": choices[k], "distractors": choices[others[0]], "choices": choices}
     return words | _row(tokenizer, text, partner, ends)
 

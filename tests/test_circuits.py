@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from helpers.circuits import (
-    PLACES,
-    ROLES,
+    IOI,
     Circuit,
     CircuitError,
     Evidence,
@@ -132,7 +131,7 @@ def test_refuses():
 
 def test_stability_is_one_for_identical_prompts_and_less_for_mixed_ones():
     made, rule = evidence(EFFECTS, **SAME), Rule(min_percent=4.0)
-    roles = {role.name: select(made, role.name, rule) for role in ROLES}
+    roles = {role.name: select(made, role.name, rule) for role in IOI.roles}
     assert all((values == 1).all() for values in stability(Circuit(roles, made, rule), resamples=50).values())
     noisy = evidence(EFFECTS, noise=10, **SAME)  # L0H1's mean is 5 +- 10: in or out by the draw
     found = {"movers": (Head(1, 0), Head(0, 1))}
@@ -260,8 +259,8 @@ def test_the_search_runs_on_every_family(family):
     circuit = find_circuit(TINY[family](), prompts, rule=lenient)
     roles, stages = circuit.roles, circuit.evidence.stages
     assert circuit.heads
-    assert roles == {role.name: select(circuit.evidence, role.name, lenient) for role in ROLES}
-    reach = {stage: max((h.layer for h in roles[stage.split(".")[0]]), default=0) for stage in list(PLACES)[1:]}
+    assert roles == {role.name: select(circuit.evidence, role.name, lenient) for role in IOI.roles}
+    reach = {stage: max((h.layer for h in roles[stage.split(".")[0]]), default=0) for stage in list(IOI.places)[1:]}
     assert list(stages) == ["logits", *(stage for stage, layer in reach.items() if layer > 0)]
     for stage, effects in list(stages.items())[1:]:
         missing = np.isnan(effects.percent).all(axis=1)

@@ -9,8 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import config
+from transformer_lens.tools.analysis import direct_logit_attribution
 
-from helpers.interventions import InterventionError, forced, heads_changed, steer, weights_edited
+from helpers.interventions import (
+    InterventionError,
+    attention_set,
+    blocked,
+    forced,
+    heads_changed,
+    steer,
+    together,
+    weights_edited,
+)
 from helpers.models import Head
 from helpers.patching import Edit, PatchingError
 from helpers.tasks import evaluate
@@ -180,6 +190,77 @@ def test_forced_attention_is_a_pattern_put_in_at_the_end(family):
             assert fast[i] == pytest.approx(evaluate(model, prompts.select([i])).logit_difference[0], abs=1e-4)
 
 
+@FAMILIES
+def test_blocked_attention_is_a_masked_score(family):
+    model, prompts = TINY[family](), random_prompts()
+    prompts = replace(prompts, positions=prompts.positions | {"LATE": (4,) * len(prompts)})
+    fast = steer(model, prompts, blocked(model, prompts, HEADS, "MID:LATE"), watch=HEADS, keys=["MID:LATE", "LATE"])
+    assert fast.attention == pytest.approx(0, abs=0)
+    for i in range(len(prompts)):
+        mid = int(prompts.position("MID")[i])
+
+        def hide(scores, hook, heads, mid=mid):
+            scores = scores.clone()
+            scores[:, heads, -1, mid:5] = -torch.inf
+            return scores
+
+        hooks = [(f"blocks.{h.layer}.attn.hook_attn_scores", partial(hide, heads=[h.head])) for h in HEADS]
+        with model.hooks(fwd_hooks=hooks):
+            expected = evaluate(model, prompts.select([i]))
+        assert fast.logit_difference[0, i] == pytest.approx(expected.logit_difference[0], abs=1e-4)
+        assert fast.predicted[0, i] == expected.predicted[0]
+
+
+@FAMILIES
+def test_interventions_that_go_together_are_what_each_is_alone(family):
+    model, prompts, last = TINY[family](), random_prompts(), HEADS[2:]
+    conditions = [
+        [],
+        forced(model, prompts, HEADS, ["MID"]),
+        blocked(model, prompts, HEADS[:2], "MID"),
+        random_edits(HEADS[:1], variants=2),
+        [Edit("z", HEADS[0], torch.ones(1, 1, 8)), *forced(model, prompts, HEADS[1:], ["MID"], scale=2.0)],
+    ]
+    joint = steer(model, prompts, together(conditions), watch=last, keys=["MID", "END"])
+    clean, rows = evaluate(model, prompts), iter(range(1, 6))
+    assert joint.logit_difference[0] == pytest.approx(clean.logit_difference, abs=1e-4)
+    for edits in conditions[1:]:
+        alone = steer(model, prompts, edits, watch=last, keys=["MID", "END"])
+        for variant, row in zip(range(len(alone.predicted)), rows, strict=False):
+            for name, values in vars(alone).items():
+                assert vars(joint)[name][row] == pytest.approx(values[variant], abs=1e-5)
+
+
+@FAMILIES
+def test_attribution_is_the_direct_effect_on_the_logits(family):
+    model, prompts = TINY[family](), random_prompts(4, lengths=(7,))
+    heads = [Head(layer, head) for layer in range(1, 3) for head in range(4)]
+    identity = Edit("z", Head(1, 0), torch.zeros(1, 1, 8), torch.eye(8)[None])
+    got = steer(model, prompts, [identity], watch=heads).attribution[0]
+    _, cache = model.run_with_cache(prompts.tensors()[0])
+    expected = direct_logit_attribution(
+        model,
+        cache=cache,
+        answer_tokens=torch.tensor(prompts.answers),
+        incorrect_tokens=torch.tensor(prompts.distractors),
+        unit="head",
+    )
+    theirs = dict(zip(expected.labels, expected.attribution, strict=True))
+    for head, values in zip(heads, got, strict=True):
+        assert values == pytest.approx(theirs[str(head)].numpy(), abs=1e-4)
+
+
+def test_a_pattern_is_set_where_it_is_given():
+    """By hand: half of the attention goes to each of two positions, whatever the model looked at."""
+    model, prompts = tiny_gpt2(), random_prompts(2, lengths=(7,))
+    pattern = np.full((2, 7), np.nan)
+    pattern[:, :2], pattern[:, 2:] = 0.5, 0
+    prompts = replace(prompts, positions=prompts.positions | {"FIRST": (0, 0), "SECOND": (1, 1)})
+    edits = attention_set(model, HEADS[1:2], pattern)
+    run = steer(model, prompts, edits, watch=HEADS[1:2], keys=["FIRST", "SECOND", "FIRST:SECOND", "MID:END"])
+    assert run.attention[0, 0] == pytest.approx(np.array([[0.5] * 2, [0.5] * 2, [1] * 2, [0] * 2]))
+
+
 def test_hooks_are_gone_after_an_exception():
     model, prompts = tiny_gpt2(), random_prompts(2)
     before = evaluate(model, prompts).logit_difference
@@ -195,16 +276,21 @@ def test_hooks_are_gone_after_an_exception():
 def test_what_cannot_be_changed_is_refused_by_name(monkeypatch):
     model, prompts, maps = tiny_gpt2(), random_prompts(2), {HEADS[0]: torch.eye(8)}
     edit = random_edits(HEADS[1:2], prompts=2)
+    backwards = replace(prompts, positions=prompts.positions | {"MID2": (0, 0)})
     monkeypatch.setattr(config, "jaxtyping_disable", True)  # the annotations refuse an unknown weight, too
     for sentence, call in {
         "L3H0 does not exist": lambda: steer(model, prompts, edit, watch=[Head(3, 0)]),
         "L0H9 does not exist": lambda: heads_changed(model, {Head(0, 9): torch.clone}).__enter__(),
         "Unknown weight 'W_Q'": lambda: weights_edited(model, maps, weight="W_Q").__enter__(),
         "read one W_V": lambda: weights_edited(tiny_llama(), maps, weight="W_V").__enter__(),
-        "of kind z": lambda: steer(model, prompts, [Edit("q", HEADS[0], torch.zeros(1, 1, 8))]),
+        "kind z, scores or pattern": lambda: steer(model, prompts, [Edit("q", HEADS[0], torch.zeros(1, 1, 8))]),
         "at least one": lambda: steer(model, prompts, []),
         "at least one position": lambda: forced(model, prompts, HEADS, []),
-        "all of them before END": lambda: forced(model, prompts, HEADS, ["END"]),
+        "END is no span of every prompt that ends before END": lambda: blocked(model, prompts, HEADS, "END"),
+        "MID:MID2 is no": lambda: blocked(model, backwards, HEADS, "MID:MID2"),
+        "L7H0 does not exist": lambda: forced(model, prompts, [Head(7, 0)], ["MID"]),
+        "Only z, scores and pattern edits go together": lambda: together([[], []]),
+        "one edit of a kind for each head": lambda: together([[], [edit[0], edit[0]]]),
         "before every edited head": lambda: steer(model, prompts, edit, watch=[Head(0, 0)]),
     }.items():
         with pytest.raises((InterventionError, PatchingError), match=sentence):

@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers import models, planted
 from helpers.channels import component_scores, components, head_scores, principal_angles, scaling, writing
-from helpers.circuits import PLACES, ROLES, Circuit, Evidence, Rule, attention_and_copying, find_circuit, select
+from helpers.circuits import IOI, Circuit, Evidence, Rule, attention_and_copying, find_circuit, select
 from helpers.interventions import heads_changed, steer, weights_edited
 from helpers.models import AttentionWeights, Head, attention_weights, load_model, model_provenance
 from helpers.patching import Edit, PathEffects, Receiver, cached_run, path_patch
@@ -159,7 +159,7 @@ def test_path_patching_returns_exactly_the_planted_edges(plan, grow, search, pro
         for head in set(HEADS) - set(expected[stage]):
             # inert heads carry nothing; planted ones only the little they add to the scale of the LayerNorm
             assert np.nan_to_num(abs(effects.percent[head])) < 100 * (3e-4 if head in planted_heads else 1e-6)
-    assert list(stages) == list(PLACES)
+    assert list(stages) == list(IOI.places)
 
 
 @pytest.mark.parametrize("plan", [*SHAPES, Plan(), Plan(distractors=16, seed=1)], ids=str)
@@ -423,7 +423,7 @@ def test_random_weights_fill_no_more_roles_than_chance_allows(grow):
     truth, model = grow(Plan(distractors=0, seed=7))  # its own copy: the weights are overwritten
     prompts = ioi(model.tokenizer, 32, templates=vocabulary("ioi_templates")[:1]).select(range(0, 32, 2))  # one order
     matrices = {n: p for n, p in model.named_parameters() if n.endswith("weight") and not re.search("ln|mlp|qkv", n)}
-    found, candidates = (dict.fromkeys((role.name for role in ROLES), 0) for _ in range(2))
+    found, candidates = (dict.fromkeys((role.name for role in IOI.roles), 0) for _ in range(2))
     for seed in range(50):
         random = torch.Generator().manual_seed(seed)
         for name, matrix in matrices.items():
@@ -441,7 +441,7 @@ def test_random_weights_fill_no_more_roles_than_chance_allows(grow):
 
 def stages(model: TransformerBridge, prompts: Prompts, truth: Planted) -> dict[str, PathEffects]:
     effects = {}
-    for stage, position in PLACES.items():
+    for stage, position in IOI.places.items():
         role, _, kind = stage.rpartition(".")
         effects[stage] = path_patch(model, prompts, Receiver(kind, truth.roles.get(role, ()), position))
     return effects

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from helpers import plots
-from helpers.circuits import ROLES, Circuit, Evidence, Rule
+from helpers.circuits import IOI, Circuit, Evidence, Rule
 from helpers.models import Head
 from helpers.patching import PathEffects
 from helpers.stats import Interval
 
 MOVERS, NEGATIVE, INHIBITION = (Head(3, 0), Head(3, 1)), (Head(3, 2),), (Head(2, 0),)
-NOBODY: dict[str, tuple[Head, ...]] = {role.name: () for role in ROLES}
+NOBODY: dict[str, tuple[Head, ...]] = {role.name: () for role in IOI.roles}
 FOUND = NOBODY | {"movers": MOVERS, "negative_movers": NEGATIVE, "inhibition": INHIBITION}
 WORDS = ["Ann", "Bob", "and", "Bob", "gave"]
 WHERE = {"END": 4, "S2": 3, "S1+1": 2}

@@ -364,11 +364,12 @@ def test_colored_objects_positions_by_hand(tokenizer, tmp_path):
     at = {
         **{"EC0": 9, "EC1": 13, "EC2": 18, "ANSWER0": 30},  # Q : On the table , I see an orange
         **{"C0": 41, "O0": 42, "C1": 45, "O1": 46, "C2": 50, "O2": 51, "Q": 57, "END": 61},
-        **{"RIGHT": 45, "WRONG0": 41, "WRONG1": 50},
+        **{"RIGHT": 45, "WRONG0": 41, "WRONG1": 50, "ASKED": 46, "ASKED+1": 47, "OTHER0": 42, "OTHER1": 51, "WHAT": 53},
     }
     said = {"EC0": "orange", "EC1": "red", "EC2": "purple", "ANSWER0": "Orange", "C0": "blue", "O0": "pen"}
     said |= {"C1": "black", "O1": "plate", "C2": "yellow", "O2": "ball", "Q": "plate", "END": ":"}
     said |= {"RIGHT": "black", "WRONG0": "blue", "WRONG1": "yellow"}
+    said |= {"ASKED": "plate", "ASKED+1": ",", "OTHER0": "pen", "OTHER1": "ball", "WHAT": "What"}
     assert prompt.positions == {name: (where,) for name, where in at.items()}
     assert {name: words[where] for name, where in at.items()} == said
     assert [tokenizer.decode(token) for token in prompt.choices[0]] == [" Blue", " Black", " Yellow"]

@@ -5,7 +5,6 @@ here: `find_circuit` discovers them, and `Rule` says how much is enough.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -89,22 +88,21 @@ COLORED_OBJECTS = Scheme(
         Role("movers", "logits", "END", ("C0", "C1", "C2"), spread=True, copies=1),
         Role("negative_movers", "logits", "END", ("C0", "C1", "C2"), spread=True, copies=-1),
         Role("content_gatherers", "movers.q", "END", ("WHAT:Q", "ASKED"), spread=True),
-        Role("inhibition", "movers.q", "END", ("WRONG0", "WRONG1"), spread=True),
         Role("duplicate_token", "content_gatherers.v", "Q", ("ASKED",)),
         Role("induction", "content_gatherers.v", "Q", ("ASKED+1",)),
-        Role("previous_token", "induction.k", "ASKED+1", ("ASKED",)),
     ),
-    places={"logits": "END", "movers.q": "END", "content_gatherers.v": "Q", "induction.k": "ASKED+1"},
+    places={"logits": "END", "movers.q": "END", "content_gatherers.v": "Q"},
     others=(
-        ("END", "RIGHT"),
-        ("END", "OTHER0"),
-        ("END", "OTHER1"),
-        ("END", "ANSWER0"),
-        ("Q", "OTHER0"),
-        ("Q", "OTHER1"),
+        *(("END", key) for key in ("RIGHT", "WRONG0", "WRONG1", "OTHER0", "OTHER1", "ANSWER0")),
+        *(("Q", key) for key in ("OTHER0", "OTHER1")),
+        ("ASKED+1", "ASKED"),
     ),
     copied={f"C{j}": lambda prompts, j=j: [colors[j] for colors in prompts.choices] for j in range(3)},
 )
+"""No fourth stage: a prompt and its partner are the same up to Q, so a path that arrives at ASKED+1 carries nothing.
+
+No inhibition: the repeated word that such a head attends to in IOI is the asked object here, a content gatherer's key.
+"""
 
 
 @dataclass(frozen=True)
@@ -239,21 +237,21 @@ def stability(circuit: Circuit, *, resamples: int = 500, seed: int = 0) -> dict[
 
 def top_heads(
     effects: PathEffects,
-    percent: float,
+    count: int,
     *,
     index: Sequence[int] | np.ndarray | None = None,
     among: Bool[np.ndarray, "layer head"] | None = None,
 ) -> tuple[Head, ...]:
-    """The `percent` of all heads, rounded up, with the largest |mean effect| of a stage, in order.
+    """The `count` heads with the largest |mean effect| of a stage, in order.
 
     index: the prompts to average over, `among`: the heads to choose from (all, by default); a head without a path is
-    never chosen, so there may be fewer. Raises CircuitError unless 0 < percent <= 100.
+    never chosen, so there may be fewer. Raises CircuitError for a count below one.
     """
-    if not 0 < percent <= 100:
-        raise CircuitError(f"{percent} % of the heads cannot be chosen; give more than 0 and at most 100.")
+    if count < 1:
+        raise CircuitError(f"{count} heads cannot be chosen; give a count of at least 1.")
     size = np.abs((effects.change if index is None else effects.change[..., index]).mean(-1))
     size[np.isnan(size) if among is None else np.isnan(size) | ~among] = -1
-    order = np.argsort(-size, axis=None, kind="stable")[: math.ceil(percent / 100 * size.size)]
+    order = np.argsort(-size, axis=None, kind="stable")[:count]
     heads = (Head(*map(int, np.unravel_index(i, size.shape))) for i in order)
     return tuple(head for head in heads if size[head] >= 0)
 
@@ -266,48 +264,51 @@ class Overlap:
     """Shared heads over heads chosen, both summed over stages: 0 = none, 1 = the same heads in every stage."""
     chance: Interval
     """The same for heads drawn at random: hypergeometric expectation and 95 % of draws."""
-    shared: tuple[tuple[Head, ...], ...]
-    """Per stage, in the first circuit's order."""
-    chosen: tuple[int, ...]
-    """Heads chosen per stage."""
+    chosen: tuple[tuple[tuple[Head, ...], tuple[Head, ...]], ...]
+    """Per stage: the heads of the first and of the second circuit, largest effect first."""
+
+    @property
+    def shared(self) -> tuple[tuple[Head, ...], ...]:
+        """Per stage, in the first circuit's order."""
+        return tuple(tuple(head for head in first if head in second) for first, second in self.chosen)
 
 
-def overlap(first: Sequence[PathEffects], second: Sequence[PathEffects], percent: float, *, seed: int) -> Overlap:
-    """Share of the top `percent` of heads per stage that two tasks have in common (Merullo et al. 2024, Figure 3).
+def overlap(first: Sequence[PathEffects], second: Sequence[PathEffects], count: int, *, seed: int) -> Overlap:
+    """Share of the `count` strongest heads per stage that two tasks have in common (Merullo et al. 2024, Figure 3).
 
     first, second: the effects of matching stages, in one order; heads are chosen among those that have a path in both.
     The interval repeats the choice on bootstrap resamples of each task's prompts; its ends are moved to hold the
-    estimate. Raises CircuitError for an unknown percentage, and where the numbers of stages differ or are zero.
+    estimate. Raises CircuitError for a count below one, and where the numbers of stages differ or are zero.
     """
     if not first or len(first) != len(second):
         raise CircuitError(f"{len(first)} and {len(second)} stages have no match; give the same stages of two tasks.")
     pairs = list(zip(first, second, strict=True))
     common = [~np.isnan(a.change[..., 0]) & ~np.isnan(b.change[..., 0]) for a, b in pairs]
 
-    def shared(index: Sequence[np.ndarray | None]) -> list[tuple[Head, ...]]:
-        chosen = [
-            [top_heads(effects, percent, index=i, among=among) for effects, i in zip(pair, index, strict=True)]
+    def choose(*index: np.ndarray | None) -> tuple[tuple[tuple[Head, ...], tuple[Head, ...]], ...]:
+        return tuple(
+            tuple(top_heads(effects, count, index=i, among=among) for effects, i in zip(pair, index, strict=True))
             for pair, among in zip(pairs, common, strict=True)
-        ]
-        return [tuple(head for head in a if head in b) for a, b in chosen]
+        )
 
-    k = [len(top_heads(first[0], percent, among=among)) for among in common]
+    chosen = choose(None, None)
+    sizes = [len(heads) for heads, _ in chosen]
+
+    def share(chosen: tuple[tuple[tuple[Head, ...], tuple[Head, ...]], ...]) -> float:
+        return sum(len({*a} & {*b}) for a, b in chosen) / sum(sizes)
+
     resamples = [bootstrap_indices(len(e[0].clean), RESAMPLES // 4, seed + i) for i, e in enumerate((first, second))]
-    draws = [sum(map(len, shared(index))) / sum(k) for index in zip(*resamples, strict=True)]
+    draws = [share(choose(*index)) for index in zip(*resamples, strict=True)]
+    kinds = [(int(among.sum()), size, size) for among, size in zip(common, sizes, strict=True)]
+    expected = sum(size**2 / total for total, size, _ in kinds) / sum(sizes)
     rng = np.random.default_rng(seed)
-    chance = sum(
-        hypergeom.rvs(among.sum(), size, size, size=RESAMPLES, random_state=rng)
-        for among, size in zip(common, k, strict=True)
-    ) / sum(k)
-    expected = sum(size**2 / among.sum() for among, size in zip(common, k, strict=True)) / sum(k)
-    found = shared((None, None))
-    value, ends = sum(map(len, found)) / sum(k), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    by_chance = sum(hypergeom.rvs(*kind, size=RESAMPLES, random_state=rng) for kind in kinds) / sum(sizes)
+    value, ends = share(chosen), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     low, high = np.quantile(draws, ends)
     return Overlap(
         Interval(value, min(value, float(low)), max(value, float(high))),
-        Interval(float(expected), *map(float, np.quantile(chance, ends))),
-        tuple(found),
-        tuple(k),
+        Interval(expected, *map(float, np.quantile(by_chance, ends))),
+        chosen,
     )
 
 

@@ -8,11 +8,12 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities import temporarily_swap_parameter
 
+from helpers.channels import scaling, writing
 from helpers.models import Head
 from helpers.patching import (
     Decoder,
@@ -230,6 +231,106 @@ def steer(
                 for j, place in enumerate(places):
                     result["attention"][part, i, j, index] = (seen[head].pattern * place).sum(-1).cpu()
     return Steered(**result)
+
+
+Directions = Mapping[Head, Float[torch.Tensor, "d_model _"]]
+"""Orthonormal directions that each head can write, such as some v_k of its W_OV."""
+
+Coordinates = Mapping[Head, Float[torch.Tensor, "..."]]
+"""What each head writes along its directions, last axis: the directions."""
+
+
+def coordinates_at_end(model: TransformerBridge, prompts: Prompts, directions: Directions) -> dict[Head, torch.Tensor]:
+    """What each head writes along its directions at END. [prompt direction]"""
+    require_heads(model, directions)
+    result = {head: torch.zeros(len(prompts), V.shape[1]) for head, V in directions.items()}
+    for index in prompts.groups(size=32):
+        tokens = prompts.select(index).tensors()[0].to(model.cfg.device)
+        cache = cached_run(model, tokens, ("attn.hook_z",))
+        for head, V in directions.items():
+            result[head][index] = _written(model, cache, head, V).cpu()
+    return result
+
+
+def coordinates_set(model: TransformerBridge, directions: Directions, values: Coordinates) -> list[Edit]:
+    """Edits for `steer` that set what heads write at END along their directions, and leave the rest of it alone.
+
+    values: [variant, prompt or 1, direction]. Raises PatchingError for an unknown head and ChannelError for directions
+    that are not orthonormal, or that a head cannot write: those of another head or model.
+    """
+    units = {head: _unit_and_rest(model, head, V) for head, V in directions.items()}
+    return [
+        Edit("z", head, values[head].to(unit) @ unit, rest.expand(len(values[head]), -1, -1))
+        for head, (unit, rest) in units.items()
+    ]
+
+
+def learn_coordinates(
+    model: TransformerBridge,
+    prompts: Prompts,
+    subspaces: Sequence[Directions],
+    groups: Int[np.ndarray, " prompt"],
+    *,
+    steps: int = 15,
+    rate: float = 2.0,
+) -> list[dict[Head, Float[torch.Tensor, "group _"]]]:
+    """For each subspace, the coordinates at END, one row per group of prompts, that make the answers most likely.
+
+    Adam on the cross-entropy over the full vocabulary, all prompts at once and every subspace on its own, from the mean
+    of each group's own coordinates. rate: the size of a step, in root mean squares of a head's own coordinates. Raises
+    InterventionError without a subspace or where a group has no prompt, else as `coordinates_set`.
+    """
+    if not subspaces or len(groups) != len(prompts) or not np.bincount(groups).all():
+        raise InterventionError("Give at least one subspace, and a group for every prompt, numbered from 0 on.")
+    units = [{head: _unit_and_rest(model, head, V) for head, V in directions.items()} for directions in subspaces]
+    runs, own = [], [{h: torch.zeros(len(prompts), V.shape[1]) for h, V in d.items()} for d in subspaces]
+    for index in prompts.groups():
+        tokens = prompts.select(index).tensors()[0].to(model.cfg.device)
+        names = ("hook_resid_pre", "attn.hook_k", "attn.hook_v", "attn.hook_z")
+        cache, decoder = cached_run(model, tokens, names), Decoder(model, tokens.shape[1])
+        runs.append((index, decoder, cache, tokens.shape[1] - 1, tokens.new_tensor(prompts.select(index).answers)))
+        for directions, mine in zip(subspaces, own, strict=True):
+            for head, V in directions.items():
+                mine[head][index] = _written(model, cache, head, V).cpu()
+    rows = [np.flatnonzero(groups == group) for group in range(max(groups) + 1)]
+    learned = [
+        {head: torch.stack([x[row].mean(0) for row in rows]).to(model.W_U).requires_grad_() for head, x in mine.items()}
+        for mine in own
+    ]
+    sizes = [float(x.square().mean().sqrt()) for mine in own for x in mine.values()]
+    parameters = [x for mine in learned for x in mine.values()]
+    adam = torch.optim.Adam([{"params": [x], "lr": rate * s} for x, s in zip(parameters, sizes, strict=True)])
+    for _ in range(steps):
+        adam.zero_grad()
+        for index, decoder, cache, end, answers in runs:
+            with torch.enable_grad():
+                edits = together(
+                    [Edit("z", h, mine[h][groups[index]][None] @ unit, rest[None]) for h, (unit, rest) in at.items()]
+                    for mine, at in zip(learned, units, strict=True)
+                )
+                logits = logits_at_end(model, resume(decoder, cache, end, edits)[0])
+                wanted = answers.expand(len(logits), -1)
+                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
+                (loss / len(prompts)).backward()
+        adam.step()
+    return [{head: x.detach().cpu() for head, x in mine.items()} for mine in learned]
+
+
+def _written(
+    model: TransformerBridge, cache: ActivationCache, head: Head, V: Float[torch.Tensor, "d_model c"]
+) -> Float[torch.Tensor, "batch c"]:
+    W_O = model.blocks[head.layer].attn.W_O[head.head]
+    return cache["z", head.layer][:, -1, head.head] @ (W_O @ V.to(W_O))
+
+
+def _unit_and_rest(
+    model: TransformerBridge, head: Head, V: Float[torch.Tensor, "d_model c"]
+) -> tuple[Float[torch.Tensor, "c d_head"], Float[torch.Tensor, "d_head d_head"]]:
+    """The z that write one unit along each direction, and the matrix that leaves of z what writes along none."""
+    require_heads(model, [head])
+    W_O = model.blocks[head.layer].attn.W_O[head.head]
+    V = V.to(W_O)
+    return writing(W_O, V), scaling(W_O, V, V.new_zeros(V.shape[1]))
 
 
 def _logit_direction(

@@ -1,6 +1,8 @@
 """The suite's figures in one style. Each function returns the Figure; `save` writes it as PNG and SVG."""
 
+import itertools
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -9,11 +11,12 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
-from helpers.circuits import Circuit, Role
+from helpers.circuits import Circuit, Overlap, Role
 from helpers.claims import figures_dir
 from helpers.models import Head
+from helpers.patching import by_layer
 from helpers.stats import Interval
 
 STYLE = {
@@ -71,7 +74,8 @@ def bars_with_intervals(
     ax.axhline(0, color="black", lw=0.6)
     ax.set_xticks(range(len(names)), names)
     ax.set(ylabel=ylabel, title=title)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(groups))
+    below = -0.12 - 0.07 * max(name.count("\n") for name in names)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=len(groups))
     return figure
 
 
@@ -82,13 +86,15 @@ def head_map(
     limit = np.nanmax(np.abs(percent))
     image = ax.imshow(percent.T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", origin="lower")
     ax.set_facecolor("0.85")
+    framed = list(itertools.chain(*found.values()))
     for role, heads in found.items():
         for layer, head in heads:
             ax.add_patch(Rectangle((layer - 0.5, head - 0.5), 1, 1, fill=False, ec=COLORS[role], lw=2))
+            right = any(other.head == head and 0 < layer - other.layer < 5 for other in framed)  # no room on the left
             ax.annotate(
                 f"{Head(layer, head)} {percent[layer, head]:+.0f}",
-                (layer - 0.6, head),
-                ha="right",
+                (layer + 0.6 if right else layer - 0.6, head),
+                ha="left" if right else "right",
                 va="center",
                 fontsize=7,
                 color=COLORS[role],
@@ -152,7 +158,8 @@ def _attention(
     ax.set_yticks(range(len(shown)), [f"{label(role.name)} {head}" for role, head in shown])
     for tick, (role, _) in zip(ax.get_yticklabels(), shown, strict=True):
         tick.set_color(COLORS[role.name])
-    ax.set_xticks(range(len(columns)), columns, rotation=0 if digits else 45, ha="center" if digits else "right")
+    level = digits and len(columns) <= 6  # more names do not fit side by side
+    ax.set_xticks(range(len(columns)), columns, rotation=0 if level else 45, ha="center" if level else "right")
     ax.set_title(title)
     if digits:
         for (i, j), value in np.ndenumerate(rows):
@@ -161,8 +168,8 @@ def _attention(
 
 def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
     """The circuit as a graph: heads in columns by role, edges to their receivers as wide as the measured effect."""
-    columns = [["previous_token"], ["induction", "duplicate_token"], ["inhibition"], ["movers", "negative_movers"]]
-    target = {"movers.q": ["movers"], "inhibition.v": ["inhibition"], "induction.k": ["induction"]}
+    scheme = circuit.evidence.scheme
+    columns = [[role.name for role in scheme.roles if role.stage == stage] for stage in reversed(scheme.places)]
     place: dict[tuple[str, Head], tuple[float, float]] = {}
     for x, roles in enumerate(columns):
         members = [(role, head) for role in roles for head in circuit.roles[role]]
@@ -170,8 +177,8 @@ def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
             place[member] = (float(x), (len(members) - 1) / 2 - i)
     figure, ax = plt.subplots(figsize=(10, 4.5))
     out = (float(len(columns)), 0.0)
-    for role in circuit.evidence.scheme.roles:
-        ends = [place[member] for name in target.get(role.stage, []) for member in place if member[0] == name] or [out]
+    for role in scheme.roles:
+        ends = [place[member] for member in place if member[0] == role.stage.rpartition(".")[0]] or [out]
         for head in circuit.roles[role.name]:
             percent = circuit.evidence.stages[role.stage].percent[head]
             for end in ends:
@@ -201,8 +208,57 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], perce
     ax.annotate("", end, start, arrowprops=style)
 
 
+def overlay(
+    found: Overlap,
+    circuits: tuple[Circuit, Circuit],
+    stages: Sequence[tuple[str, str]],
+    *,
+    tasks: tuple[str, str],
+    title: str,
+) -> Figure:
+    """Two circuits over each other (Merullo et al. 2024, Figure 3): the heads chosen per stage, and whom they speak to.
+
+    stages: what each stage of `found` is called in either circuit. A line leads to each receiver of the stage that was
+    chosen itself; colours say which task a head or a line belongs to.
+    """
+    kinds = {(0,): ("#2166ac", f"{tasks[0]} only"), (1,): ("#e08214", f"{tasks[1]} only"), (0, 1): ("0.3", "shared")}
+    layers = sorted({head.layer for pair in found.chosen for heads in pair for head in heads})
+    place = {(-1, None): (len(stages), (len(layers) - 1) / 2)}
+    nodes, lines = defaultdict(list), defaultdict(list)
+    for i, (chosen, names) in enumerate(zip(found.chosen, stages, strict=True)):
+        for layer, heads in by_layer(itertools.chain(*chosen)).items():
+            for j, head in enumerate(heads):
+                place[i, head] = (len(stages) - 1 - i + 0.2 * (j - (len(heads) - 1) / 2), layers.index(layer))
+        for task, (heads, name) in enumerate(zip(chosen, names, strict=True)):
+            receivers = circuits[task].roles.get(name.rpartition(".")[0], (None,))
+            for head in heads:
+                nodes[i, head].append(task)
+                for end in ((i - 1, receiver) for receiver in receivers if (i - 1, receiver) in place):
+                    lines[(i, head), end].append(task)
+    figure, ax = plt.subplots(figsize=(2.4 * len(stages) + 2, 5.5))
+    for ends, whose in lines.items():
+        ax.plot(*zip(*(place[end] for end in ends), strict=True), color=kinds[tuple(whose)][0], lw=0.8, alpha=0.4)
+    box = {"boxstyle": "round,pad=0.3", "ec": "none"}
+    for key, whose in nodes.items():
+        style = {"color": "white", "weight": "bold", "fontsize": 7, "bbox": box | {"fc": kinds[tuple(whose)][0]}}
+        ax.text(*place[key], str(key[1]), ha="center", va="center", **style)
+    ax.text(*place[-1, None], "logits\nat END", ha="center", va="center", bbox=box | {"fc": "0.92", "ec": "0.5"})
+    ax.set(xlim=(-0.6, len(stages) + 0.4), ylim=(-0.7, len(layers) - 0.3), ylabel="layer", title=title)
+    ax.set_yticks(range(len(layers)), layers)
+    receivers = ["\n".join(dict.fromkeys(f"to {label(name)}" for name in pair)) for pair in reversed(stages)]
+    ax.set_xticks(range(len(stages)), receivers)
+    handles = [Patch(color=color, label=name) for color, name in kinds.values()]
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
+    return figure
+
+
 def knock_out_figure(
-    measured: Mapping[str, Interval], random: Float[np.ndarray, " draw"], *, control: str, title: str
+    measured: Mapping[str, Interval],
+    random: Float[np.ndarray, " draw"],
+    *,
+    control: str,
+    title: str,
+    xlabel: str = "logit(IO) - logit(S) at END",
 ) -> Figure:
     """Mean logit difference under each intervention with its interval, above the means of random draws."""
     figure, ax = plt.subplots(figsize=(7.5, 0.5 * len(measured) + 1.6))
@@ -214,7 +270,7 @@ def knock_out_figure(
     ax.plot(random, np.linspace(-0.2, 0.2, len(random)), "o", color="#2166ac", ms=4, alpha=0.7)
     ax.axvline(0, color="black", lw=0.6)
     ax.set_yticks(range(len(measured) + 1), [f"{control}, {len(random)} draws", *reversed(measured)])
-    ax.set(xlabel="logit(IO) - logit(S) at END", title=title, ylim=(-0.6, len(measured) + 0.6))
+    ax.set(xlabel=xlabel, title=title, ylim=(-0.6, len(measured) + 0.6))
     return figure
 
 

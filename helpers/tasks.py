@@ -471,6 +471,60 @@ def world_capitals(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     return _prompts(rows)
 
 
+def halves(words: Sequence[str], *, seed: int) -> tuple[list[str], list[str]]:
+    """Two halves of some words that share none: one to choose settings on, one to measure them on."""
+    shuffled = random.Random(seed).sample(list(words), len(words))
+    return shuffled[: len(words) // 2], shuffled[len(words) // 2 :]
+
+
+def laundry_list(
+    tokenizer: Any, n: int, *, size: int = 6, seed: int = 0, items: Sequence[str] | None = None
+) -> Prompts:
+    """Laundry List (Merullo et al. 2024): `size` items are listed, all but one are done, the one that is left is asked.
+
+    "On Mark's shopping list there is a pencil, a shirt, and a key. Mark already found the pencil and the key. Mark
+    still needs to find the" wants " shirt". Every index of the target takes its turn, then every template, then the
+    order of the done items: that of the list, or reversed. Positions: ITEM0 ... (the list), DONE0 ... (the done items
+    as they are mentioned), TARGET (the answer in the list) and END. Choices: all items of the list. In the partner the
+    next item (cyclic) is left, which is the distractor. Raises TaskError for n < 1, a size below 2 or above the number
+    of items, and items that repeat or are several tokens.
+    """
+    _require_some(n)
+    items = list(vocabulary("items") if items is None else items)
+    if len(set(items)) < len(items):
+        raise TaskError("The items repeat a word, so a list could name it twice; give each once.")
+    if not 2 <= size <= len(items):
+        raise TaskError(f"A list of {size} of {len(items)} items cannot be drawn; give a size of 2 to {len(items)}.")
+    rng, ids, rows = random.Random(seed), {item: single_token(tokenizer, item) for item in items}, []
+    templates = vocabulary("laundry_templates")
+    for turn, target in (divmod(i, size) for i in range(n)):
+        listed, name = rng.sample(items, size), rng.choice(vocabulary("names"))
+        left = [target, (target + 1) % size]
+        rests = [[item for j, item in enumerate(listed) if j != k] for k in left]
+        rests = [rest[::-1] for rest in rests] if turn // len(templates) % 2 else rests
+        wanted, done = _listed("a", listed), [_listed("the", rest) for rest in rests]
+        fill = templates[turn % len(templates)].format
+        texts = [fill(N=name, LIST=wanted, DONE=rest) for rest in done]
+        ends = _word_ends("ITEM", texts[0], wanted) | _word_ends("DONE", texts[0], done[0])
+        ends["TARGET"] = ends[f"ITEM{target}"]
+        answer, distractor = (ids[listed[k]] for k in left)
+        words = {"answers": answer, "distractors": distractor, "choices": tuple(ids[item] for item in listed)}
+        rows.append(words | {"templates": turn % len(templates)} | _row(tokenizer, *texts, ends))
+    return _prompts(rows)
+
+
+def _listed(article: str, items: Sequence[str]) -> str:
+    """As people list things: "a cup", "a cup and a pen", "a cup, a pen, and a key"."""
+    *most, last = (f"{article} {item}" for item in items)
+    return f"{', '.join(most)}{',' * (len(most) > 1)}{' and ' * bool(most)}{last}"
+
+
+def _word_ends(role: str, text: str, part: str) -> dict[str, int]:
+    """`role`0, `role`1 ... -> where the words after articles end, in the part of the text that lists them."""
+    start = text.index(part)
+    return {f"{role}{j}": start + word.end() for j, word in enumerate(re.finditer(r"\b(a|the) \w+", part))}
+
+
 def _row(tokenizer: Any, text: str, partner: str, ends: dict[str, int]) -> dict[str, Any]:
     """Texts, tokens and positions of a prompt; ends: role -> the character at which its word ends."""
     encoding = tokenizer(text, add_special_tokens=False)

@@ -5,7 +5,9 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from benchmarks import channel_grid
 from benchmarks.path_patching import TARGETS, compare, missed, needed_flops
 from helpers.models import PROJECT, Head
 from helpers.patching import Receiver
@@ -71,6 +73,17 @@ def test_comparison_on_a_tiny_model(tiny, kind):
     assert 1 <= found["flop_ratio"] < 1.5  # no fewer than needed: the count of the needed ones is not too high
     assert (found["n"], found["tokens"], found["senders"], found["senders_timed"]) == (2, 6, 12, 3)
     assert found["senders_with_path"] == (12 if kind == "logits" else 8)
+    assert found["ratio"] == found["baseline_seconds"] / found["seconds"] and len(found["repeats"]) == 2
+
+
+@pytest.mark.parametrize("tiny", [tiny_gpt2, tiny_llama])
+def test_the_grid_of_a_channel_on_a_tiny_model(tiny):
+    model, head = tiny(), Head(1, 1)
+    directions = {head: torch.linalg.svd(model.blocks[1].attn.W_O[1], full_matrices=False).Vh[:2].T}
+    batch = prompts((1, 2, 3, 4, 5, 6), (6, 5, 4, 3, 2, 1), at=5)
+    found = channel_grid.compare(model, batch, directions, side=3, sample=2, repeats=2)
+    assert found["max_difference"] < 1e-4
+    assert (found["n"], found["tokens"], found["points"], found["points_timed"]) == (2, 6, 9, 2)
     assert found["ratio"] == found["baseline_seconds"] / found["seconds"] and len(found["repeats"]) == 2
 
 

@@ -7,18 +7,23 @@ import pytest
 import torch
 
 from helpers.circuits import (
+    COLORED_OBJECTS,
     IOI,
     Circuit,
     CircuitError,
     Evidence,
+    Role,
     Rule,
+    Scheme,
     attention_and_copying,
     describe,
     find_circuit,
     knock_out,
+    overlap,
     random_sets,
     select,
     stability,
+    top_heads,
 )
 from helpers.interventions import knocked_out
 from helpers.models import Head
@@ -103,6 +108,27 @@ def test_roles_of_one_stage_are_told_apart_by_what_they_attend_to():
     assert select(made, "inhibition", Rule()) == ()
 
 
+def test_keys_that_share_the_attention_are_added_up():
+    """To IO, S1 and S2: even (sum of the first two counts), S2 most, S2 more than either, and too little."""
+    attention = {
+        ("END", "IO"): [[0.15, 0.30], [0.30, 0.09]],
+        ("END", "S1"): [[0.15, 0.00], [0.10, 0.09]],
+        ("END", "S2"): [[0.20, 0.35], [0.35, 0.00]],
+    }
+    roles = (
+        Role("one", "logits", "END", ("IO", "S1")),
+        Role("shared", "logits", "END", ("IO", "S1"), spread=True),
+    )
+    scheme = Scheme(roles, {"logits": "END"}, (("END", "S2"),), {})
+    made = replace(evidence([[9, 8], [7, 6]], attention=attention), scheme=scheme)
+    assert select(made, "one", Rule()) == ()
+    assert select(made, "shared", Rule()) == (Head(0, 0), Head(1, 0))
+    circuit = Circuit({"one": (), "shared": (Head(0, 0), Head(1, 0))}, made, Rule())
+    table = describe(circuit)
+    assert list(table["attends"]) == ["END to IO S1"] * 2
+    assert table["attention"].to_numpy() == pytest.approx([0.3, 0.4])
+
+
 def test_heads_without_a_path_are_never_selected():
     made = evidence([[5, 5], [np.nan, np.nan]], **SAME)
     assert select(made, "movers", Rule(min_percent=0.0, min_errors=0.0)) == (Head(0, 0), Head(0, 1))
@@ -139,6 +165,66 @@ def test_stability_is_one_for_identical_prompts_and_less_for_mixed_ones():
     assert set(got) == {1 / 3, 1 / 2, 2 / 3, 1.0}.intersection(got) and 0.5 < got.mean() < 1
     again = stability(Circuit(found, noisy, Rule(min_percent=4.0, min_errors=0.0)), resamples=200, seed=1)["movers"]
     np.testing.assert_array_equal(got, again)
+
+
+# Overlap ------------------------------------------------------------------------------------------
+
+
+def stage(change: list[list[float]], *, flip: tuple[int, ...] = ()) -> PathEffects:
+    """Effects in logits, the same on each of eight prompts but those of `flip`, where the heads' order is reversed."""
+    values = np.repeat(np.array(change, dtype=float)[..., None], 8, axis=-1)
+    for i in flip:
+        values[..., i] = values[::-1, ::-1, i]
+    return PathEffects(np.zeros(8), np.full(8, -2.0), values)
+
+
+def test_top_heads_by_hand():
+    effects = stage([[0.1, -0.9, 0.3], [0.5, np.nan, 0.0]])
+    assert top_heads(effects, 3) == (Head(0, 1), Head(1, 0), Head(0, 2))  # by size, whatever the sign
+    assert top_heads(effects, 10) == (Head(0, 1), Head(1, 0), Head(0, 2), Head(0, 0), Head(1, 2))  # L1H1 has no path
+    layer = np.array([[True] * 3, [False] * 3])
+    assert top_heads(effects, 2, among=layer) == (Head(0, 1), Head(0, 2))
+    flipped = stage([[1.0, 0.0], [0.0, 2.0]], flip=(0, 1))
+    assert top_heads(flipped, 1) == (Head(1, 1),) and top_heads(flipped, 1, index=[0, 1, 1]) == (Head(0, 0),)
+    with pytest.raises(CircuitError, match="0 heads cannot be chosen; give a count of at least 1"):
+        top_heads(effects, 0)
+
+
+NAN = [np.nan] * 3
+FIRST = [stage([[9, 1, 2], [3, 0, 8]]), stage([[9, 8, 1], [7, 7, 7]])]
+SECOND = [stage([[-9, 8, 2], [3, 0, 1]]), stage([[1, -9, 8], NAN])]
+
+
+def test_overlap_by_hand():
+    """Stage 1 shares L0H0 of {L0H0 L1H2} and {L0H0 L0H1}; stage 2, in layer 0 alone, L0H1 of {0, 1} and {1, 2}.
+
+    Two of any six heads share 2 * 2 / 6 on average, two of any three 2 * 2 / 3, together 2 of the 4 chosen.
+    """
+    found = overlap(FIRST, SECOND, 2, seed=0)
+    assert found.chosen[0] == ((Head(0, 0), Head(1, 2)), (Head(0, 0), Head(0, 1)))
+    assert found.chosen[1] == ((Head(0, 0), Head(0, 1)), (Head(0, 1), Head(0, 2)))
+    assert found.shared == ((Head(0, 0),), (Head(0, 1),))
+    assert (found.share.value, found.share.low, found.share.high) == (0.5, 0.5, 0.5)  # all prompts are alike
+    assert found.chance.value == pytest.approx((4 / 6 + 4 / 3) / 4)
+    assert (found.chance.low, found.chance.high) == (0.25, 0.75)  # at least 1; all 4 in 1/15 * 1/3 = 2.2 % of draws
+    same = overlap(FIRST, FIRST, 2, seed=0).share
+    assert (same.value, same.low, same.high) == (1, 1, 1)
+
+
+def test_the_interval_of_an_overlap_chooses_again_on_resamples():
+    """Three prompts of eight reverse the order of two heads, so some resamples choose the other one, and share none."""
+    mixed, plain = stage([[1.0, 0.0]], flip=(0, 1, 2)), stage([[1.0, 0.0]])
+    found = overlap([mixed], [plain], 1, seed=0)
+    assert (found.share.value, found.share.low, found.share.high) == (1, 0, 1)
+    assert overlap([mixed], [plain], 1, seed=0) == found
+
+
+def test_overlap_refuses():
+    for pair in ((FIRST, SECOND[:1]), ([], [])):
+        with pytest.raises(CircuitError, match=f"{len(pair[0])} and {len(pair[1])} stages have no match"):
+            overlap(*pair, 1, seed=0)
+    with pytest.raises(CircuitError, match="0 heads cannot be chosen"):
+        overlap(FIRST, SECOND, 0, seed=0)
 
 
 # A circuit planted by hand ------------------------------------------------------------------------
@@ -225,6 +311,14 @@ def test_attention_by_hand(planted):
     assert attention["S1+1", "S1"][:, :, 5] == pytest.approx(np.array([[1 / 3, 1 / 3], [0.5, 0.5]]), abs=1e-3)
 
 
+def test_attention_to_a_span_by_hand(planted):
+    """IO to S1 are two tokens: a fifth of even attention each, all of a mover's."""
+    scheme = replace(IOI, others=(("END", "IO:S1"), ("S2", "S1:S2")))
+    attention, _ = attention_and_copying(*planted, scheme=scheme)
+    assert attention["END", "IO:S1"][:, :, 2] == pytest.approx(np.array([[0, 0.4], [1, 1]]), abs=1e-3)
+    assert attention["S2", "S1:S2"][0, :, 2] == pytest.approx(np.array([1, 0.75]), abs=1e-3)  # L0H0 looks at S2 itself
+
+
 def test_knocking_out_the_planted_circuit_by_hand(planted):
     """Without the negative mover 3 logits, without the mover -1, without the inhibition head (evenly IO and S) none."""
     sets = [(), (Head(1, 1),), (Head(1, 0),), (Head(0, 0),), (Head(0, 1),)]
@@ -267,6 +361,58 @@ def test_the_search_runs_on_every_family(family):
         assert missing.tolist() == [layer >= reach[stage] for layer in range(3)]
     strict = find_circuit(TINY[family](), prompts, rule=Rule(min_percent=1e6))
     assert list(strict.evidence.stages) == ["logits"] and strict.heads == ()
+
+
+OBJECTS = {"ANSWER0": 0, "C0": 1, "O0": 2, "C1": 3, "O1": 4, "C2": 5, "O2": 6, "WHAT": 8, "Q": 9, "END": 11}
+
+
+def random_colored_objects(n: int = 6) -> Prompts:
+    """x color object color object color object y what object z end, in random words; the partner asks for the next."""
+    rng, rows, positions = np.random.default_rng(1), [], []
+    for i in range(n):
+        words, k = rng.choice(np.arange(1, VOCAB), 16, replace=False).tolist(), i % 3
+        row = [words[0], *words[1:7], words[7], words[8], words[2 + 2 * k], words[9], words[10]]
+        partner = [*row[:9], words[2 + 2 * ((k + 1) % 3)], *row[10:]]
+        rows.append((tuple(row), tuple(partner), words[11 + k], words[11 + (k + 1) % 3], tuple(words[11:14])))
+        a, b = (j for j in range(3) if j != k)
+        at = {"RIGHT": 1 + 2 * k, "ASKED": 2 + 2 * k, "ASKED+1": 3 + 2 * k, "WRONG0": 1 + 2 * a, "WRONG1": 1 + 2 * b}
+        positions.append(OBJECTS | at | {"OTHER0": 2 + 2 * a, "OTHER1": 2 + 2 * b})
+    tokens, corrupted, answers, distractors, choices = zip(*rows, strict=True)
+    where = {name: tuple(row[name] for row in positions) for name in positions[0]}
+    return Prompts(("",) * n, ("",) * n, tokens, corrupted, answers, distractors, where, choices=choices)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_search_runs_on_colored_objects(family):
+    prompts, model = random_colored_objects(), TINY[family]()
+    lenient = Rule(min_percent=0.0, min_errors=0.0, min_attention=0.0, min_copying=0.0)
+    circuit = find_circuit(model, prompts, scheme=COLORED_OBJECTS, rule=lenient)
+    assert set(circuit.roles) == {role.name for role in COLORED_OBJECTS.roles}
+    assert list(circuit.evidence.stages)[:2] == ["logits", "movers.q"]
+    gatherers = circuit.roles["content_gatherers"]
+    assert ("content_gatherers.v" in circuit.evidence.stages) == any(head.layer > 0 for head in gatherers)
+    assert circuit.roles == {name: select(circuit.evidence, name, lenient) for name in circuit.roles}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_attention_and_copying_on_colored_objects(family):
+    """Beside a plain cached run: a span's attention, and each color's own answer among all answers and choices."""
+    prompts, model = random_colored_objects(), TINY[family]()
+    attention, copying = attention_and_copying(model, prompts, scheme=COLORED_OBJECTS, batch_size=4)
+    names = sorted({token for row in prompts.choices for token in row})
+    for i in (0, 4):
+        _, cache = model.run_with_cache(prompts.select([i]).tensors()[0])
+        for layer in range(3):
+            pattern, v = cache["pattern", layer][0].numpy(), cache["v", layer][0]
+            np.testing.assert_allclose(attention["END", "WHAT:Q"][layer, :, i], pattern[:, 11, 8:10].sum(-1), atol=1e-6)
+            asked = prompts.positions["ASKED"][i]
+            np.testing.assert_allclose(attention["Q", "ASKED"][layer, :, i], pattern[:, 9, asked], atol=1e-6)
+            for head in range(4):
+                kv = v[:, head * v.shape[1] // 4]
+                logits = kv[[1, 3, 5]] @ model.blocks[layer].attn.W_O[head] @ model.W_U[:, names]
+                score = (logits - logits.mean(-1, keepdim=True)) / logits.std(-1, keepdim=True)
+                own = [float(score[j, names.index(prompts.choices[i][j])]) for j in range(3)]
+                assert copying[layer, head, i] == pytest.approx(np.mean(own), abs=1e-4)
 
 
 @pytest.mark.parametrize("family", TINY)

@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 from jaxtyping import config
 from transformer_lens.tools.analysis import direct_logit_attribution
 
+from helpers.channels import ChannelError
 from helpers.interventions import (
     InterventionError,
     attention_set,
     blocked,
+    coordinates_at_end,
+    coordinates_set,
     forced,
     heads_changed,
+    learn_coordinates,
     steer,
     together,
     weights_edited,
@@ -97,6 +101,31 @@ def test_steering_at_the_end_by_hand(two_ways):
     value[..., 0] = 2
     replaced = steer(model, prompts, [Edit("z", Head(0, 0), value)])
     assert replaced.logit_difference == pytest.approx(np.array([[3.5]]), abs=1e-3)
+
+
+@pytest.mark.parametrize("dose, expected", [(-1.0, -4), (0.0, 0.5), (0.5, 2.75), (1.0, 5), (2.0, 9.5)])
+def test_a_dose_of_attention_by_hand(two_ways, dose, expected):
+    """L0H0 forced onto S (x = 1, v = 3) with dose f: y = f and w = 3 f at END, and L1H0 adds (1 + f) / 2.
+
+    Half on S and nothing elsewhere is what it does by itself, since END holds neither x nor v.
+    """
+    model, prompts = two_ways
+    edits = forced(model, prompts, [Head(0, 0)], ["S"], scale=dose)
+    run = steer(model, prompts, edits, watch=[Head(0, 0)], keys=["S", "END"])
+    assert run.logit_difference == pytest.approx(np.array([[expected]]), abs=1e-3)
+    assert run.attention[0, 0, :, 0] == pytest.approx([dose, 0])
+
+
+def test_shares_of_attention_differ_between_prompts_of_different_lengths():
+    """By hand: each prompt's own row, cut to its length, arrives at its own END."""
+    model, prompts = tiny_gpt2(), random_prompts(4, lengths=(7, 9))
+    rows = np.zeros((4, 9))
+    for i, mid in enumerate(prompts.position("MID")):
+        rows[i, mid], rows[i, 0] = 0.25 * i, -0.5
+    edits = attention_set(model, HEADS[1:2], rows)
+    prompts = replace(prompts, positions=prompts.positions | {"FIRST": (0,) * 4})
+    run = steer(model, prompts, edits, watch=HEADS[1:2], keys=["MID", "FIRST"])
+    assert run.attention[0, 0] == pytest.approx(np.array([[0, 0.25, 0.5, 0.75], [-0.5] * 4]))
 
 
 # Any model ----------------------------------------------------------------------------------------
@@ -268,6 +297,89 @@ def test_hooks_are_gone_after_an_exception():
         assert not np.allclose(evaluate(model, prompts).logit_difference, before, atol=1e-3)
         raise KeyboardInterrupt
     assert evaluate(model, prompts).logit_difference == pytest.approx(before, abs=0)
+
+
+# Coordinates --------------------------------------------------------------------------------------
+
+
+def first_directions(model, head: Head, n: int = 2) -> torch.Tensor:
+    """Orthonormal directions that a head can write."""
+    return torch.linalg.svd(model.blocks[head.layer].attn.W_O[head.head], full_matrices=False).Vh[:n].T
+
+
+@FAMILIES
+def test_coordinates_are_set_and_read_again(family):
+    """Setting each prompt's own coordinates changes nothing; other ones are what the full run then writes."""
+    model, prompts, head = TINY[family](), random_prompts(), HEADS[1]
+    V = first_directions(model, head)
+    own = coordinates_at_end(model, prompts, {head: V})[head]
+    clean = evaluate(model, prompts).logit_difference
+    assert steer(model, prompts, coordinates_set(model, {head: V}, {head: own[None]})).logit_difference[
+        0
+    ] == pytest.approx(clean, abs=1e-4)
+    [edit] = coordinates_set(model, {head: V}, {head: torch.tensor([[[3.0, -2.0]]])})
+    with heads_changed(model, {head: lambda z: z @ edit.matrix[0] + edit.value[0, 0]}):
+        changed = coordinates_at_end(model, prompts, {head: V})[head]
+    assert changed.numpy() == pytest.approx(np.tile([3.0, -2.0], (len(prompts), 1)), abs=1e-4)
+
+
+def test_learnt_coordinates_by_hand(two_ways):
+    """L0H0 writes y at END: the answer yes wants it large, the answer no wants it small, each group on its own."""
+    model, prompts = two_ways
+    y = model.blocks[0].attn.W_O[0][0]
+    both = replace(prompts.select([0, 0]), answers=(*prompts.answers, *prompts.distractors))
+    [own] = coordinates_at_end(model, both, {Head(0, 0): (y / y.norm())[:, None]}).values()
+    assert own.flatten().tolist() == pytest.approx([float(y.norm()) / 2] * 2, abs=1e-3)
+    space = {Head(0, 0): (y / y.norm())[:, None]}
+    [[learnt]] = [list(x.values()) for x in learn_coordinates(model, both, [space], np.array([0, 1]), steps=4)]
+    assert learnt.shape == (2, 1) and learnt[0] > own[0] + 1 and learnt[1] < own[1] - 1
+
+
+@FAMILIES
+def test_learning_lowers_the_loss_and_subspaces_do_not_mix(family):
+    model, prompts, groups = TINY[family](), random_prompts(), np.array([0, 1, 2, 0, 1, 2])
+    spaces = [{h: first_directions(model, h)} for h in HEADS[:2]]
+    spaces.append({h: first_directions(model, h, 3) for h in HEADS[:2]})
+
+    def loss(space, coordinates) -> float:
+        """Cross-entropy of the answers in full forward passes with the coordinates set at END."""
+        edits, total = coordinates_set(model, space, {h: x[groups][None] for h, x in coordinates.items()}), 0.0
+        for i in range(len(prompts)):
+            one = prompts.select([i])
+            changes = {
+                e.head: lambda z, e=e, i=i: torch.cat([z[:, :-1], z[:, -1:] @ e.matrix[0] + e.value[0, i]], dim=1)
+                for e in edits
+            }
+            with heads_changed(model, changes):
+                logits = model(one.tensors()[0])[0, -1]
+            total -= logits.log_softmax(-1)[one.answers[0]].item()
+        return total
+
+    starts = learn_coordinates(model, prompts, spaces, groups, steps=0)
+    ends = learn_coordinates(model, prompts, spaces, groups, steps=8, rate=0.3)
+    for space, start, end in zip(spaces, starts, ends, strict=True):
+        own = coordinates_at_end(model, prompts, space)
+        for head in space:
+            means = torch.stack([own[head][groups == g].mean(0) for g in range(3)])
+            assert torch.allclose(start[head], means, atol=1e-4)
+        assert loss(space, end) < loss(space, start) - 0.1
+        [alone] = learn_coordinates(model, prompts, [space], groups, steps=8, rate=0.3)
+        assert all(torch.allclose(alone[head], end[head], atol=1e-2) for head in space)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_coordinates_refuse():
+    model, prompts = tiny_gpt2(), random_prompts(2)
+    V, other = first_directions(model, HEADS[0]), first_directions(model, HEADS[1])
+    for sentence, call in {
+        "cannot write along these": lambda: coordinates_set(model, {HEADS[0]: other}, {HEADS[0]: torch.zeros(1, 1, 2)}),
+        "from one model": lambda: coordinates_set(model, {HEADS[0]: V[1:]}, {HEADS[0]: torch.zeros(1, 1, 2)}),
+        "L3H0 does not exist": lambda: coordinates_at_end(model, prompts, {Head(3, 0): V}),
+        "at least one subspace": lambda: learn_coordinates(model, prompts, [], np.array([0, 1])),
+        "a group for every prompt": lambda: learn_coordinates(model, prompts, [{HEADS[0]: V}], np.array([0, 2])),
+    }.items():
+        with pytest.raises((InterventionError, PatchingError, ChannelError), match=sentence):
+            call()
 
 
 # Bad input ----------------------------------------------------------------------------------------

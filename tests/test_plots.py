@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from helpers import plots
-from helpers.circuits import IOI, Circuit, Evidence, Rule
+from helpers.circuits import COLORED_OBJECTS, IOI, Circuit, Evidence, Overlap, Rule
 from helpers.models import Head
 from helpers.patching import PathEffects
 from helpers.stats import Interval
@@ -83,6 +83,14 @@ def test_stage_figure_frames_and_names_the_heads_found():
     np.testing.assert_allclose(average.images[0].get_array(), [[0.7, 0.1, 0.2]] * 3)
 
 
+def test_the_name_of_a_framed_head_stands_where_no_other_does():
+    near, far = (Head(0, 1), Head(3, 1)), Head(3, 2)
+    figure, ax = plt.subplots()
+    plots.head_map(ax, np.arange(16.0).reshape(4, 4), {"movers": near, "inhibition": (far,)}, title="T")
+    sides = {text.get_text().split()[0]: text.get_ha() for text in ax.texts}
+    assert sides == {"L0H1": "right", "L3H1": "left", "L3H2": "right"}
+
+
 def test_stage_figure_shows_at_most_so_many_heads_of_a_role():
     figure = stage_figure("logits", per_role=1)
     assert len(framed(figure)) == 3  # the map frames all
@@ -117,6 +125,41 @@ def test_circuit_graph_without_a_circuit():
     assert texts(plots.circuit_graph(circuit(NOBODY), title="None")) == ["logits\nat END"]
 
 
+def test_circuit_graph_of_another_task():
+    """The gatherer feeds both movers; the induction head's stage has receivers, so its arrow ends there."""
+    made, gatherer, induction = circuit(NOBODY), Head(2, 0), Head(1, 0)
+    stages = made.evidence.stages | {"content_gatherers.v": made.evidence.stages["logits"]}
+    roles = {role.name: () for role in COLORED_OBJECTS.roles}
+    roles |= {"movers": MOVERS, "content_gatherers": (gatherer,), "induction": (induction,)}
+    made = Circuit(roles, Evidence(made.evidence.attention, made.evidence.copying, stages, COLORED_OBJECTS), Rule())
+    figure = plots.circuit_graph(made, title="Colored Objects")
+    assert {"movers", "content gatherers", "induction", "L1H0", "L2H0", "L3H0", "L3H1"} < set(texts(figure))
+    assert len([text for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)]) == 2 + 2 + 1
+
+
+def test_overlay():
+    """L3H0 and L2H0 are in both circuits, L3H1 and L1H1 in one; the movers of both are L3H0, of the first L3H1 too."""
+    chosen = (((Head(3, 0), Head(3, 1)), (Head(3, 0),)), ((Head(2, 0),), (Head(2, 0), Head(1, 1))))
+    both = (circuit(FOUND), circuit(FOUND | {"movers": (Head(3, 0),)}))
+    stages = (("logits", "logits"), ("movers.q", "content_gatherers.v"))
+    both[1].roles["content_gatherers"] = (Head(3, 0),)
+    found = Overlap(Interval(0.5, 0.5, 0.5), Interval(0.1, 0.0, 0.2), chosen)
+    figure = plots.overlay(found, both, stages, tasks=("IOI", "CO"), title="T")
+    (ax,) = figure.axes
+    color = {text.get_text(): to_hex(text.get_bbox_patch().get_facecolor()) for text in ax.texts}
+    legend = {text.get_text(): to_hex(patch.get_facecolor()) for text, patch in zip(
+        ax.get_legend().get_texts(), ax.get_legend().get_patches(), strict=True)}  # fmt: skip
+    assert list(legend) == ["IOI only", "CO only", "shared"]
+    shared = legend["shared"]
+    assert color == {"L3H0": shared, "L3H1": legend["IOI only"], "L2H0": shared, "L1H1": legend["CO only"],
+                     "logits\nat END": to_hex("0.92")}  # fmt: skip
+    lines = sorted(to_hex(line.get_color()) for line in ax.lines)
+    # L3H0 and L2H0 -> L3H0 in both, L3H1 and L2H0 -> L3H1 in the first, L1H1 -> L3H0 in the second
+    assert lines == sorted([shared] * 2 + [legend["IOI only"]] * 2 + [legend["CO only"]])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["to movers.q\nto content gatherers.v", "to logits"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["1", "2", "3"]  # only layers that have a head
+
+
 def test_bars_with_intervals():
     groups = {"clean": [Interval(0.9, 0.8, 0.95), Interval(3.0, 2.0, 4.0)], "swapped": [Interval(-0.5, -0.7, -0.1)] * 2}
     figure = plots.bars_with_intervals(groups, ["accuracy", "difference"], ylabel="y", title="T")
@@ -138,6 +181,9 @@ def test_knock_out_figure():
     points = {int(c.lines[0].get_ydata()[0]): c.lines[0].get_xdata()[0] for c in ax.containers}
     assert points == height
     assert any(list(line.get_xdata()) == [2.8, 2.9, 3.1] for line in ax.lines)
+    assert ax.get_xlabel() == "logit(IO) - logit(S) at END"
+    named = plots.knock_out_figure(measured, np.ones(2), control="random heads", title="T", xlabel="logits")
+    assert named.axes[0].get_xlabel() == "logits"
 
 
 def test_stability_figure():

@@ -21,7 +21,9 @@ from helpers.tasks import (
     english,
     evaluate,
     greater_than,
+    halves,
     ioi,
+    laundry_list,
     render,
     repeated_name,
     single_token,
@@ -62,7 +64,7 @@ def unchecked():
     config.update("jaxtyping_disable", False)
 
 
-@pytest.mark.parametrize("kind", ["names", "places", "objects", "colors", "surfaces", "events"])
+@pytest.mark.parametrize("kind", ["names", "places", "objects", "colors", "surfaces", "events", "items"])
 def test_every_word_is_one_token_in_both_vocabularies(kind, tokenizer, gpt2_tokenizer):
     words = vocabulary(kind)
     assert len(set(words)) == len(words)
@@ -538,3 +540,67 @@ def test_a_vocabulary_without_the_words_is_refused(task, count):
     """Here every letter is a token."""
     with pytest.raises(TaskError, match=f"{count} .* cannot run on this model"):
         task(lambda text, add_special_tokens: {"input_ids": list(text.encode())}, 4)
+
+
+# Laundry List ---------------------------------------------------------------------------------------
+
+
+def test_a_laundry_list_by_hand(tokenizer):
+    """Three items: the middle one is left; the partner leaves the last; the fourth round of templates is reversed."""
+    tasks = laundry_list(tokenizer, 12, size=3, items=["pencil", "shirt", "key"])
+    first, second, third = (tokenizer.decode(token).strip() for token in tasks.choices[1])
+    name = tasks.texts[1].split("'s ")[0].removeprefix("On ")
+    begin = f"On {name}'s shopping list there is a {first}, a {second}, and a {third}. {name} already found"
+    assert tasks.texts[1] == f"{begin} the {first} and the {third}. {name} still needs to find the"
+    assert tasks.corrupted_texts[1] == f"{begin} the {first} and the {second}. {name} still needs to find the"
+    one = tasks.select([1])
+    words = {role: tokenizer.decode(one.tokens[0][where[0]]) for role, where in one.positions.items()}
+    listed = {"ITEM0": f" {first}", "ITEM1": f" {second}", "ITEM2": f" {third}"}
+    assert words == listed | {"DONE0": f" {first}", "DONE1": f" {third}", "TARGET": f" {second}", "END": " the"}
+    assert one.position("TARGET")[0] == one.position("ITEM1")[0] < one.position("DONE0")[0]
+    assert [tokenizer.decode(t) for t in (*one.answers, *one.distractors)] == [f" {second}", f" {third}"]
+    first, second, third = (tokenizer.decode(token).strip() for token in tasks.choices[6])
+    assert f"already found the {third} and the {second}." in tasks.texts[6]
+    assert "So far" in tasks.texts[3] and "wants to buy a" in tasks.texts[9]
+
+
+@pytest.mark.parametrize("size", [2, 5, 12])
+def test_laundry_lists_are_balanced_and_partners_fit(size, tokenizer, gpt2_tokenizer):
+    for each in (tokenizer, gpt2_tokenizer):
+        tasks = laundry_list(each, 4 * size, size=size, seed=3)
+        target = [choices.index(answer) for choices, answer in zip(tasks.choices, tasks.answers, strict=True)]
+        assert Counter(target) == dict.fromkeys(range(size), 4)
+        assert Counter(zip(target, tasks.templates, strict=True)) == {(i, t): 2 for i in range(size) for t in (0, 1)}
+        for i, (clean, partner) in enumerate(zip(tasks.tokens, tasks.corrupted, strict=True)):
+            done = [clean[tasks.position(f"DONE{j}")[i]] for j in range(size - 1)]
+            assert sorted((*done, tasks.answers[i])) == sorted(tasks.choices[i])
+            assert clean.count(tasks.answers[i]) == 1 and partner.count(tasks.answers[i]) == 2
+            assert partner.count(tasks.distractors[i]) == 1
+
+
+def test_halves_share_nothing_and_the_seed_decides(tokenizer):
+    items = vocabulary("items")
+    train, test = halves(items, seed=0)
+    assert sorted(train + test) == sorted(items) and not set(train) & set(test)
+    assert abs(len(train) - len(test)) <= 1 and min(len(train), len(test)) >= 12
+    assert halves(items, seed=0) == (train, test) != halves(items, seed=1)
+    used = {token for row in laundry_list(tokenizer, 40, size=5, items=train).choices for token in row}
+    assert not used & {single_token(tokenizer, item) for item in test}
+    assert laundry_list(tokenizer, 5, size=5) == laundry_list(tokenizer, 5, size=5)
+    assert laundry_list(tokenizer, 5, size=5).texts != laundry_list(tokenizer, 5, size=5, seed=1).texts
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"n": 0}, "at least one prompt"),
+        ({"size": 0}, "give a size of 2 to 60"),
+        ({"size": 1}, "give a size of 2 to 60"),
+        ({"size": 61}, "list of 61 of 60 items"),
+        ({"items": ["cup", "pen", "cup"], "size": 2}, "repeat a word"),
+        ({"items": ["cup", "basketball court"], "size": 2}, "'basketball court' is 2 tokens"),
+    ],
+)
+def test_laundry_lists_refuse(arguments, message, tokenizer):
+    with pytest.raises(TaskError, match=message):
+        laundry_list(tokenizer, **{"n": 4} | arguments)

@@ -30,6 +30,7 @@ from helpers.claims import (
     NotApplicable,
     figures_dir,
     load_claims,
+    output_root,
     package_versions,
     results_path,
     write_text,
@@ -64,7 +65,7 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        return self.root / "build" / self.model.slug
+        return output_root() / "build" / self.model.slug
 
     @property
     def output(self) -> Path:
@@ -85,6 +86,12 @@ class Job:
 def defaults(notebook: Path) -> dict:
     """The notebook's parameters with their default values."""
     return {name: ast.literal_eval(p["default"]) for name, p in papermill.inspect_notebook(str(notebook)).items()}
+
+
+def quick(notebook: Path) -> dict:
+    """The parameters whose comment ends in `quick: VALUE`, with that value."""
+    comments = {name: p["help"].partition("quick: ") for name, p in papermill.inspect_notebook(str(notebook)).items()}
+    return {name: ast.literal_eval(value) for name, (_, found, value) in comments.items() if found}
 
 
 def parse(name: str, text: str, default: object) -> object:
@@ -136,7 +143,7 @@ def models(path: Path, model: str, known: dict[Path, dict]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name]
 
 
-def plan(root: Path, model: str, pairs: Iterable[str], only: str) -> list[Job]:
+def plan(root: Path, model: str, pairs: Iterable[str], only: str, profile: str = "full") -> list[Job]:
     """The jobs, in file order."""
     every = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     chosen = [path for path in every if path.name.startswith(only)]
@@ -150,6 +157,7 @@ def plan(root: Path, model: str, pairs: Iterable[str], only: str) -> list[Job]:
         for name in models(path, model, known):
             source = resolve(name)
             wanted = {"MODEL": str(source.location) if source.kind == "folder" else name}
+            wanted |= quick(path) if profile == "quick" else {}
             wanted |= {key: parse(key, text, known[path][key]) for key, text in settings.items() if key in known[path]}
             changed = {k: v for k, v in wanted.items() if k in known[path] and v != known[path][k]}
             jobs.append(Job(root, path, source, changed))
@@ -309,6 +317,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a notebook parameter (repeatable)"
     )
     parser.add_argument("--only", default="", metavar="01", help="only the notebooks whose name begins so")
+    parser.add_argument(
+        "--profile", choices=("full", "quick"), default="full", help="quick: the same claims on fewer prompts"
+    )
     parser.add_argument("--force", action="store_true", help="run what is up to date, too")
     parser.add_argument("--root", type=Path, default=PROJECT, help="project folder")
     return parser.parse_args(argv)
@@ -322,7 +333,7 @@ def main(argv: list[str] | None = None) -> int:
     root = args.root.resolve()
     os.environ.update(QUIET, CIRCUITS_OUT=str(Path(os.environ.get("CIRCUITS_OUT") or root).resolve()))
     try:
-        jobs = plan(root, args.model, args.set, args.only)
+        jobs = plan(root, args.model, args.set, args.only, args.profile)
         if all(job.model.kind != "hub" for job in jobs):
             os.environ["HF_HUB_OFFLINE"] = "1"
         run(jobs, args.force)

@@ -18,7 +18,7 @@ from scripts import run_notebooks
 from tests.tiny import tiny_folder
 
 RUNNER = PROJECT / "scripts" / "run_notebooks.py"
-PARAMETERS = 'MODEL = "smollm2"\nN_PROMPTS = 3  # prompts\nRATE = 0.5\nFLAG = True'
+PARAMETERS = 'MODEL = "smollm2"\nN_PROMPTS = 3  # prompts; quick: 2\nRATE = 0.5\nFLAG = True'
 BODY = [
     'assert N_PROMPTS > 0, "N_PROMPTS must be 1 or more."',
     "import os, pathlib, sys\nprint(sys.executable, pathlib.Path.cwd().name)",
@@ -106,6 +106,18 @@ def test_runs_once_and_again_for_each_change(run, project):
     assert "up to date" in run()[1]
     (figures / "01_figure.png").unlink()
     assert "running (outputs changed)" in run()[1]
+
+
+def test_the_quick_profile_takes_the_values_of_the_comments(run, project):
+    assert run("--profile", "quick")[0] == 0
+    assert (
+        "N_PROMPTS = 2\n" in [c for c in executed(project).cells if "injected-parameters" in c.metadata.tags][0].source
+    )
+    assert "parameters changed" in run()[1]
+    assert run("--profile", "quick", "--set", "N_PROMPTS=4")[0] == 0
+    assert (
+        "N_PROMPTS = 4\n" in [c for c in executed(project).cells if "injected-parameters" in c.metadata.tags][0].source
+    )
 
 
 def test_only_parameters_that_differ_are_injected(run, project, model):

@@ -102,3 +102,9 @@ def _links(claim: Claim, rows: pd.DataFrame) -> Iterator[str]:
         path = Path("figures", model, f"{claim.notebook}_{claim.figure}.png")
         if (PROJECT / path).is_file():
             yield f"[{model}]({path.as_posix()})"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A Markdown table of text cells."""
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

@@ -5,9 +5,11 @@ import json
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from helpers.claims import ClaimError, write_text
 from helpers.models import PROJECT
-from helpers.scorecard import headlines, measurements
+from helpers.scorecard import headlines, markdown, measurements
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 LEGEND = (
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         old = options.readme.read_text(encoding="utf-8")
-        new = with_table(old, results_table(options.root), START, END)
+        new = with_table(old, markdown(headlines(measurements(options.root))), START, END)
         if BENCHMARKS_START in old:
             entries = json.loads(options.benchmarks.read_text(encoding="utf-8"))
             new = with_table(new, benchmark_table(entries), BENCHMARKS_START, BENCHMARKS_END)
@@ -52,28 +54,14 @@ def with_table(readme: str, table: str, start: str, end: str) -> str:
     return readme.split(start)[0] + f"{start}\n{table}\n{end}" + readme.split(end)[1]
 
 
-def markdown(rows: list[list[str]]) -> str:
-    """A table whose first row is its header."""
-    header, *body = rows
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *body))
-
-
-def results_table(root: Path) -> str:
-    """The scorecard's headlines, one row per claim."""
-    frame = headlines(measurements(root))
-    return markdown([list(frame.columns), *frame.to_numpy().tolist()])
-
-
 def benchmark_table(entries: list[dict]) -> str:
     """Markdown: one row per entry of benchmarks/results.json, then the machines it was measured on."""
     header = "Benchmark,Seconds,Baseline,Ratio,Paths only,Target,Difference,Operations,GiB".split(",")
     keys = ("seconds", "baseline_seconds", "ratio", "ratio_with_path", "target", "max_difference")
     keys += ("flop_ratio", "peak_memory_gib")
-    rows = markdown(
-        [header, *([f"`{entry['name']}`", *(_digits(entry.get(key)) for key in keys)] for entry in entries)]
-    )
+    rows = [[f"`{entry['name']}`", *(_digits(entry.get(key)) for key in keys)] for entry in entries]
     machines = dict.fromkeys(_machine(entry["machine"]) for entry in entries)
-    return f"{rows}\n\n{LEGEND} Measured on {'; '.join(machines)}."
+    return f"{markdown(pd.DataFrame(rows, columns=header))}\n\n{LEGEND} Measured on {'; '.join(machines)}."
 
 
 def _digits(value: float | None) -> str:

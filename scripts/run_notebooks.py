@@ -190,7 +190,7 @@ def outputs(job: Job) -> dict[str, str]:
 
 
 def earlier(job: Job) -> str:
-    """Hash of what the notebooks before this one measured on the model, or the scorecard's on any: they start from it."""
+    """Hash of what earlier notebooks measured on the model, for the scorecard on any model: a run starts from it."""
     number = job.notebook.name[:2]
     folder = results_path(job.model.name, number).parent
     paths = sorted(folder.parent.glob("*/*.json") if number == get_claim("X3").notebook else folder.glob("*.json"))

@@ -26,7 +26,7 @@ export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_VERBOSITY := error
 export PYTHONWARNINGS := ignore:IProgress not found
 
-.PHONY: help setup reproduce test check-claims replay bench notebooks fetch shapes clean
+.PHONY: help setup reproduce test check-claims replay bench notebooks book fetch shapes clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,9 @@ bench: $(READY) ## Time the methods, write benchmarks/results.json [25 min on 2 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
 	@$(PY) scripts/run_notebooks.py
 	@$(PY) scripts/check_notebooks.py --clean build/smollm2 build/planted notebooks
+
+book: $(READY) ## The executed notebooks as a static site, build/book/index.html [10 s]
+	@$(PY) scripts/book.py
 
 fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; 0.5 GB gpt2 to 6.5 GB gpt2-xl]
 	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m helpers.models fetch "$(MODEL)"

@@ -26,7 +26,7 @@ export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_VERBOSITY := error
 export PYTHONWARNINGS := ignore:IProgress not found
 
-.PHONY: help setup reproduce test check-claims replay bench notebooks book fetch shapes clean
+.PHONY: help setup reproduce test check-claims replay bench notebooks exercises book fetch shapes clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,7 +55,7 @@ test: $(READY) ## Lint, unit tests, every notebook on fewer prompts against its 
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
 	rm -rf build/quick
-	CIRCUITS_OUT="$(CURDIR)/build/quick" $(PY) scripts/run_notebooks.py --profile quick
+	CIRCUITS_OUT="$(CURDIR)/build/quick" $(PY) scripts/run_notebooks.py --profile quick --prove
 	$(PY) scripts/check_notebooks.py --executed build/quick/build/*
 	$(PY) scripts/check_claims.py --quick build/quick
 
@@ -75,6 +75,9 @@ bench: $(READY) ## Time the methods, write benchmarks/results.json [25 min on 2 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
 	@$(PY) scripts/run_notebooks.py
 	@$(PY) scripts/check_notebooks.py --clean build/smollm2 build/planted notebooks
+
+exercises: $(READY) ## Student copies without solutions and outputs, notebooks/exercises/ [5 s]
+	@$(PY) scripts/exercises.py
 
 book: $(READY) ## The executed notebooks as a static site, build/book/index.html [10 s]
 	@$(PY) scripts/book.py

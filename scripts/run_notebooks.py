@@ -37,6 +37,7 @@ from helpers.claims import (
     write_text,
 )
 from helpers.models import PROJECT, ModelError, ModelSource, model_provenance, resolve
+from scripts import exercises
 
 # Kernels inherit these: nothing but results in a notebook, and the environment's own "python3" kernel.
 QUIET = {
@@ -63,6 +64,7 @@ class Job:
     notebook: Path
     model: ModelSource
     parameters: dict
+    prove: bool = False
 
     @property
     def folder(self) -> Path:
@@ -144,7 +146,9 @@ def models(path: Path, model: str, known: dict[Path, dict]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name]
 
 
-def plan(root: Path, model: str, pairs: Iterable[str], only: str, profile: str = "full") -> list[Job]:
+def plan(
+    root: Path, model: str, pairs: Iterable[str], only: str, *, profile: str = "full", prove: bool = False
+) -> list[Job]:
     """The jobs, in file order."""
     every = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     chosen = [path for path in every if path.name.startswith(only)]
@@ -161,7 +165,7 @@ def plan(root: Path, model: str, pairs: Iterable[str], only: str, profile: str =
             wanted |= quick(path) if profile == "quick" else {}
             wanted |= {key: parse(key, text, known[path][key]) for key, text in settings.items() if key in known[path]}
             changed = {k: v for k, v in wanted.items() if k in known[path] and v != known[path][k]}
-            jobs.append(Job(root, path, source, changed))
+            jobs.append(Job(root, path, source, changed, prove))
     return jobs
 
 
@@ -261,8 +265,9 @@ def execute(job: Job, place: str) -> float:
     bar = {"disable": False, "desc": f"{place} {job.notebook.stem}", "mininterval": 0.5 if sys.stderr.isatty() else 30}
     began = time.monotonic()
     try:
+        nb = nbformat.read(job.notebook, as_version=4)
         papermill.execute_notebook(
-            str(job.notebook),
+            exercises.proven(nb) if job.prove else nb,
             str(part),
             job.parameters,
             kernel_name="python3",
@@ -322,6 +327,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--profile", choices=("full", "quick"), default="full", help="quick: the same claims on fewer prompts"
     )
+    parser.add_argument(
+        "--prove", action="store_true", help="repeat the check of every exercise on its stub: it must fail"
+    )
     parser.add_argument("--force", action="store_true", help="run what is up to date, too")
     parser.add_argument("--root", type=Path, default=PROJECT, help="project folder")
     return parser.parse_args(argv)
@@ -335,7 +343,7 @@ def main(argv: list[str] | None = None) -> int:
     root = args.root.resolve()
     os.environ.update(QUIET, CIRCUITS_OUT=str(Path(os.environ.get("CIRCUITS_OUT") or root).resolve()))
     try:
-        jobs = plan(root, args.model, args.set, args.only, args.profile)
+        jobs = plan(root, args.model, args.set, args.only, profile=args.profile, prove=args.prove)
         if all(job.model.kind != "hub" for job in jobs):
             os.environ["HF_HUB_OFFLINE"] = "1"
         run(jobs, args.force)

@@ -83,6 +83,14 @@ class Job:
         return f"{self.notebook.stem} ({self.model.name})"
 
 
+def stored(path: Path, remedy: str) -> dict:
+    """The content of a JSON file, notebooks included. Raises RunError, with what to do, for one that is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RunError(f"{os.path.relpath(path)} is damaged: {remedy}.") from None
+
+
 # --- what to run ------------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +163,8 @@ def plan(
     if not chosen:
         names = ", ".join(path.stem for path in every) or "no notebook"
         raise RunError(f"No notebook begins with {only!r}: {root / 'notebooks'} holds {names}.")
+    for path in chosen:
+        stored(path, "restore it from version control")
     known = {path: defaults(path) for path in chosen}
     settings = assignments(pairs, set().union(*known.values()) - {"MODEL"})
     jobs = []
@@ -198,7 +208,8 @@ def earlier(job: Job) -> str:
     number = job.notebook.name[:2]
     folder = results_path(job.model.name, number).parent
     paths = sorted(folder.parent.glob("*/*.json") if number == get_claim("X3").notebook else folder.glob("*.json"))
-    return sha256(json.dumps(json.loads(p.read_text())["claims"]).encode() for p in paths if p.stem < number)
+    remedy = "run its notebook again with --force, or restore it from version control"
+    return sha256(json.dumps(stored(p, remedy)["claims"]).encode() for p in paths if p.stem < number)
 
 
 @functools.cache
@@ -225,7 +236,10 @@ def reasons(job: Job) -> str:
     """Why the job must run; empty when it is up to date."""
     if not job.stamp.exists():
         return "not run yet"
-    old, new = json.loads(job.stamp.read_text()), fingerprint(job)
+    try:
+        old, new = json.loads(job.stamp.read_text(encoding="utf-8")), fingerprint(job)
+    except json.JSONDecodeError:
+        return "its stamp is damaged"
     return ", ".join(f"{key} changed" for key in new if old.get(key) != json.loads(json.dumps(new[key])))
 
 

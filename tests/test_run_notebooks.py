@@ -176,6 +176,21 @@ def test_a_notebook_with_nothing_to_measure_is_skipped_by_name(run, project):
     assert (build(project) / "01_tiny.ipynb").exists() and not (build(project) / "00_none.ipynb").exists()
 
 
+def test_damaged_files_are_named_or_made_again(run, project):
+    assert run()[0] == 0
+    (build(project) / "01_tiny.stamp.json").write_text('{"notebook": ')
+    assert "running (its stamp is damaged)" in run()[1] and run()[1].split()[-1] == "date"
+    results = project / "data/results/local-tiny"
+    results.mkdir(parents=True)
+    (results / "00.json").write_text("{")
+    status, _, err = run()
+    assert status == 1 and err.startswith("Error: ") and "00.json is damaged: run its notebook again" in err
+    (results / "00.json").unlink()
+    (project / "notebooks" / "01_tiny.ipynb").write_text('{"cells": [')
+    status, _, err = run()
+    assert (status, err.count("\n")) == (1, 1) and "01_tiny.ipynb is damaged: restore it" in err
+
+
 def test_a_second_run_of_the_same_model_is_refused(run, project):
     build(project).mkdir(parents=True)
     (build(project) / ".01_tiny.part.ipynb").write_text("left by a killed run")

@@ -26,7 +26,7 @@ export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_VERBOSITY := error
 export PYTHONWARNINGS := ignore:IProgress not found
 
-.PHONY: help setup reproduce test check-claims replay bench notebooks exercises book fetch shapes clean
+.PHONY: help setup reproduce test check-claims replay bench stress notebooks exercises book fetch shapes clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,9 @@ replay: $(READY) ## Replay the committed notebooks with nbval: verdict tables mu
 bench: $(READY) ## Time the methods, write benchmarks/results.json [25 min on 2 cores; under 4 GB of memory]
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.path_patching --with-notebooks
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.component_scores
+
+stress: $(READY) ## Kill, corrupt, starve and doubly start runs; writes benchmarks/RELIABILITY.md [40 min; 3 GB]
+	$(PY) -m scripts.stress
 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
 	@$(PY) scripts/run_notebooks.py

@@ -86,14 +86,19 @@ class Claim:
     model: str | None
     notebook: str | None
     metrics: dict[str, Metric]
+    figure: str | None = None
     known: dict[str, Any] = field(default_factory=dict)
 
-    def metric(self, name: str) -> Metric:
-        """The metric of that name, also where claims.yaml gives a template such as attention_<from>_<to>."""
-        for template, metric in self.metrics.items():
+    def template(self, name: str) -> str:
+        """The name in claims.yaml of a metric, such as attention_<from>_<to> for attention_END_IO."""
+        for template in self.metrics:
             if re.fullmatch(re.sub("<.*?>", ".+", template), name):
-                return replace(metric, name=name)
+                return template
         raise _unknown(f"metric of {self.id}", name, self.metrics)
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name. Raises ClaimError if there is none."""
+        return replace(self.metrics[self.template(name)], name=name)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -14,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from helpers.circuits import Circuit, Overlap, Role
-from helpers.claims import figures_dir
+from helpers.claims import figures_dir, load_claims
 from helpers.models import Head
 from helpers.patching import by_layer
+from helpers.scorecard import VERDICTS
 from helpers.stats import Interval
 
 STYLE = {
@@ -41,6 +43,7 @@ COLORS = {
     "duplicate_token": "#35978f",
     "previous_token": "#2166ac",
 }
+VERDICT_COLORS = dict(zip(VERDICTS, ("#1b7837", "#5aae61", "#a6dba0", "#fee08b", "#d6604d", "#b2182b"), strict=True))
 plt.rcParams.update(STYLE)
 
 
@@ -286,6 +289,38 @@ def stability_figure(jaccards: Mapping[str, Float[np.ndarray, " resample"]], *, 
     ax.set_yticks(range(len(roles)), [label(role) for role in roles])
     ax.set(xlim=(-0.05, 1.08), ylim=(-0.6, len(roles) - 0.4), title=title)
     ax.set_xlabel("Jaccard overlap with the selected set (area = share of resamples, bar = mean)")
+    return figure
+
+
+def scorecard_figure(measured: pd.DataFrame, *, title: str) -> Figure:
+    """Every claim as a row of squares, one per measured metric, coloured by verdict: the paper's model, then others.
+
+    measured: `scorecard.measurements`. An empty field stands for a claim that was not run on that kind of model.
+    """
+    claims = load_claims()
+    models = ["the paper's model", *sorted(set(measured.model[~measured.own]))]
+    shown = {model: measured[measured.own if i == 0 else ~measured.own & (measured.model == model)]
+             for i, model in enumerate(models)}  # fmt: skip
+    widths = [max(4, max((sum(rows.claim == claim) for claim in claims), default=0)) for rows in shown.values()]
+    figure, axes = plt.subplots(
+        1, len(models), figsize=(6.2 + 0.19 * sum(widths), 0.3 * len(claims) + 1.3), width_ratios=widths, sharey=True
+    )
+    for ax, (model, rows) in zip(np.atleast_1d(axes), shown.items(), strict=True):
+        for y, claim in enumerate(claims):
+            verdicts = sorted(rows.verdict[rows.claim == claim], key=VERDICTS.index)
+            for x, verdict in enumerate(verdicts):
+                ax.add_patch(Rectangle((x + 0.08, y - 0.38), 0.84, 0.76, color=VERDICT_COLORS[verdict], lw=0))
+            if not verdicts:
+                ax.text(0.1, y, "not run", va="center", color="0.6", fontsize=8)
+        ax.set(xlim=(0, max(widths[models.index(model)], 1)), xticks=[], title=model)
+        ax.tick_params(length=0)
+        ax.spines[["left", "bottom"]].set_visible(False)
+    names = [textwrap.shorten(f"{claim.id}  {claim.title}", 88, placeholder=" ...") for claim in claims.values()]
+    np.atleast_1d(axes)[0].set_yticks(range(len(claims)), names, fontsize=8)
+    np.atleast_1d(axes)[0].set_ylim(len(claims) - 0.4, -0.6)
+    handles = [Rectangle((0, 0), 1, 1, color=color) for color in VERDICT_COLORS.values()]
+    figure.legend(handles, VERDICT_COLORS, loc="outside lower center", ncols=len(handles))
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
     return figure
 
 

@@ -1,6 +1,7 @@
 """The house rules for notebooks, and the cleaning of executed ones.
 
 python scripts/check_notebooks.py                                  check notebooks/
+python scripts/check_notebooks.py --executed build/smollm2         check what a run left, its metadata aside
 python scripts/check_notebooks.py --clean build/smollm2 build/planted notebooks
                                                                    copy executed notebooks, without run metadata
 """
@@ -135,11 +136,13 @@ def copy_clean(*sources: Path, target: Path) -> None:
         os.replace(part, notebook)
 
 
-def check(folder: Path) -> list[str]:
-    """Every broken rule of the notebooks in a folder."""
-    notebooks = {path.name: nbformat.read(path, as_version=4) for path in sorted(folder.glob("*.ipynb"))}
+def check(folder: Path, *, executed: bool = False) -> list[str]:
+    """Every broken rule of the notebooks in a folder; traces of the run are allowed in one just executed."""
+    notebooks = {path.name: nbformat.read(path, as_version=4) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     if not notebooks:
         return [f"{folder} holds no notebook"]
+    if executed:
+        notebooks = {name: clean(nb) for name, nb in notebooks.items()}
     broken = [f"{name}: {problem}" for name, nb in notebooks.items() for rule in RULES for problem in rule(nb)]
     return broken + functions_defined_twice(notebooks)
 
@@ -147,7 +150,10 @@ def check(folder: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clean", nargs="+", type=Path, metavar="FOLDER", help="sources, then the target")
+    parser.add_argument("--executed", nargs="+", type=Path, metavar="FOLDER", help="folders a run has filled")
     args = parser.parse_args()
+    if args.executed:
+        sys.exit("\n".join(problem for folder in args.executed for problem in check(folder, executed=True)) or None)
     if args.clean:
         copy_clean(*args.clean[:-1], target=args.clean[-1])
     else:

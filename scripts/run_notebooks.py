@@ -29,12 +29,15 @@ from helpers.claims import (
     ClaimError,
     NotApplicable,
     figures_dir,
+    get_claim,
     load_claims,
+    output_root,
     package_versions,
     results_path,
     write_text,
 )
 from helpers.models import PROJECT, ModelError, ModelSource, model_provenance, resolve
+from scripts import exercises
 
 # Kernels inherit these: nothing but results in a notebook, and the environment's own "python3" kernel.
 QUIET = {
@@ -61,10 +64,11 @@ class Job:
     notebook: Path
     model: ModelSource
     parameters: dict
+    prove: bool = False
 
     @property
     def folder(self) -> Path:
-        return self.root / "build" / self.model.slug
+        return output_root() / "build" / self.model.slug
 
     @property
     def output(self) -> Path:
@@ -79,12 +83,26 @@ class Job:
         return f"{self.notebook.stem} ({self.model.name})"
 
 
+def stored(path: Path, remedy: str) -> dict:
+    """The content of a JSON file, notebooks included. Raises RunError, with what to do, for one that is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RunError(f"{os.path.relpath(path)} is damaged: {remedy}.") from None
+
+
 # --- what to run ------------------------------------------------------------------------------------------------------
 
 
 def defaults(notebook: Path) -> dict:
     """The notebook's parameters with their default values."""
     return {name: ast.literal_eval(p["default"]) for name, p in papermill.inspect_notebook(str(notebook)).items()}
+
+
+def quick(notebook: Path) -> dict:
+    """The parameters whose comment ends in `quick: VALUE`, with that value."""
+    comments = {name: p["help"].partition("quick: ") for name, p in papermill.inspect_notebook(str(notebook)).items()}
+    return {name: ast.literal_eval(value) for name, (_, found, value) in comments.items() if found}
 
 
 def parse(name: str, text: str, default: object) -> object:
@@ -136,13 +154,17 @@ def models(path: Path, model: str, known: dict[Path, dict]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name]
 
 
-def plan(root: Path, model: str, pairs: Iterable[str], only: str) -> list[Job]:
+def plan(
+    root: Path, model: str, pairs: Iterable[str], only: str, *, profile: str = "full", prove: bool = False
+) -> list[Job]:
     """The jobs, in file order."""
     every = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     chosen = [path for path in every if path.name.startswith(only)]
     if not chosen:
         names = ", ".join(path.stem for path in every) or "no notebook"
         raise RunError(f"No notebook begins with {only!r}: {root / 'notebooks'} holds {names}.")
+    for path in chosen:
+        stored(path, "restore it from version control")
     known = {path: defaults(path) for path in chosen}
     settings = assignments(pairs, set().union(*known.values()) - {"MODEL"})
     jobs = []
@@ -150,9 +172,10 @@ def plan(root: Path, model: str, pairs: Iterable[str], only: str) -> list[Job]:
         for name in models(path, model, known):
             source = resolve(name)
             wanted = {"MODEL": str(source.location) if source.kind == "folder" else name}
+            wanted |= quick(path) if profile == "quick" else {}
             wanted |= {key: parse(key, text, known[path][key]) for key, text in settings.items() if key in known[path]}
             changed = {k: v for k, v in wanted.items() if k in known[path] and v != known[path][k]}
-            jobs.append(Job(root, path, source, changed))
+            jobs.append(Job(root, path, source, changed, prove))
     return jobs
 
 
@@ -181,10 +204,12 @@ def outputs(job: Job) -> dict[str, str]:
 
 
 def earlier(job: Job) -> str:
-    """Hash of what the notebooks before this one measured on the model: later ones start from it."""
+    """Hash of what earlier notebooks measured on the model, for the scorecard on any model: a run starts from it."""
     number = job.notebook.name[:2]
-    paths = sorted(results_path(job.model.name, number).parent.glob("*.json"))
-    return sha256(json.dumps(json.loads(p.read_text())["claims"]).encode() for p in paths if p.stem < number)
+    folder = results_path(job.model.name, number).parent
+    paths = sorted(folder.parent.glob("*/*.json") if number == get_claim("X3").notebook else folder.glob("*.json"))
+    remedy = "run its notebook again with --force, or restore it from version control"
+    return sha256(json.dumps(stored(p, remedy)["claims"]).encode() for p in paths if p.stem < number)
 
 
 @functools.cache
@@ -211,7 +236,10 @@ def reasons(job: Job) -> str:
     """Why the job must run; empty when it is up to date."""
     if not job.stamp.exists():
         return "not run yet"
-    old, new = json.loads(job.stamp.read_text()), fingerprint(job)
+    try:
+        old, new = json.loads(job.stamp.read_text(encoding="utf-8")), fingerprint(job)
+    except json.JSONDecodeError:
+        return "its stamp is damaged"
     return ", ".join(f"{key} changed" for key in new if old.get(key) != json.loads(json.dumps(new[key])))
 
 
@@ -251,8 +279,9 @@ def execute(job: Job, place: str) -> float:
     bar = {"disable": False, "desc": f"{place} {job.notebook.stem}", "mininterval": 0.5 if sys.stderr.isatty() else 30}
     began = time.monotonic()
     try:
+        nb = nbformat.read(job.notebook, as_version=4)
         papermill.execute_notebook(
-            str(job.notebook),
+            exercises.proven(nb) if job.prove else nb,
             str(part),
             job.parameters,
             kernel_name="python3",
@@ -309,6 +338,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a notebook parameter (repeatable)"
     )
     parser.add_argument("--only", default="", metavar="01", help="only the notebooks whose name begins so")
+    parser.add_argument(
+        "--profile", choices=("full", "quick"), default="full", help="quick: the same claims on fewer prompts"
+    )
+    parser.add_argument(
+        "--prove", action="store_true", help="repeat the check of every exercise on its stub: it must fail"
+    )
     parser.add_argument("--force", action="store_true", help="run what is up to date, too")
     parser.add_argument("--root", type=Path, default=PROJECT, help="project folder")
     return parser.parse_args(argv)
@@ -322,7 +357,7 @@ def main(argv: list[str] | None = None) -> int:
     root = args.root.resolve()
     os.environ.update(QUIET, CIRCUITS_OUT=str(Path(os.environ.get("CIRCUITS_OUT") or root).resolve()))
     try:
-        jobs = plan(root, args.model, args.set, args.only)
+        jobs = plan(root, args.model, args.set, args.only, profile=args.profile, prove=args.prove)
         if all(job.model.kind != "hub" for job in jobs):
             os.environ["HF_HUB_OFFLINE"] = "1"
         run(jobs, args.force)

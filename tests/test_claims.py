@@ -319,7 +319,7 @@ def test_readme_table_is_written_and_checked(script, results, tmp_path, capsys):
     results.save()
     readme = tmp_path / "README.md"
     readme.write_text(f"# Title\n\n{script.START}\nold\n{script.END}\n\nAfter.\n")
-    options = ["--readme", str(readme), "--results", str(tmp_path / "data/results")]
+    options = ["--readme", str(readme), "--root", str(tmp_path)]
 
     assert script.main([*options, "--check"]) == 1
     assert "is stale: run `python scripts/readme_table.py`" in capsys.readouterr().err

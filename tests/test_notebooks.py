@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.models import PROJECT
-from scripts.check_notebooks import RULES, clean, copy_clean, functions_defined_twice
+from scripts.check_notebooks import RULES, check, clean, copy_clean, functions_defined_twice
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 RULE = {rule.__name__: rule for rule in RULES}
@@ -102,6 +102,15 @@ def test_cleaning_removes_traces_of_the_run_and_keeps_the_rest(tmp_path):
     assert clean(copied) == nbformat.read(tmp_path / "notebooks" / "01_a.ipynb", as_version=4)
     with pytest.raises(SystemExit, match="01_a.ipynb has not been run"):
         copy_clean(tmp_path / "none", target=tmp_path / "notebooks")
+
+
+def test_a_run_may_have_left_its_traces_but_no_errors(tmp_path):
+    nb = good()
+    nb.metadata["papermill"] = {}
+    nbformat.write(nb, tmp_path / "01_a.ipynb")
+    assert len(check(tmp_path)) == 1 and check(tmp_path, executed=True) == []
+    nbformat.write(broken("no_stderr"), tmp_path / "01_a.ipynb")
+    assert len(check(tmp_path, executed=True)) == 1
 
 
 def test_there_are_notebooks():

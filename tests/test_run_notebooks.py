@@ -18,7 +18,7 @@ from scripts import run_notebooks
 from tests.tiny import tiny_folder
 
 RUNNER = PROJECT / "scripts" / "run_notebooks.py"
-PARAMETERS = 'MODEL = "smollm2"\nN_PROMPTS = 3  # prompts\nRATE = 0.5\nFLAG = True'
+PARAMETERS = 'MODEL = "smollm2"\nN_PROMPTS = 3  # prompts; quick: 2\nRATE = 0.5\nFLAG = True'
 BODY = [
     'assert N_PROMPTS > 0, "N_PROMPTS must be 1 or more."',
     "import os, pathlib, sys\nprint(sys.executable, pathlib.Path.cwd().name)",
@@ -108,6 +108,18 @@ def test_runs_once_and_again_for_each_change(run, project):
     assert "running (outputs changed)" in run()[1]
 
 
+def test_the_quick_profile_takes_the_values_of_the_comments(run, project):
+    assert run("--profile", "quick")[0] == 0
+    assert (
+        "N_PROMPTS = 2\n" in [c for c in executed(project).cells if "injected-parameters" in c.metadata.tags][0].source
+    )
+    assert "parameters changed" in run()[1]
+    assert run("--profile", "quick", "--set", "N_PROMPTS=4")[0] == 0
+    assert (
+        "N_PROMPTS = 4\n" in [c for c in executed(project).cells if "injected-parameters" in c.metadata.tags][0].source
+    )
+
+
 def test_only_parameters_that_differ_are_injected(run, project, model):
     def injected() -> list[str]:
         return [c.source for c in executed(project).cells if "injected-parameters" in c.metadata.get("tags", [])]
@@ -162,6 +174,21 @@ def test_a_notebook_with_nothing_to_measure_is_skipped_by_name(run, project):
     assert status == 0 and "Error" not in err
     assert "00_none (" in out and "skipped, No such heads here." in out
     assert (build(project) / "01_tiny.ipynb").exists() and not (build(project) / "00_none.ipynb").exists()
+
+
+def test_damaged_files_are_named_or_made_again(run, project):
+    assert run()[0] == 0
+    (build(project) / "01_tiny.stamp.json").write_text('{"notebook": ')
+    assert "running (its stamp is damaged)" in run()[1] and run()[1].split()[-1] == "date"
+    results = project / "data/results/local-tiny"
+    results.mkdir(parents=True)
+    (results / "00.json").write_text("{")
+    status, _, err = run()
+    assert status == 1 and err.startswith("Error: ") and "00.json is damaged: run its notebook again" in err
+    (results / "00.json").unlink()
+    (project / "notebooks" / "01_tiny.ipynb").write_text('{"cells": [')
+    status, _, err = run()
+    assert (status, err.count("\n")) == (1, 1) and "01_tiny.ipynb is damaged: restore it" in err
 
 
 def test_a_second_run_of_the_same_model_is_refused(run, project):

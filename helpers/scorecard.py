@@ -1,0 +1,110 @@
+"""The scorecard: every claim, what its paper says, and what each model's run measured, from data/results."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.claims import Claim, Metric, get_claim, load_claims, output_root
+from helpers.models import PROJECT
+
+VERDICTS = ("reproduced", "transfers", "qualitative", "partly", "differs", "does not")
+"""From the best to the worst: on the paper's own model reproduced, qualitative and differs, else the others."""
+
+COLUMNS = "claim metric model own paper value interval n seed control verdict notebook minutes".split()
+
+
+def measurements(root: Path | None = None) -> pd.DataFrame:
+    """One row per measured metric and model, by claim and metric in the order of the ledger.
+
+    Columns: claim; metric; model; own, whether the paper's value is about this model; paper, value, interval and
+    control as text; n; seed; verdict; notebook; minutes, those of the whole notebook. root: a folder that holds
+    data/results, by default where results are written. Raises ClaimError for a claim or metric that does not exist.
+    """
+    rows = []
+    for path in sorted(((root or output_root()) / "data" / "results").glob("*/*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        shared = {"model": content["model"], "notebook": content["notebook"]}
+        shared["minutes"] = content["provenance"]["wall_time_s"] / 60
+        rows += [shared | _measured(row, content["model"]) for row in content["claims"]]
+    places = [(claim.id, template) for claim in load_claims().values() for template in claim.metrics]
+    rows.sort(key=lambda row: places.index((row["claim"], row["template"])))
+    return pd.DataFrame(rows, columns=[*COLUMNS, "template"]).drop(columns="template")
+
+
+def _measured(row: dict, model: str) -> dict:
+    claim, metric = get_claim(row["id"]), get_claim(row["id"]).metric(row["metric"])
+    return {
+        "claim": row["id"],
+        "metric": row["metric"],
+        "template": claim.template(row["metric"]),
+        "own": metric.model == model,
+        "paper": said(metric),
+        "value": metric.text(row["value"]),
+        "interval": metric.interval_text(row),
+        "n": row["n"],
+        "seed": row["seed"],
+        "control": metric.control_text(row["control"]),
+        "verdict": row["verdict"],
+    }
+
+
+def said(metric: Metric) -> str:
+    """What the paper says of a metric: its value, else its words."""
+    return metric.text(metric.paper) or metric.says or "no value given"
+
+
+def not_run(claim: Claim) -> str:
+    """How to measure a claim on the paper's model."""
+    return f"not run: `make reproduce MODEL={claim.model}`" if claim.model else ""
+
+
+def headlines(measured: pd.DataFrame) -> pd.DataFrame:
+    """One row per claim: its headline, which is its first metric, on the paper's model and on every other one.
+
+    A cell holds value, interval, n, control and verdict; where a claim has several rows, all verdicts are counted.
+    """
+    others = sorted(set(measured.model[~measured.own]))
+    return pd.DataFrame(
+        [_headline(claim, measured[measured.claim == claim.id], others) for claim in load_claims().values()]
+    )
+
+
+def _headline(claim: Claim, rows: pd.DataFrame, others: list[str]) -> dict[str, str]:
+    first = next(iter(claim.metrics.values()), None)
+    line = {"Claim": f"**{claim.id}** {claim.title}", "Paper": f"{said(first)} ({first.name})" if first else ""}
+    line["On the paper's model"] = _cell(rows[rows.own]) or not_run(claim)
+    line |= {f"On {model}": _cell(rows[~rows.own & (rows.model == model)]) for model in others}
+    return line | {"See": ", ".join(_links(claim, rows))}
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return ""
+    first = rows.iloc[0]
+    beside = "; ".join(filter(None, [f"n = {first.n}", first.control]))
+    cell = f"`{first.metric}` {first.value} {first.interval}".strip() + f" ({beside}): *{first.verdict}*"
+    return cell if len(rows) == 1 else f"{cell}. All {len(rows)}: {tally(rows)}"
+
+
+def tally(rows: pd.DataFrame) -> str:
+    """How many rows have which verdict, the best first: "3 transfers, 1 does not"."""
+    counts = Counter(rows.verdict)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+
+
+def _links(claim: Claim, rows: pd.DataFrame) -> Iterator[str]:
+    for path in sorted((PROJECT / "notebooks").glob(f"{claim.notebook}_*.ipynb")):
+        yield f"[notebook](notebooks/{path.name})"
+    for model in dict.fromkeys(rows.model):
+        path = Path("figures", model, f"{claim.notebook}_{claim.figure}.png")
+        if (PROJECT / path).is_file():
+            yield f"[{model}]({path.as_posix()})"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A Markdown table of text cells."""
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

@@ -1,0 +1,103 @@
+"""Compare new results with the committed ones; exit status 1, with the list of what moved, if they differ.
+
+python scripts/check_claims.py                   data/results, as a full run left it, with the last commit's
+python scripts/check_claims.py --quick FOLDER    FOLDER/data/results, of a run with PROFILE=quick, with data/results
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from helpers.claims import get_claim
+from helpers.models import PROJECT
+
+RESULTS = Path("data/results")
+
+
+def moved(old: dict, new: dict) -> list[str]:
+    """What a reader would see differ between two results files of one notebook, run with the same parameters."""
+    if (was := old["provenance"]["parameters"]) != (now := new["provenance"]["parameters"]):
+        return [f"measured with {was}, now with {now}: run it with the default parameters"]
+    old, new = rows(old), rows(new)
+    found = [f"{claim} {metric}: measured in one of them only" for claim, metric in sorted(old.keys() ^ new.keys())]
+    return found + [
+        f"{key[0]} {key[1]}: {text}" for key in old.keys() & new.keys() for text in fields(old[key], new[key])
+    ]
+
+
+def contradicted(old: dict, new: dict) -> list[str]:
+    """Where a run on fewer prompts contradicts the old one: a claim is missing, or intervals do not meet."""
+    old, new = rows(old), rows(new)
+    missing = {claim for claim, _ in old} ^ {claim for claim, _ in new}
+    pairs = {
+        key: (old[key], new[key]) for key in old.keys() & new.keys() if None not in (old[key]["low"], new[key]["low"])
+    }
+    return [f"{claim}: measured in one of them only" for claim in sorted(missing)] + [
+        f"{claim} {metric}: [{a['low']}, {a['high']}] and now [{b['low']}, {b['high']}] do not meet"
+        for (claim, metric), (a, b) in pairs.items()
+        if a["low"] > b["high"] or b["low"] > a["high"]
+    ]
+
+
+def rows(results: dict) -> dict[tuple[str, str], dict]:
+    """The rows of a results file by claim and metric."""
+    return {(row["id"], row["metric"]): row for row in results["claims"]}
+
+
+def fields(old: dict, new: dict) -> list[str]:
+    """The fields of a row that differ by more than two runs of one model may."""
+    tolerance = get_claim(old["id"]).metric(old["metric"]).repeat_tolerance
+    controls = [row["control"] or {} for row in (old, new)]
+    found = [f"control {controls}"] if controls[0].get("name") != controls[1].get("name") else []
+    pairs = {field: (old[field], new[field]) for field in ("value", "low", "high")}
+    pairs |= {f"control {f}": (controls[0].get(f), controls[1].get(f)) for f in ("value", "low", "high")}
+    pairs |= {field: (old[field], new[field]) for field in ("n", "seed", "verdict")}
+    return found + [f"{name} {a} is now {b}" for name, (a, b) in pairs.items() if not same(a, b, tolerance)]
+
+
+def same(a, b, tolerance: float | None) -> bool:
+    """Heads equal as sets, numbers within the tolerance (None: 1e-3 of the value plus 1e-4), the rest equal."""
+    if isinstance(a, list) and isinstance(b, list):
+        if any(isinstance(x, str) for x in a + b):
+            return set(a) == set(b)
+        return len(a) == len(b) and all(same(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float | int) and isinstance(b, float | int):
+        return abs(a - b) <= (tolerance if tolerance is not None else 1e-4 + 1e-3 * abs(a))
+    return a == b
+
+
+def committed(path: Path) -> dict:
+    """A results file as the last commit has it; empty where it has none."""
+    name = path.relative_to(PROJECT).as_posix()
+    shown = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    return json.loads(shown.stdout) if shown.returncode == 0 else {}
+
+
+def problems(quick: Path | None) -> list[str]:
+    """What differs, file by file."""
+    found, compare = [], contradicted if quick else moved
+    for path in sorted((PROJECT / RESULTS).glob("*/*.json")):
+        new = quick / path.relative_to(PROJECT) if quick else path
+        old = json.loads(path.read_text(encoding="utf-8")) if quick else committed(path)
+        if quick and not new.parent.exists():
+            print(f"{path.parent.name}: not run")
+        elif not new.exists():
+            found.append(f"{path.parent.name}/{path.name}: the run left no results")
+        elif old:
+            texts = compare(old, json.loads(new.read_text(encoding="utf-8")))
+            found += [f"{path.parent.name}/{path.name}: {text}" for text in texts]
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", type=Path, metavar="FOLDER", help="output root of a run with PROFILE=quick")
+    found = problems(parser.parse_args(argv).quick)
+    print("\n".join(found) or "Nothing moved.")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

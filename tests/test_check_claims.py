@@ -1,0 +1,72 @@
+"""Comparing results: last digits may differ, nothing else; a quick run may be less certain but not contradict."""
+
+import json
+import math
+
+import pytest
+
+from helpers.claims import get_claim
+from scripts import check_claims
+from scripts.check_claims import contradicted, moved, same
+
+
+def results(**row) -> dict:
+    """A results file with one row of A1 logit_difference (repeat tolerance in claims.yaml)."""
+    full = {"id": "A1", "metric": "logit_difference", "value": 3.0, "low": 2.9, "high": 3.1, "n": 8, "seed": 0}
+    full |= {"verdict": "transfers", "control": {"name": "swapped names", "value": -3.0, "low": None, "high": None}}
+    return {"provenance": {"parameters": {"N_PROMPTS": 8}}, "claims": [full | row]}
+
+
+def test_last_digits_may_differ():
+    tolerance = get_claim("A1").metric("logit_difference").repeat_tolerance
+    assert moved(results(), results(value=3.0 + 0.9 * tolerance)) == []
+    assert moved(results(), results(value=3.0 + 1.1 * tolerance)) == [
+        f"A1 logit_difference: value 3.0 is now {3.0 + 1.1 * tolerance}"
+    ]
+    assert same(0.5, 0.50059, None) and not same(0.5, 0.50061, None)
+    assert not same(1.0, math.nan, None) and not same(None, 1.0, None)
+
+
+def test_each_kind_of_difference_is_seen():
+    heads = {"id": "A2", "metric": "movers", "value": ["L1H2", "L3H4"], "low": None, "high": None}
+    assert moved(results(**heads), results(**heads | {"value": ["L3H4", "L1H2"]})) == []
+    assert len(moved(results(**heads), results(**heads | {"value": ["L3H4"]}))) == 1
+    assert len(moved(results(), results(verdict="partly"))) == 1
+    assert len(moved(results(), results(control=None))) == 2  # its name and its value
+    assert len(moved(results(), results(metric="accuracy"))) == 2  # one gone, one new
+    other = results()
+    other["provenance"]["parameters"] = {"N_PROMPTS": 4}
+    assert "run it with the default parameters" in moved(results(), other)[0]
+
+
+def test_a_quick_run_contradicts_where_intervals_do_not_meet():
+    assert contradicted(results(), results(value=3.3, low=3.05, high=3.6, n=4, verdict="partly")) == []
+    assert contradicted(results(), results(value=3.3, low=3.15, high=3.6)) == [
+        "A1 logit_difference: [2.9, 3.1] and now [3.15, 3.6] do not meet"
+    ]
+    assert contradicted(results(), results(metric="accuracy")) == []  # another head's row, say
+    assert contradicted(results(), results(id="A2", metric="movers", low=None)) == [
+        "A1: measured in one of them only",
+        "A2: measured in one of them only",
+    ]
+    assert contradicted(results(low=None), results(value=9, low=8.9, high=9.1)) == []
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(check_claims, "PROJECT", tmp_path)
+    monkeypatch.setattr(check_claims, "committed", lambda path: results())
+    for root in (tmp_path, tmp_path / "quick"):
+        (root / "data/results/smollm2").mkdir(parents=True)
+        for number, value in (("01", 3.0), ("02", 9.0 if quick == (root.name == "quick") else 3.0)):
+            row = {"value": value, "low": value - 0.1, "high": value + 0.1}
+            (root / f"data/results/smollm2/{number}.json").write_text(json.dumps(results(**row)))
+    arguments = ["--quick", str(tmp_path / "quick")] if quick else []
+    assert check_claims.main(arguments) == 1
+    assert {line.split(":")[0] for line in capsys.readouterr().out.splitlines()} == {"smollm2/02.json"}
+    for root in (tmp_path, tmp_path / "quick"):
+        (root / "data/results/smollm2/02.json").unlink()
+    assert check_claims.main(arguments) == 0 and capsys.readouterr().out == "Nothing moved.\n"
+    if quick:
+        (tmp_path / "quick/data/results/smollm2/01.json").unlink()
+        assert check_claims.main(arguments) == 1 and "left no results" in capsys.readouterr().out

@@ -46,7 +46,7 @@ $(READY): requirements.txt requirements-model.txt requirements.lock pyproject.to
 	@touch $@ && rm .setup-unfinished
 
 reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVICE= [8 min on 2 cores; 1 GB cache]
-	@$(PY) scripts/run_notebooks.py --model "$(MODEL)" --profile "$(PROFILE)" $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
+	@$(PY) -m scripts.run_notebooks --model "$(MODEL)" --profile "$(PROFILE)" $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
 	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)")
 
 test: export HF_HUB_OFFLINE := 1
@@ -55,7 +55,7 @@ test: $(READY) ## Lint, unit tests, every notebook on fewer prompts against its 
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
 	rm -rf build/quick
-	CIRCUITS_OUT="$(CURDIR)/build/quick" $(PY) scripts/run_notebooks.py --profile quick --prove
+	CIRCUITS_OUT="$(CURDIR)/build/quick" $(PY) -m scripts.run_notebooks --profile quick --prove
 	$(PY) scripts/check_notebooks.py --executed build/quick/build/*
 	$(PY) scripts/check_claims.py --quick build/quick
 
@@ -76,7 +76,7 @@ stress: $(READY) ## Kill, corrupt, starve and doubly start runs; writes benchmar
 	$(PY) -m scripts.stress
 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
-	@$(PY) scripts/run_notebooks.py
+	@$(PY) -m scripts.run_notebooks
 	@$(PY) scripts/check_notebooks.py --clean build/smollm2 build/planted notebooks
 
 exercises: $(READY) ## Student copies without solutions and outputs, notebooks/exercises/ [5 s]
@@ -90,7 +90,7 @@ fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-me
 
 shapes: $(PAPER_SHAPES:%=build/checkpoints/%/config.json) ## Random weights in the papers' shapes through the notebooks; needs CIRCUITS_ASSETS [4 min; 3 GB]
 	@for shape in $(PAPER_SHAPES); do CIRCUITS_OUT="$(CURDIR)/build/shapes" \
-	  $(PY) scripts/run_notebooks.py --model build/checkpoints/$$shape --set N_PROMPTS=4 || exit 1; done
+	  $(PY) -m scripts.run_notebooks --model build/checkpoints/$$shape --set N_PROMPTS=4 || exit 1; done
 
 build/checkpoints/%/config.json: scripts/random_checkpoints.py | $(READY)
 	@rm -rf build/checkpoints/$* && mkdir -p build/checkpoints

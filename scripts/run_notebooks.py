@@ -1,6 +1,6 @@
 """Run the notebooks in file order into build/<model>/, skipping what is up to date.
 
-python scripts/run_notebooks.py --model smollm2 --set N_PROMPTS=64 --only 01
+python -m scripts.run_notebooks --model smollm2 --set N_PROMPTS=64 --only 01
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What machines and people do to a run, done on purpose; writes benchmarks/RELIABILITY.md.
 
-python scripts/stress.py [--kills 20]      exit status 1 if a scenario did not end as it should
+python -m scripts.stress [--kills 20]      exit status 1 if a scenario did not end as it should
 """
 
 import argparse
@@ -64,7 +64,7 @@ class Copy:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
         """A run in a process group of its own."""
-        command = [sys.executable, str(PROJECT / "scripts" / "run_notebooks.py"), "--root", str(self.root)]
+        command = [sys.executable, "-m", "scripts.run_notebooks", "--root", str(self.root)]
         command += ["--model", self.model, "--profile", "quick", *arguments]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "CIRCUITS_OUT": str(self.root)} | environment
         return subprocess.Popen(
@@ -223,7 +223,8 @@ def unwritable() -> Outcome:
             path.chmod(0o555 if path.is_dir() else 0o444)
         command = [
             sys.executable,
-            str(PROJECT / "scripts/run_notebooks.py"),
+            "-m",
+            "scripts.run_notebooks",
             "--root",
             str(project.root),
             "--model",
@@ -240,7 +241,7 @@ def disk_full() -> Outcome:
     """The kernel's own limit on the size of a file stands for a full disk: writes end half-way with an error."""
     with copy() as project:
         command = ["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "run", sys.executable]
-        command += [str(PROJECT / "scripts/run_notebooks.py"), "--root", str(project.root), "--model", "planted"]
+        command += ["-m", "scripts.run_notebooks", "--root", str(project.root), "--model", "planted"]
         environment = os.environ | {"CIRCUITS_OUT": str(project.root)}
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         said = told(run.stderr)

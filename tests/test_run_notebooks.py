@@ -17,7 +17,6 @@ from helpers.models import PROJECT, ModelSource
 from scripts import run_notebooks
 from tests.tiny import tiny_folder
 
-RUNNER = PROJECT / "scripts" / "run_notebooks.py"
 PARAMETERS = 'MODEL = "smollm2"\nN_PROMPTS = 3  # prompts; quick: 2\nRATE = 0.5\nFLAG = True'
 BODY = [
     'assert N_PROMPTS > 0, "N_PROMPTS must be 1 or more."',
@@ -209,7 +208,7 @@ def test_interrupted_run_leaves_nothing_half_written(run, project, model, tmp_pa
     foreign.mkdir(parents=True)
     (foreign / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}))
     environment = os.environ | {"NAP": "60", "JUPYTER_PATH": str(tmp_path / "jupyter"), "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, str(RUNNER), "--root", str(project), "--model", str(model)]
+    command = [sys.executable, "-m", "scripts.run_notebooks", "--root", str(project), "--model", str(model)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not (project / "started").exists() and time.monotonic() < deadline and process.poll() is None:

@@ -31,7 +31,7 @@ def measurements(root: Path | None = None) -> pd.DataFrame:
         rows += [shared | _measured(row, content["model"]) for row in content["claims"]]
     places = [(claim.id, template) for claim in load_claims().values() for template in claim.metrics]
     rows.sort(key=lambda row: places.index((row["claim"], row["template"])))
-    return pd.DataFrame(rows, columns=[*COLUMNS, "template"]).drop(columns="template")
+    return pd.DataFrame(rows, columns=[*COLUMNS, "template"]).drop(columns="template").astype({"own": bool})
 
 
 def _measured(row: dict, model: str) -> dict:

@@ -29,6 +29,10 @@ class TaskError(ValueError):
     """A prompt or a generator's argument that the task cannot be built from."""
 
 
+class VocabularyError(TaskError):
+    """Words of a task that this model's vocabulary splits, so that the task cannot run on it."""
+
+
 @dataclass(frozen=True)
 class Prompts:
     """Prompts of a task, each beside a corrupted partner of the same length.
@@ -166,7 +170,7 @@ def single_token(tokenizer: Any, word: str) -> int:
     """The id of ` word`. Raises TaskError where the tokenizer splits it."""
     ids = tokenizer(" " + word, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
-        raise TaskError(f"{word!r} is {len(ids)} tokens in this model's vocabulary; choose a word of one token.")
+        raise VocabularyError(f"{word!r} is {len(ids)} tokens in this model's vocabulary; choose a word of one token.")
     return ids[0]
 
 
@@ -311,7 +315,7 @@ def colored_objects(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     _require_some(n)
     rng, things = random.Random(seed), [thing for thing in vocabulary("things") if _is_single(tokenizer, thing)]
     if len(things) < 6:
-        raise TaskError(
+        raise VocabularyError(
             f"Only {len(things)} objects are single tokens in this model's vocabulary, and a prompt names six, so this "
             "task cannot run on this model."
         )
@@ -431,7 +435,7 @@ def greater_than(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     years = {year: _ids(tokenizer, f" 17{year:02d}") for year in range(1, 100)}
     years = {year: ids[-1] for year, ids in years.items() if ids[:-1] == century}
     if 1 not in years or len(years) < 4:
-        raise TaskError(
+        raise VocabularyError(
             "This model's vocabulary does not write a year as its century and one token for the last two digits, so "
             "this task cannot run on this model."
         )
@@ -456,7 +460,7 @@ def world_capitals(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     rng, pairs = random.Random(seed), [pair.split() for pair in vocabulary("capitals")]
     pairs = [pair for pair in pairs if _is_single(tokenizer, *pair)]
     if len(pairs) < 3:
-        raise TaskError(
+        raise VocabularyError(
             f"Only {len(pairs)} countries and their capitals are single tokens in this model's vocabulary, and a "
             "prompt needs three, so this task cannot run on this model."
         )

@@ -37,6 +37,7 @@ from helpers.claims import (
     write_text,
 )
 from helpers.models import PROJECT, ModelError, ModelSource, model_provenance, resolve
+from helpers.tasks import VocabularyError
 from scripts import exercises
 
 # Kernels inherit these: nothing but results in a notebook, and the environment's own "python3" kernel.
@@ -294,7 +295,7 @@ def execute(job: Job, place: str) -> float:
         os.replace(part, job.output)
         write_text(job.stamp, json.dumps(fingerprint(job), indent=1))
     except PapermillExecutionError as error:
-        if error.ename == NotApplicable.__name__:
+        if error.ename in (NotApplicable.__name__, VocabularyError.__name__):
             raise NotApplicable(error.evalue) from None
         raise failure(job, part, f"{error.ename}: {error.evalue}") from None
     except DeadKernelError:

@@ -332,10 +332,12 @@ def test_readme_table_is_written_and_checked(script, results, tmp_path, capsys):
         line.split(" | ")[0] + line.split(" | ")[1]: line.split(" | ") for line in text.splitlines() if "|" in line
     }
     accuracy = next(cells for key, cells in lines.items() if key.startswith("| **A1**"))
-    assert accuracy[2] == "no value given" and accuracy[3].startswith("not run: ")
-    assert accuracy[4].startswith("66.7 % [60.0 %, 75.0 %] (n = 200; swapped names: 1.0 % [0.0 %, 3.0 %]): *transfers*")
+    assert accuracy[1] == "no value given (accuracy)" and accuracy[2].startswith("not run: ")
+    assert accuracy[3].startswith(
+        "`accuracy` 66.7 % [60.0 %, 75.0 %] (n = 200; swapped names: 1.0 % [0.0 %, 3.0 %]): *transfers*"
+    )
     unmeasured = next(cells for key, cells in lines.items() if key.startswith("| **A6**"))
-    assert "`both` 93.7 %" in unmeasured[2] and unmeasured[3].startswith("not run: ")
+    assert unmeasured[1] == "93.7 % (both)" and unmeasured[2].startswith("not run: ")
 
 
 def test_readme_without_a_place_for_the_table(script, tmp_path, capsys):

@@ -173,6 +173,10 @@ def test_a_notebook_with_nothing_to_measure_is_skipped_by_name(run, project):
     assert status == 0 and "Error" not in err
     assert "00_none (" in out and "skipped, No such heads here." in out
     assert (build(project) / "01_tiny.ipynb").exists() and not (build(project) / "00_none.ipynb").exists()
+    raises = "from helpers.tasks import VocabularyError", "raise VocabularyError('Its vocabulary splits digits.')"
+    write_notebook(project / "notebooks" / "00_none.ipynb", *raises)
+    status, out, _ = run()
+    assert status == 0 and "skipped, Its vocabulary splits digits." in out
 
 
 def test_damaged_files_are_named_or_made_again(run, project):

@@ -45,7 +45,7 @@ $(READY): requirements.txt requirements-model.txt requirements.lock pyproject.to
 	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ && rm .setup-unfinished
 
-reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVICE= [8 min on 2 cores; 1 GB cache]
+reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVICE= [16 min on 2 cores, quick 6; 4 GB of memory, 1 GB cache]
 	@$(PY) -m scripts.run_notebooks --model "$(MODEL)" --profile "$(PROFILE)" $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
 	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)")
 
@@ -68,7 +68,7 @@ replay: $(READY) ## Replay the committed notebooks with nbval: verdict tables mu
 	rm -rf build/replay
 	CIRCUITS_OUT="$(CURDIR)/build/replay" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 notebooks
 
-bench: $(READY) ## Time the methods, write benchmarks/results.json [25 min on 2 cores; under 4 GB of memory]
+bench: $(READY) ## Time the methods, write benchmarks/results.json [35 min on 2 cores; under 4 GB of memory]
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.path_patching --with-notebooks
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.component_scores
 

@@ -224,7 +224,7 @@ def notebook_entries() -> list[dict[str, Any]]:
         run = json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]
         path = out / "data" / "results" / job.model.slug / f"{number}.json"
         results = json.loads(path.read_text(encoding="utf-8"))
-        memory, n = results["provenance"]["peak_memory_gib"], results["provenance"]["parameters"].get("N_PROMPTS")
+        memory, n = results["provenance"]["peak_memory_gib"], results["provenance"]["parameters"].get("N_PROMPTS", 1)
         entries.append(entry(f"notebook_{number}", seconds=run["duration"], n=n, peak_memory_gib=memory))
     memory, note = peak_memory_gib(resource.RUSAGE_CHILDREN), f"n: notebooks, each within {NOTEBOOK_SECONDS} s"
     return [*entries, entry("reproduce", seconds=seconds, n=len(jobs), peak_memory_gib=memory, note=note)]

@@ -18,6 +18,7 @@ from helpers.models import Head
 from helpers.patching import (
     Decoder,
     Edit,
+    answer_direction,
     by_layer,
     cached_run,
     logits_at_end,
@@ -224,7 +225,7 @@ def steer(
             resid, seen = resume(decoder, cache, end, [edit.only(part) for edit in mine], watch=watch)
             for name, values in vars(judge(batch, logits_at_end(model, resid))).items():
                 result[name][part, index] = values
-            direction = _logit_direction(model, resid, batch)
+            direction = _logit_direction(model, resid, batch) if watch else None
             for i, head in enumerate(watch):
                 written = seen[head].z @ model.blocks[head.layer].attn.W_O[head.head]
                 result["attribution"][part, i, index] = (written * direction).sum(-1).cpu()
@@ -336,7 +337,7 @@ def _unit_and_rest(
 def _logit_direction(
     model: TransformerBridge, resid: Float[torch.Tensor, "variant batch d_model"], prompts: Prompts
 ) -> Float[torch.Tensor, "variant batch d_model"]:
-    """W_U[answer] - W_U[distractor] over the scale by which the final norm, its gain folded, divides this residual."""
+    """The answer's direction over the scale by which the final norm, its gain folded, divides this residual."""
     normed = model.ln_final(resid)
     scale = (resid * normed).sum(-1, keepdim=True) / (normed * normed).sum(-1, keepdim=True)
-    return (model.W_U[:, list(prompts.answers)] - model.W_U[:, list(prompts.distractors)]).T / scale
+    return answer_direction(model, prompts) / scale

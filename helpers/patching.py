@@ -193,9 +193,13 @@ def logit_difference(
     model: TransformerBridge, resid: Float[torch.Tensor, "... batch d_model"], prompts: Prompts
 ) -> Float[torch.Tensor, "... batch"]:
     """logit(answer) - logit(distractor) read from the final residual at END, without the full unembedding."""
-    right, wrong = list(prompts.answers), list(prompts.distractors)
-    direction = (model.W_U[:, right] - model.W_U[:, wrong]).T
-    return (model.ln_final(resid) * direction).sum(-1) + model.b_U[right] - model.b_U[wrong]
+    bias = model.b_U[list(prompts.answers)] - model.b_U[list(prompts.distractors)]
+    return (model.ln_final(resid) * answer_direction(model, prompts)).sum(-1) + bias
+
+
+def answer_direction(model: TransformerBridge, prompts: Prompts) -> Float[torch.Tensor, "batch d_model"]:
+    """W_U[answer] - W_U[distractor]: what the normed final residual is read along for the logit difference."""
+    return (model.W_U[:, list(prompts.answers)] - model.W_U[:, list(prompts.distractors)]).T
 
 
 class Decoder:

@@ -238,9 +238,10 @@ def reasons(job: Job) -> str:
     if not job.stamp.exists():
         return "not run yet"
     try:
-        old, new = json.loads(job.stamp.read_text(encoding="utf-8")), fingerprint(job)
+        old = json.loads(job.stamp.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
         return "its stamp is damaged"
+    new = fingerprint(job)
     return ", ".join(f"{key} changed" for key in new if old.get(key) != json.loads(json.dumps(new[key])))
 
 

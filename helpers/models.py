@@ -51,7 +51,7 @@ class Head(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Head":
         if not (match := re.fullmatch(r"L(\d+)H(\d+)", text)):
-            raise ValueError(f"{text!r} is not a head: write it like L9H6 (layer 9, head 6).")
+            raise ValueError(f"{text!r} is not a head: write it like {cls(9, 6)} (layer 9, head 6).")
         return cls(*map(int, match.groups()))
 
 

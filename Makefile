@@ -24,7 +24,6 @@ export TOKENIZERS_PARALLELISM := false
 export TQDM_DISABLE := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_VERBOSITY := error
-export PYTHONWARNINGS := ignore:IProgress not found
 
 .PHONY: help setup reproduce test check-claims replay bench stress notebooks exercises book fetch shapes clean
 

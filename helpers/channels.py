@@ -91,6 +91,23 @@ def component_scores(
     return _average(lambda read: _norms(V, read, later), weights, side, receivers, distances)
 
 
+def strongest_directions(
+    weights: AttentionWeights, sender: Head, receivers: Sequence[Head], *, distances: Sequence[int] = (0,)
+) -> Float[Tensor, "d_model direction"]:
+    """Orthonormal directions that a head can write, by how strongly the receivers' queries read them.
+
+    The first one has the largest composition score (squared, mean over receivers and distances) of all directions that
+    the head writes, each next one the largest of what is orthogonal to those before: the components of a head are such
+    a basis, too, but ordered by what it writes. Raises ChannelError as `component_scores` does.
+    """
+    _, receivers, later = _pairs(weights, [sender], receivers)
+    found = components(weights, "OV")
+    V = found.V[sender][:, found.S[sender] > TINY * found.S[sender][0]]
+    later = [receiver for receiver, after in zip(receivers, later[0], strict=True) if after]
+    gram = _average(lambda read: (V.mT @ read @ read.mT @ V).mean(0), weights, "query", later, distances)
+    return V @ torch.linalg.eigh(gram).eigenvectors.flip(-1)
+
+
 def head_scores(
     weights: AttentionWeights, side: Side, *, distances: Sequence[int] = (0,)
 ) -> Float[Tensor, "sender_layer sender_head receiver_layer receiver_head"]:

@@ -19,6 +19,7 @@ import nbformat
 from nbformat import NotebookNode
 
 MAX_LINES = 25
+WIDGET = "application/vnd.jupyter.widget-view+json"
 HEAD_LITERAL = re.compile(r"\bL\d{1,2}H\d{1,2}\b|\(\s*\d+\s*,\s*\d+\s*\)\s*,\s*\(\s*\d+\s*,\s*\d+\s*\)")
 
 
@@ -110,7 +111,7 @@ def functions_defined_twice(notebooks: dict[str, NotebookNode]) -> list[str]:
 
 
 def clean(nb: NotebookNode) -> NotebookNode:
-    """A copy without papermill's and Jupyter's traces of a run: times, widget state, empty tags."""
+    """A copy without papermill's and Jupyter's traces of a run: times, empty tags, widgets, which are dead on paper."""
     nb = nbformat.from_dict(nb)
     for key in ("papermill", "widgets"):
         nb.metadata.pop(key, None)
@@ -119,6 +120,8 @@ def clean(nb: NotebookNode) -> NotebookNode:
             cell.metadata.pop(key, None)
         if not tags(cell):
             cell.metadata.pop("tags", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     return nb
 
 

@@ -44,7 +44,6 @@ from scripts import exercises
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
-    "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm, without ipywidgets
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",

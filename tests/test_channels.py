@@ -30,6 +30,8 @@ from helpers.channels import (
     read_scores,
     scaling,
     span,
+    strongest_directions,
+    writing,
 )
 from helpers.models import AttentionWeights, Head, attention_weights
 from scripts.reference_tables import CHANNELS, gpt2_channels
@@ -449,3 +451,30 @@ def test_a_benchmark_over_its_limit_is_told():
     fine = {"name": "x", "seconds": 59, "peak_memory_gib": 2.9, "max_difference": 9e-5}
     assert over(fine) == []
     assert over(fine | {"seconds": 61}) == ["x: seconds is 61, the limit 60."]
+
+
+def test_strongest_directions_follow_the_reader_not_the_writer():
+    """The head writes 5 (e0 + e1) and e0 - e1, its components; the receiver's query reads 3 e0 and e1."""
+    weights = talking("query", [5 * (E0 + E1), E0 - E1], [3 * E0, E1])
+    found = strongest_directions(weights, L0, [L1])
+    assert_close(found.abs(), torch.stack([E0, E1], -1))
+    both = component_scores(weights, "query", senders=[L0], receivers=[L1])[0, :2, 0]
+    assert_close(both, torch.full((2,), math.sqrt(5 / 10)))  # either component: (9 + 1) / 2 of 10
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_strongest_directions_are_a_basis_of_what_the_head_writes(family):
+    weights, sender, receivers = read(family), Head(0, 1), [Head(1, 0), Head(2, 3)]
+    found = strongest_directions(weights, sender, receivers)
+    assert_close(found.mT @ found, torch.eye(found.shape[1]), atol=1e-5, rtol=0)
+    writing(weights.W_O[sender], found)  # raises for a direction that the head cannot write
+    squares = component_scores(weights, "query", senders=[sender], receivers=receivers).square().mean(-1)[0]
+    B = torch.stack([dense(weights, "query", receiver) for receiver in receivers])
+    mine = ((found.mT @ B).norm(dim=-1) / B.norm(dim=(-2, -1))[:, None]).square().mean(0)
+    assert (mine[:-1] >= mine[1:] - 1e-6).all() and mine[0] >= squares.max()
+    assert_close(mine.sum(), squares.sum())
+
+
+def test_strongest_directions_need_a_later_receiver():
+    with pytest.raises(ChannelError, match="No receiver comes after"):
+        strongest_directions(talking("query", [E0, E1], [E0, E1]), L1, [L0])

@@ -70,6 +70,7 @@ replay: $(READY) ## Replay the committed notebooks with nbval: verdict tables mu
 bench: $(READY) ## Time the methods, write benchmarks/results.json [35 min on 2 cores; under 4 GB of memory]
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.path_patching --with-notebooks
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.component_scores
+	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.channel_grid
 
 stress: $(READY) ## Kill, corrupt, starve and doubly start runs; writes benchmarks/RELIABILITY.md [40 min; 3 GB]
 	$(PY) -m scripts.stress

@@ -8,6 +8,7 @@ PROFILE ?= full#                  full, or quick: the same claims on fewer promp
 N_PROMPTS ?=
 SEED ?=
 DEVICE ?=
+REPOSITORY ?=#                    owner/name on GitHub; default: repository-code of CITATION.cff
 # Smaller download on Linux: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
 PIP_VERSION := 26.3
@@ -25,7 +26,7 @@ export TQDM_DISABLE := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_VERBOSITY := error
 
-.PHONY: help setup reproduce test check-claims replay bench stress notebooks exercises book fetch shapes clean
+.PHONY: help setup reproduce test check-claims replay bench stress notebooks exercises colab book fetch shapes clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -65,7 +66,7 @@ replay: export HF_HUB_OFFLINE := 1
 replay: export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 replay: $(READY) ## Replay the committed notebooks with nbval: verdict tables must come out as they are [as reproduce]
 	rm -rf build/replay
-	CIRCUITS_OUT="$(CURDIR)/build/replay" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 notebooks
+	CIRCUITS_OUT="$(CURDIR)/build/replay" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 notebooks/*.ipynb
 
 bench: $(READY) ## Time the methods, write benchmarks/results.json [35 min on 2 cores; under 4 GB of memory]
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.path_patching --with-notebooks
@@ -81,6 +82,9 @@ notebooks: $(READY) ## Run with the defaults and put the executed notebooks into
 
 exercises: $(READY) ## Student copies without solutions and outputs, notebooks/exercises/ [5 s]
 	@$(PY) scripts/exercises.py
+
+colab: $(READY) ## Copies for Google Colab, notebooks/colab/: REPOSITORY=owner/name [5 s]
+	@$(PY) -m scripts.colab --repository "$(REPOSITORY)"
 
 book: $(READY) ## The executed notebooks as a static site, build/book/index.html [10 s]
 	@$(PY) scripts/book.py

@@ -35,10 +35,18 @@ class ExerciseError(ValueError):
 def student(nb: NotebookNode) -> NotebookNode:
     """The notebook as students get it. Raises ExerciseError for marks that do not fit together."""
     solutions(nb)
-    copy = nbformat.from_dict(nb)
+    copy = without_outputs(nb)
     for cell in copy.cells:
         if cell.cell_type == "code":
             cell.source = SOLUTION.sub(STUB, cell.source)
+    return copy
+
+
+def without_outputs(nb: NotebookNode) -> NotebookNode:
+    """A copy as if it had never been run."""
+    copy = nbformat.from_dict(nb)
+    for cell in copy.cells:
+        if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     return copy
 

@@ -16,6 +16,7 @@ from transformer_lens.utilities import temporarily_swap_parameter
 from helpers.channels import scaling, writing
 from helpers.models import Head
 from helpers.patching import (
+    ROWS_AT_ONCE,
     Decoder,
     Edit,
     answer_direction,
@@ -223,8 +224,10 @@ def steer(
         places = [torch.tensor(batch.span(key), device=model.cfg.device) for key in keys]
         for part in (slice(start, start + at_once) for start in range(0, n, at_once)):
             resid, seen = resume(decoder, cache, end, [edit.only(part) for edit in mine], watch=watch)
-            for name, values in vars(judge(batch, logits_at_end(model, resid))).items():
-                result[name][part, index] = values
+            some = resid.split(max(1, ROWS_AT_ONCE // len(batch)))  # a chunk's logits are larger than all else
+            judged = [vars(judge(batch, logits_at_end(model, rows))) for rows in some]
+            for name in judged[0]:
+                result[name][part, index] = np.concatenate([chunk[name] for chunk in judged])
             direction = _logit_direction(model, resid, batch) if watch else None
             for i, head in enumerate(watch):
                 written = seen[head].z @ model.blocks[head.layer].attn.W_O[head.head]

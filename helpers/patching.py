@@ -186,7 +186,8 @@ def logits_at_end(
     model: TransformerBridge, resid: Float[torch.Tensor, "... d_model"]
 ) -> Float[torch.Tensor, "... d_vocab"]:
     """Logits of the full vocabulary from the final residual."""
-    return model.ln_final(resid) @ model.W_U + model.b_U
+    normed = model.ln_final(resid)
+    return torch.addmm(model.b_U, normed.flatten(0, -2), model.W_U).view(*normed.shape[:-1], -1)
 
 
 def logit_difference(

@@ -15,8 +15,8 @@ START, END = "<!-- results:start -->", "<!-- results:end -->"
 LEGEND = (
     "Baseline: for path patching the published loop, which visits every head; for component scores dense matrices, a "
     "sample scaled to all; for `channel_grid` full forward passes, likewise. Ratio: its time over ours; paths only: "
-    "for the heads that have a path to the receiver. Difference: the largest, of the normalised effect, a score or a logit "
-    "difference. Operations: executed over needed. GiB: peak memory. For `path_patching_linear` see its note."
+    "for the heads that have a path to the receiver. Difference: the largest, of the normalised effect, a score or a "
+    "logit difference. Operations: executed over needed. GiB: peak memory. For `path_patching_linear` see its note."
 )
 BENCHMARKS_START, BENCHMARKS_END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 

@@ -94,7 +94,7 @@ def test_the_grid_of_a_channel_on_a_tiny_model(tiny):
     "change, words",
     [
         ({}, None),
-        ({"ratio": 79.9}, "79.9 times the published loop's speed, the target is 80"),
+        ({"ratio": 79.9}, "79.9 times the baseline's speed, the target is 80"),
         ({"max_difference": 2e-5}, "max_difference is 2e-05, the limit 1e-05"),
         ({"flop_ratio": 1.6}, "flop_ratio is 1.6, the limit 1.5"),
         ({"peak_memory_gib": 4.1}, "peak_memory_gib is 4.1, the limit 4"),

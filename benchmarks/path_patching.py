@@ -312,9 +312,7 @@ def missed(entry: dict[str, Any]) -> list[str]:
     """A sentence for every target that an entry misses."""
     name, faults = entry["name"], []
     if entry["target"] and entry["ratio"] < entry["target"]:
-        faults.append(
-            f"{name}: {entry['ratio']:.1f} times the baseline's speed, the target is {entry['target']}."
-        )
+        faults.append(f"{name}: {entry['ratio']:.1f} times the baseline's speed, the target is {entry['target']}.")
     limits = LIMITS | {"max_difference": entry.get("tolerance", LIMITS["max_difference"])}
     for key, limit in limits.items():
         if entry.get(key) is not None and entry[key] > limit:

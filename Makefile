@@ -9,6 +9,10 @@ N_PROMPTS ?=
 SEED ?=
 DEVICE ?=
 REPOSITORY ?=#                    owner/name on GitHub; default: repository-code of CITATION.cff
+MODELS ?=
+NOTEBOOKS ?=
+SEEDS ?=
+EXECUTOR ?= local#               of the sweep: a folder of sweep/profiles, local or slurm
 # Smaller download on Linux: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
 PIP_VERSION := 26.3
@@ -17,6 +21,7 @@ PAPER_SHAPES := gpt2 gpt2-medium pythia-160m
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.complete
+SWEEP := .venv-sweep#             the sweep's engine, apart from the suite
 ifneq ($(origin PY),file) # PY=python: an environment of your own, from environment.yml
 READY :=
 endif
@@ -26,7 +31,7 @@ export TQDM_DISABLE := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_VERBOSITY := error
 
-.PHONY: help setup reproduce test check-claims replay bench stress notebooks exercises colab book fetch shapes clean
+.PHONY: help setup reproduce test check-claims replay bench stress notebooks exercises colab book fetch shapes sweep clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -72,6 +77,7 @@ bench: $(READY) ## Time the methods, write benchmarks/results.json [35 min on 2 
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.path_patching --with-notebooks
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.component_scores
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.channel_grid
+	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.scaling
 
 stress: $(READY) ## Kill, corrupt, starve and doubly start runs; writes benchmarks/RELIABILITY.md [40 min; 3 GB]
 	$(PY) -m scripts.stress
@@ -99,6 +105,17 @@ shapes: $(PAPER_SHAPES:%=build/checkpoints/%/config.json) ## Random weights in t
 build/checkpoints/%/config.json: scripts/random_checkpoints.py | $(READY)
 	@rm -rf build/checkpoints/$* && mkdir -p build/checkpoints
 	@$(PY) scripts/random_checkpoints.py $* build/checkpoints/$*
+
+sweep: $(READY) $(SWEEP)/.complete ## Models x notebooks x seeds, missing ones only, and their table: MODELS= NOTEBOOKS= SEEDS= PROFILE= EXECUTOR= [as reproduce, per model and seed]
+	$(if $(wildcard sweep/profiles/$(EXECUTOR)/config.yaml),,$(error Unknown EXECUTOR '$(EXECUTOR)': use one of $(notdir $(wildcard sweep/profiles/*))))
+	@$(SWEEP)/bin/snakemake --profile sweep/profiles/$(EXECUTOR) --config python="$(PY)" profile="$(PROFILE)" \
+	  $(if $(MODELS),models="$(MODELS)") $(if $(NOTEBOOKS),notebooks="$(NOTEBOOKS)") $(if $(SEEDS),seeds="$(SEEDS)")
+
+$(SWEEP)/.complete: sweep/requirements-sweep.txt sweep/requirements-sweep.lock
+	rm -rf $(SWEEP)
+	$(PYTHON) -m venv $(SWEEP)
+	$(SWEEP)/bin/python -m pip install --quiet -r sweep/requirements-sweep.txt -c sweep/requirements-sweep.lock
+	@touch $@
 
 clean: ## Remove build/ and tool caches; keeps .venv, notebooks and results
 	rm -rf build .pytest_cache .ruff_cache *.egg-info

@@ -13,15 +13,16 @@ from helpers.models import PROJECT
 VERDICTS = ("reproduced", "transfers", "qualitative", "partly", "differs", "does not")
 """From the best to the worst: on the paper's own model reproduced, qualitative and differs, else the others."""
 
-COLUMNS = "claim metric model own paper value interval n seed control verdict notebook minutes".split()
+COLUMNS = "claim metric model own paper value raw interval n seed control verdict notebook minutes".split()
 
 
 def measurements(root: Path | None = None) -> pd.DataFrame:
     """One row per measured metric and model, by claim and metric in the order of the ledger.
 
     Columns: claim; metric; model; own, whether the paper's value is about this model; paper, value, interval and
-    control as text; n; seed; verdict; notebook; minutes, those of the whole notebook. root: a folder that holds
-    data/results, by default where results are written. Raises ClaimError for a claim or metric that does not exist.
+    control as text; raw, the value as it is; n; seed; verdict; notebook; minutes, those of the whole notebook. root: a
+    folder that holds data/results, by default where results are written. Raises ClaimError for a claim or metric that
+    does not exist.
     """
     rows = []
     for path in sorted(((root or output_root()) / "data" / "results").glob("*/*.json")):
@@ -43,6 +44,7 @@ def _measured(row: dict, model: str) -> dict:
         "own": metric.model == model,
         "paper": said(metric),
         "value": metric.text(row["value"]),
+        "raw": row["value"],
         "interval": metric.interval_text(row),
         "n": row["n"],
         "seed": row["seed"],

@@ -19,6 +19,7 @@ LEGEND = (
     "logit difference. Operations: executed over needed. GiB: peak memory. For `path_patching_linear` see its note."
 )
 BENCHMARKS_START, BENCHMARKS_END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
+SCALING_START, SCALING_END = "<!-- scaling:start -->", "<!-- scaling:end -->"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         new = with_table(old, markdown(headlines(measurements(options.root))), START, END)
         if BENCHMARKS_START in old:
             entries = json.loads(options.benchmarks.read_text(encoding="utf-8"))
-            new = with_table(new, benchmark_table(entries), BENCHMARKS_START, BENCHMARKS_END)
+            scaling = next((entry for entry in entries if entry["name"] == "scaling"), None)
+            others = [entry for entry in entries if entry is not scaling]
+            new = with_table(new, benchmark_table(others), BENCHMARKS_START, BENCHMARKS_END)
+            new = with_table(new, scaling_table(scaling), SCALING_START, SCALING_END)
     except OSError as error:
         return _fail(f"{error.filename} cannot be read ({error.strerror}): restore it from the repository.")
     except ValueError as error:
@@ -62,6 +66,32 @@ def benchmark_table(entries: list[dict]) -> str:
     rows = [[f"`{entry['name']}`", *(_digits(entry.get(key)) for key in keys)] for entry in entries]
     machines = dict.fromkeys(_machine(entry["machine"]) for entry in entries)
     return f"{markdown(pd.DataFrame(rows, columns=header))}\n\n{LEGEND} Measured on {'; '.join(machines)}."
+
+
+def scaling_table(entry: dict | None) -> str:
+    """Markdown: notebook 01's path patching by model, measured or extrapolated, and what the cost model rests on."""
+    if entry is None:
+        return "Not measured yet: `make bench`."
+    rows = [
+        {
+            "Model": model["name"],
+            "Layers x heads": f"{model['layers']} x {model['heads']}",
+            "Operations": f"{model['operations']:.1e}",
+            "Seconds": f"{_digits(model['measured'] or model['predicted'])} "
+            + (f"measured (model: {_digits(model['predicted'])})" if model["measured"] else "extrapolated"),
+            "Memory, GiB": f"{model['weights_gib']:.1f} weights + at most {entry['working_bound_gib']:.0f}",
+        }
+        for model in entry["models"]
+    ]
+    grows = ", ".join(f"{factor}^{seconds:.2f}" for factor, (seconds, *_) in entry["slopes"].items())
+    prompts, milliseconds = entry["models"][0]["prompts"], 1000 * entry["seconds_per_layer"]
+    return (
+        f"{markdown(pd.DataFrame(rows))}\n\nAll four stages on {prompts} prompts, random weights, "
+        f"{_machine(entry['machine'])}. Paths to the logits take time as {grows}; heads are 64 wide, so one widens the "
+        f"model. Extrapolated: {milliseconds:.1f} ms a layer and stage, and {entry['gflop_per_second']:.0f} billion "
+        f"needed operations a second; at most {100 * entry['held_out_error']:.0f} % off on shapes and stages to which "
+        "this was not fitted."
+    )
 
 
 def _digits(value: float | None) -> str:

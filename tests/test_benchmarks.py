@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import channel_grid
+from benchmarks import channel_grid, scaling
 from benchmarks.path_patching import TARGETS, compare, missed, needed_flops
 from helpers.models import PROJECT, Head
 from helpers.patching import Receiver
@@ -133,15 +133,84 @@ def test_every_target_is_met(recorded):
     assert [fault for entry in recorded.values() for fault in missed(entry)] == []
 
 
-def test_readme_shows_the_benchmarks():
+def readme_table():
     spec = importlib.util.spec_from_file_location("readme_table", PROJECT / "scripts" / "readme_table.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_readme_shows_the_benchmarks():
     machine = {"cpu": "Some CPU", "cores": 2, "memory_gib": 23.5}
     fast = {"name": "fast", "ratio": 123.456, "max_difference": 1.234e-6, "seconds": 2.5, "baseline_seconds": 1234.5}
     rest = {"flop_ratio": 1.0123, "target": 80, "ratio_with_path": 99.9, "peak_memory_gib": 2.56, "machine": machine}
     slow = {"name": "slow", "ratio": None, "seconds": 200.0, "peak_memory_gib": 3.0, "machine": machine}
-    lines = script.benchmark_table([fast | rest, slow]).splitlines()
+    lines = readme_table().benchmark_table([fast | rest, slow]).splitlines()
     assert lines[2] == "| `fast` | 2.5 | 1234 | 123 | 99.9 | 80 | 1.23e-06 | 1.01 | 2.56 |"
     assert lines[3] == "| `slow` | 200 |  |  |  |  |  |  | 3 |"
     assert lines[-1].endswith("Measured on Some CPU, 2 cores, 24 GiB.")
+
+
+# How cost grows
+
+
+def test_the_cost_model_finds_a_known_law():
+    law = (0.004, 5e-12)  # 4 ms a layer, 200 billion operations a second
+    rows = [{"layers": layers, "operations": count} for layers, count in ((2, 1e9), (8, 1e9), (8, 1e11), (24, 3e11))]
+    rows = [row | {"seconds": scaling.predicted(law, row)} for row in rows]
+    assert rows[0]["seconds"] == pytest.approx(0.013) and rows[2]["seconds"] == pytest.approx(0.532)
+    assert scaling.fit(rows) == pytest.approx(law)
+    no_overhead = [row | {"seconds": row["operations"] / 2e11 - 1e-6 * row["layers"]} for row in rows]
+    assert scaling.fit(no_overhead)[0] == 0, "a cost is never negative"
+
+
+def test_slopes_by_hand():
+    assert scaling.slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
+    assert scaling.slope([10, 100], [5, 5]) == pytest.approx(0)
+
+
+def test_operations_grow_as_the_method_says(monkeypatch):
+    monkeypatch.setattr(scaling, "D_HEAD", 4)
+    one = scaling.Shape(layers=4, heads=4, prompts=1, tokens=6)
+    # Two runs of 6 tokens: keys, values, q and output 4 x 2 x 16 x 16, MLP 16 x 16 x 16, 21 pairs seen of 4 x 16 each;
+    # a sender in layer l: its output 2 x 4 x 16, then the MLPs of layers l to 3: 16 senders, 40 MLPs.
+    assert scaling.operations(one, "logits") == 2 * 4 * (6 * 6144 + 21 * 64) + 16 * 128 + 40 * 4096
+    assert scaling.operations(one._replace(prompts=3), "k") == 3 * scaling.operations(one, "k")
+    assert scaling.operations(one, "k") > scaling.operations(one, "v"), "it runs again from an earlier position"
+
+
+def test_scaling_on_tiny_models(monkeypatch):
+    base = scaling.Shape(layers=4, heads=4, prompts=2, tokens=8)
+    monkeypatch.setattr(scaling, "D_HEAD", 8)
+    monkeypatch.setattr(scaling, "BASE", base)
+    monkeypatch.setattr(scaling, "FACTORS", {"layers": (4, 5), "heads": (4, 5), "prompts": (2, 3), "tokens": (8, 9)})
+    monkeypatch.setattr(scaling, "NAMES", ("tiny", "larger"))
+    monkeypatch.setattr(scaling, "HELD_OUT", {"tiny": 4, "larger": 1})
+    shapes = {"tiny": base._replace(heads=6, prompts=4), "larger": base._replace(heads=7, prompts=4)}
+    monkeypatch.setattr(scaling, "shape_of", shapes.get)
+    found, figure = scaling.scaling_entry(1)
+    assert [(row["layers"], row["heads"], row["prompts"], row["tokens"]) for row in found["points"]] == [
+        shape
+        for shape in sorted([base, *(base._replace(**{f: s[1]}) for f, s in scaling.FACTORS.items())])
+        for _ in "lq"
+    ]
+    assert [(row["heads"], row["prompts"], row["kind"]) for row in found["held_out"]] == [
+        (heads, prompts, kind) for heads, prompts in ((6, 4), (7, 1)) for kind in ("logits", "q", "v", "k")
+    ]
+    tiny, larger = found["models"]
+    assert tiny["measured"] == pytest.approx(sum(row["seconds"] for row in found["held_out"][:4]), rel=1e-3)
+    assert larger["measured"] is None and larger["operations"] > tiny["operations"]
+    assert 0 < found["working_gib"] < 0.01 and len(figure.axes) == 4 and FIELDS <= set(found)
+
+
+def test_readme_shows_how_cost_grows():
+    model = {"name": "small", "layers": 12, "heads": 10, "prompts": 48, "operations": 5.44e12, "predicted": 30.26}
+    small = model | {"measured": 33.04, "weights_gib": 0.46}
+    large = model | {"name": "large", "measured": None, "predicted": 4567.8, "weights_gib": 5.8}
+    machine = {"cpu": "Some CPU", "cores": 2, "memory_gib": 23.5}
+    entry = {"models": [small, large], "slopes": {"layers": [1.8, 1.9, 1.0]}, "working_bound_gib": 2.0}
+    entry |= {"seconds_per_layer": 0.0042, "gflop_per_second": 160.4, "held_out_error": 0.123, "machine": machine}
+    lines = readme_table().scaling_table(entry).splitlines()
+    assert lines[2] == "| small | 12 x 10 | 5.4e+12 | 33 measured (model: 30.3) | 0.5 weights + at most 2 |"
+    assert lines[3] == "| large | 12 x 10 | 5.4e+12 | 4568 extrapolated | 5.8 weights + at most 2 |"
+    assert "4.2 ms a layer" in lines[-1] and "at most 12 % off" in lines[-1] and "layers^1.80" in lines[-1]

@@ -192,7 +192,7 @@ def scaling_entry(repeats: int) -> tuple[Row, plt.Figure]:
         seconds=base["seconds"],
         n=BASE.prompts,
         seconds_per_layer=costs[0],
-        gflop_per_second=1e-9 / costs[1],
+        gflop_per_second=1e-9 / costs[1] if costs[1] else None,  # tiny models: no time that grows with operations
         slopes=slopes,
         held_out_error=max(abs(row["predicted"] / row["seconds"] - 1) for row in held_out),
         working_gib=max(row["working_gib"] for row in points + held_out),

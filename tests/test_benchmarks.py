@@ -179,7 +179,9 @@ def test_operations_grow_as_the_method_says(monkeypatch):
     assert scaling.operations(one, "k") > scaling.operations(one, "v"), "it runs again from an earlier position"
 
 
-def test_scaling_on_tiny_models(monkeypatch):
+@pytest.mark.parametrize("costs", [(1e-3, 1e-11), (1e-3, 0.0)])
+def test_scaling_on_tiny_models(monkeypatch, costs):
+    monkeypatch.setattr(scaling, "fit", lambda rows: costs)  # times of tiny models are noise
     base = scaling.Shape(layers=4, heads=4, prompts=2, tokens=8)
     monkeypatch.setattr(scaling, "D_HEAD", 8)
     monkeypatch.setattr(scaling, "BASE", base)
@@ -200,6 +202,7 @@ def test_scaling_on_tiny_models(monkeypatch):
     tiny, larger = found["models"]
     assert tiny["measured"] == pytest.approx(sum(row["seconds"] for row in found["held_out"][:4]), rel=1e-3)
     assert larger["measured"] is None and larger["operations"] > tiny["operations"]
+    assert found["gflop_per_second"] == (pytest.approx(100) if costs[1] else None)
     assert 0 < found["working_gib"] < 0.01 and len(figure.axes) == 4 and FIELDS <= set(found)
 
 

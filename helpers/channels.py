@@ -100,10 +100,10 @@ def strongest_directions(
     the head writes, each next one the largest of what is orthogonal to those before: the components of a head are such
     a basis, too, but ordered by what it writes. Raises ChannelError as `component_scores` does.
     """
-    _, receivers, later = _pairs(weights, [sender], receivers)
+    _pairs(weights, [sender], receivers)
+    later = [receiver for receiver in receivers if receiver.layer > sender.layer]
     found = components(weights, "OV")
     V = found.V[sender][:, found.S[sender] > TINY * found.S[sender][0]]
-    later = [receiver for receiver, after in zip(receivers, later[0], strict=True) if after]
     gram = _average(lambda read: (V.mT @ read @ read.mT @ V).mean(0), weights, "query", later, distances)
     return V @ torch.linalg.eigh(gram).eigenvectors.flip(-1)
 

@@ -187,9 +187,9 @@ def test_scaling_on_tiny_models(monkeypatch, costs):
     monkeypatch.setattr(scaling, "BASE", base)
     monkeypatch.setattr(scaling, "FACTORS", {"layers": (4, 5), "heads": (4, 5), "prompts": (2, 3), "tokens": (8, 9)})
     monkeypatch.setattr(scaling, "NAMES", ("tiny", "larger"))
-    monkeypatch.setattr(scaling, "HELD_OUT", {"tiny": 4, "larger": 1})
     shapes = {"tiny": base._replace(heads=6, prompts=4), "larger": base._replace(heads=7, prompts=4)}
     monkeypatch.setattr(scaling, "shape_of", shapes.get)
+    monkeypatch.setattr(scaling, "HELD_OUT", (shapes["tiny"], shapes["larger"]._replace(prompts=1)))
     found, figure = scaling.scaling_entry(1)
     assert [(row["layers"], row["heads"], row["prompts"], row["tokens"]) for row in found["points"]] == [
         shape

@@ -11,8 +11,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -296,20 +296,30 @@ class Results:
         }
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises ClaimError where that is not possible."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes `path` if the block ends well. Raises ClaimError where that is not possible.
+
+    Named `.NAME.PID.part`: the runner removes what a killed process leaves.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        yield part
+        os.replace(part, path)
     except OSError as error:
         raise ClaimError(
-            f"{path} cannot be written ({error.strerror}): set CIRCUITS_OUT to a writable folder."
+            f"{path} cannot be written ({error.strerror}): set CIRCUITS_OUT to a writable folder on a disk with space."
         ) from error
     finally:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises ClaimError where that is not possible."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _claim(entry: dict[str, Any]) -> Claim:

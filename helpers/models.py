@@ -8,8 +8,8 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = PROJECT / "data"
 TOKENIZER_FILES = ["tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"]
+LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is read is data: no network, no code of a model
 HUB_FILES = ["config.json", "model*.safetensors", "*.index.json", "tokenizer_config.json", *TOKENIZER_FILES]
 
 
@@ -145,21 +146,31 @@ def fetch(name: str) -> ModelSource:
     if source.kind == "hub":
         _download(name, source.origin)
         try:
-            _tensor_files(source)
+            _require_published(source)
         except ModelError:
             _download(name, source.origin, force_download=True)
     return _ready(name)
 
 
 def _ready(name: str) -> ModelSource:
-    """Resolve a model, and make sure that the folder of an embedded or planted one is there and unaltered."""
+    """Resolve a model, and make sure that its folder is there, with the weights that were written or published."""
     source = resolve(name)
     if source.kind == "embedded":
         write = functools.partial(_write_converted, _gguf(source))
         _write_once(source, "converting its weights (once, under a minute)", write)
     elif source.kind == "planted":
         _write_once(source, "writing its weights (once)", _write_planted)
+    elif source.kind == "hub":
+        _require_published(source)
     return source
+
+
+def _require_published(source: ModelSource) -> None:
+    """Raises ModelError for weights that are missing or altered; the hub cache names a file of them by its sha256."""
+    for path in sorted(set(_tensor_files(source).values())):
+        published = path.resolve().name
+        if re.fullmatch("[0-9a-f]{64}", published) and _sha256(path) != published:
+            raise ModelError(f"{path} is altered (its sha256 is not the published one): {source.remedy}.")
 
 
 def _sha256(*paths: Path) -> str:
@@ -202,11 +213,14 @@ def _write_once(source: ModelSource, work: str, write: Callable[[Path], None]) -
             if not _is_intact(source.location):
                 altered = "found altered or incomplete in the cache, " if source.location.exists() else ""
                 print(f"Model {source.name}: {altered}{work} ...", flush=True)
-                with tempfile.TemporaryDirectory(dir=cache_dir()) as temporary:
-                    write(Path(temporary) / "new")
-                    if source.location.exists():
-                        os.replace(source.location, Path(temporary) / "altered")
-                    os.replace(Path(temporary) / "new", source.location)
+                part = source.location.with_name(f"{source.location.name}.part")
+                try:
+                    shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
+                    write(part)
+                    shutil.rmtree(source.location, ignore_errors=True)
+                    os.replace(part, source.location)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"Cannot write weights below {cache_dir()} ({error}): "
@@ -258,7 +272,7 @@ LAYOUTS = {
 
 def _config(source: ModelSource) -> PreTrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(source.location, local_files_only=True)
+        config = AutoConfig.from_pretrained(source.location, **LOCAL)
     except (OSError, ValueError) as error:
         raise ModelError(f"{source.location} has no readable config.json: {source.remedy}.") from error
     if config.model_type not in LAYOUTS:
@@ -299,7 +313,7 @@ def _load_hf(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
             source.location,
             dtype=dtype,
             use_safetensors=True,
-            local_files_only=True,
+            **LOCAL,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
@@ -323,7 +337,7 @@ def _load_tokenizer(source: ModelSource, vocab_size: int) -> Any:
     """The tokenizer of the checkpoint, which must be there and fit the vocabulary."""
     if not any((source.location / file).is_file() for file in TOKENIZER_FILES):
         raise ModelError(f"{source.location} has no tokenizer ({' or '.join(TOKENIZER_FILES)}): {source.remedy}.")
-    tokenizer = AutoTokenizer.from_pretrained(source.location, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(source.location, **LOCAL)
     if len(tokenizer) > vocab_size:
         raise ModelError(
             f"The tokenizer in {source.location} has {len(tokenizer)} tokens but the model embeds only {vocab_size}: "

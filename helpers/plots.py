@@ -1,7 +1,6 @@
 """The suite's figures in one style. Each function returns the Figure; `save` writes it as PNG and SVG."""
 
 import itertools
-import os
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from helpers.circuits import Circuit, Overlap, Role
-from helpers.claims import figures_dir, load_claims
+from helpers.claims import figures_dir, load_claims, whole
 from helpers.models import Head
 from helpers.patching import by_layer
 from helpers.scorecard import VERDICTS
@@ -54,12 +53,9 @@ def label(role: str) -> str:
 
 def save(figure: Figure, model: str, name: str) -> None:
     """Write figures/<model>/<name>.png and .svg below the output root, whole or not at all."""
-    folder = figures_dir(model)
-    folder.mkdir(parents=True, exist_ok=True)
     for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        part = folder / f".{name}.{os.getpid()}.part.{suffix}"
-        figure.savefig(part, metadata=metadata)
-        os.replace(part, folder / f"{name}.{suffix}")
+        with whole(figures_dir(model) / f"{name}.{suffix}") as part:
+            figure.savefig(part, format=suffix, metadata=metadata)
 
 
 def bars_with_intervals(

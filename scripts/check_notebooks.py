@@ -20,6 +20,7 @@ from nbformat import NotebookNode
 
 MAX_LINES = 25
 WIDGET = "application/vnd.jupyter.widget-view+json"
+ACTIVE = re.compile(r"<\s*(script|iframe|object|embed)|\bon\w+\s*=\s*[\"']|javascript:", re.IGNORECASE)
 HEAD_LITERAL = re.compile(r"\bL\d{1,2}H\d{1,2}\b|\(\s*\d+\s*,\s*\d+\s*\)\s*,\s*\(\s*\d+\s*,\s*\d+\s*\)")
 
 
@@ -82,6 +83,16 @@ def no_head_literals(nb: NotebookNode) -> list[str]:
     return [f"cell {n}: names a head ({match.group()}); heads are found, not typed" for n, match in found if match]
 
 
+def needs_no_trust(nb: NotebookNode) -> list[str]:
+    """Jupyter shows these outputs of anybody's notebook as they are, and runs nothing."""
+    shown = [(n, "", cell.source) for n, cell in enumerate(nb.cells, start=1) if cell.cell_type == "markdown"]
+    outputs = [(n, output) for n, cell in code_cells(nb) for output in cell.outputs]
+    shown += [(n, kind, text) for n, output in outputs for kind, text in output.get("data", {}).items()]
+    kinds = {"", "text/plain", "text/html", "text/markdown", "image/png"}
+    active = [n for n, kind, text in shown if kind not in kinds or (kind != "text/plain" and ACTIVE.search(text))]
+    return [f"cell {n}: shows what runs code or needs trust" for n in active]
+
+
 def no_run_metadata(nb: NotebookNode) -> list[str]:
     return [] if clean(nb) == nb else ["carries metadata of a run: copy it with make notebooks"]
 
@@ -94,6 +105,7 @@ RULES: list[Callable[[NotebookNode], list[str]]] = [
     no_stderr,
     short_cells,
     no_head_literals,
+    needs_no_trust,
     no_run_metadata,
 ]
 

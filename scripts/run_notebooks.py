@@ -49,7 +49,6 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 CELL_TIMEOUT = 3600  # seconds
-PART = ".part.ipynb"  # a notebook that is still running
 
 
 class RunError(Exception):
@@ -68,7 +67,7 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        return output_root() / "build" / self.model.slug
+        return build_dir(self.model)
 
     @property
     def output(self) -> Path:
@@ -81,6 +80,11 @@ class Job:
     @property
     def label(self) -> str:
         return f"{self.notebook.stem} ({self.model.name})"
+
+
+def build_dir(model: ModelSource) -> Path:
+    """The folder of one model's executed notebooks."""
+    return output_root() / "build" / model.slug
 
 
 def stored(path: Path, remedy: str) -> dict:
@@ -248,16 +252,18 @@ def reasons(job: Job) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a model's build folder; what a killed run left half-written there is removed."""
+def locked(model: ModelSource) -> Iterator[None]:
+    """Hold a model's build folder; what a killed run left half-written there, or of its results, is removed."""
+    folder = build_dir(model)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"Another run is using {folder}: wait until it ends, then run this again.") from None
-        for leftover in folder.glob(f".*{PART}"):
-            leftover.unlink()
+        for written in (folder, results_path(model.name, "00").parent, figures_dir(model.name)):
+            for leftover in written.glob(".*.part*"):
+                leftover.unlink()
         yield
 
 
@@ -276,7 +282,7 @@ def failure(job: Job, part: Path, message: str) -> RunError:
 
 def execute(job: Job, place: str) -> float:
     """Run one notebook; its output and stamp appear whole or not at all. Seconds taken."""
-    part = job.folder / f".{job.notebook.stem}{PART}"
+    part = job.folder / f".{job.notebook.stem}.part.ipynb"  # while it runs
     bar = {"disable": False, "desc": f"{place} {job.notebook.stem}", "mininterval": 0.5 if sys.stderr.isatty() else 30}
     began = time.monotonic()
     try:
@@ -311,8 +317,8 @@ def run(jobs: list[Job], force: bool) -> None:
     """Run what is not up to date, and print a table of seconds."""
     table = []
     with contextlib.ExitStack() as stack:
-        for folder in sorted({job.folder for job in jobs}):
-            stack.enter_context(locked(folder))
+        for _, model in sorted({job.model.slug: job.model for job in jobs}.items()):
+            stack.enter_context(locked(model))
         try:
             for index, job in enumerate(jobs, start=1):
                 why = "forced" if force else reasons(job)
@@ -366,9 +372,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(
-            f"Error: {error.filename}: {error.strerror}: make it writable, or run in another folder.", file=sys.stderr
-        )
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {where}{error.strerror}: free space, make it writable, or set CIRCUITS_OUT.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted: run the same command again to go on from the last finished notebook.", file=sys.stderr)

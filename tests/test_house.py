@@ -48,6 +48,18 @@ def test_conda_environment_uses_the_same_files_and_pip():
     assert f"pip={re.search(r'PIP_VERSION := (.*)', makefile)[1]}" in conda
 
 
+@pytest.mark.parametrize(
+    "path", sorted(PROJECT.glob("[hsbn]*/*.py")) + sorted(PROJECT.glob("notebooks/*.ipynb")), ids=str
+)
+def test_nothing_that_is_read_can_run_code(path):
+    """Models are safetensors, data is JSON and safe YAML: no pickle, no code of a model, no evaluated text."""
+    text = path.read_text(encoding="utf-8")
+    forbidden = (
+        r"import pickle|pickle\.load|torch\.load\(|yaml\.(?!safe_load)\w*load|joblib|np\.load\(|(?<![\w.])(eval|exec)\("
+    )
+    assert re.findall(forbidden + r'|trust_remote_code"?\s*[=:]\s*True', text) == []
+
+
 def test_help_lists_every_target_with_its_cost():
     [phony] = re.findall(r"^\.PHONY: (.*)", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE)
     listed = {line.split()[1]: line for line in make("help").stdout.splitlines()}

@@ -1,6 +1,8 @@
 """Models load as they are, attention weights equal the loaded model's, and every error names its remedy."""
 
+import hashlib
 import json
+import pickle
 import runpy
 import shutil
 import subprocess
@@ -191,6 +193,32 @@ def test_hub_cache(cached_as, gpt2, tmp_path, monkeypatch):
     assert load_model("gpt2").cfg.model_name == "gpt2"
 
 
+def test_hub_weights_are_checked_against_the_name_of_their_blob(gpt2, tmp_path, monkeypatch):
+    """The hub cache links each file of weights to a blob that is named by its published sha256."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    weights, blobs = gpt2 / "model.safetensors", tmp_path / "models--openai-community--gpt2" / "blobs"
+    blobs.mkdir(parents=True)
+    blob, good = blobs / hashlib.sha256(weights.read_bytes()).hexdigest(), weights.read_bytes()
+    weights.rename(blob)
+    weights.symlink_to(blob)
+    shutil.copytree(gpt2, blobs.parent / "snapshots" / "commit", symlinks=True)
+    (blobs.parent / "refs").mkdir()
+    (blobs.parent / "refs" / "main").write_text("commit")
+    before = attention_weights("gpt2").W_Q
+    blob.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    for get in (load_model, attention_weights, model_provenance):
+        with pytest.raises(ModelError, match="its sha256 is not the published one.*make fetch MODEL=gpt2"):
+            get("gpt2")
+
+    def download(name: str, hub_id: str, *, force_download: bool = False) -> None:
+        if force_download:
+            blob.write_bytes(good)
+
+    monkeypatch.setattr(models, "_download", download)
+    fetch("gpt2")
+    assert torch.equal(attention_weights("gpt2").W_Q, before)
+
+
 def test_attention_tensors_stand_in_for_gpt2_if_they_are_its_own(assets, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     models._attention_only.cache_clear()
@@ -260,6 +288,38 @@ def test_only_pickled_weights(gpt2):
     (gpt2 / "model.safetensors").rename(gpt2 / "pytorch_model.bin")
     with pytest.raises(ModelError, match="never pickles"):
         load_model(str(gpt2))
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "own"])
+def test_a_models_code_never_runs(model_type, gpt2, monkeypatch):
+    """Neither the classes that a config names nor a pickle beside the weights; and nobody is asked whether to."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the model's code"))
+    code = f"from pathlib import Path\nPath({str(gpt2 / 'ran')!r}).touch()\nclass Own: pass\n"
+    (gpt2 / "own.py").write_text(code)
+    classes = {name: "own.Own" for name in ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")}
+    edit_config(gpt2, model_type=model_type, auto_map=classes)
+    tokenizer = json.loads((gpt2 / "tokenizer_config.json").read_text())
+    classes["AutoTokenizer"] = ["own.Own", None]
+    (gpt2 / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"auto_map": classes}))
+    (gpt2 / "pytorch_model.bin").write_bytes(pickle.dumps(Touches(gpt2 / "ran")))
+    if model_type == "gpt2":
+        load_model(str(gpt2))
+    else:
+        with pytest.raises(ModelError, match="no readable config.json"):
+            load_model(str(gpt2))
+    assert not (gpt2 / "ran").exists()
+    pickle.loads((gpt2 / "pytorch_model.bin").read_bytes())
+    assert (gpt2 / "ran").exists()  # it would have shown
+
+
+class Touches:
+    """An object whose pickle makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize("get", [load_model, attention_weights])
@@ -364,8 +424,10 @@ def test_interrupted_conversion_leaves_nothing(stand_in, monkeypatch):
         patch.setattr(models, "_write_converted", interrupt)
         fetch("smollm2")
     assert [path.suffix for path in models.cache_dir().iterdir()] == [".lock"]
+    killed = models.resolve("smollm2").location.with_suffix(".part")  # kill -9 leaves what it wrote
+    killed.mkdir()
     fetch("smollm2")
-    assert len(stand_in) == 1
+    assert len(stand_in) == 1 and not killed.exists()
 
 
 def test_no_write_permission(gpt2, monkeypatch):

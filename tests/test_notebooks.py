@@ -41,6 +41,8 @@ def broken(rule: str) -> nbformat.NotebookNode:
         body.source = "x = 1\n\n" * 26
     elif rule == "no_head_literals":
         body.source = 'mover = "L9H6"'
+    elif rule == "needs_no_trust":
+        body.outputs = [new_output("display_data", {"application/javascript": "alert(1)", "text/plain": "on = 'off'"})]
     elif rule == "no_run_metadata":
         nb.metadata["papermill"] = {}
     return nb
@@ -64,6 +66,14 @@ def test_other_code_is_not_taken_for_heads(source):
     nb = good()
     nb.cells[3].source = source
     assert RULE["no_head_literals"](nb) == []
+
+
+@pytest.mark.parametrize("html", ["<script>", '<img src="x" onerror="run()">', "<a href='javascript:run()'>"])
+def test_active_html_is_found_in_outputs_and_prose(html):
+    nb = good()
+    nb.cells[3].outputs = [new_output("display_data", {"text/html": f"<table>{html}</table>"})]
+    nb.cells[2].source = f"A figure: {html}"
+    assert RULE["needs_no_trust"](nb) == [f"cell {n}: shows what runs code or needs trust" for n in (3, 4)]
 
 
 def test_exactly_one_parameters_cell():

@@ -195,15 +195,18 @@ def test_damaged_files_are_named_or_made_again(run, project):
 
 
 def test_a_second_run_of_the_same_model_is_refused(run, project):
-    build(project).mkdir(parents=True)
-    (build(project) / ".01_tiny.part.ipynb").write_text("left by a killed run")
+    left = [build(project) / ".01_tiny.part.ipynb", project / "data/results/local-tiny/.01.json.123.part"]
+    left.append(project / "figures/local-tiny/.01_map.png.123.part")
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.write_text("left by a killed run")
     with open(build(project) / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, _, err = run()
         assert status == 1 and "Another run is using" in err
-        assert (build(project) / ".01_tiny.part.ipynb").exists()
-    with run_notebooks.locked(build(project)):  # a lock file whose owner is gone holds nothing back
-        assert not (build(project) / ".01_tiny.part.ipynb").exists()
+        assert all(path.exists() for path in left)
+    assert run()[0] == 0  # a lock file whose owner is gone holds nothing back
+    assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -21,9 +21,8 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-import yaml
 
-from helpers.models import DATA, PROJECT, Head, model_provenance, resolve
+from helpers.models import DATA, PROJECT, Head, model_provenance, read_data, resolve
 from helpers.stats import Interval
 
 Number = float | int
@@ -119,9 +118,12 @@ class Control:
 @functools.cache
 def load_claims() -> dict[str, Claim]:
     """Every claim of data/claims.yaml by its id."""
-    ledger = yaml.safe_load((DATA / "claims.yaml").read_text(encoding="utf-8"))
-    models = {paper: entry["model"] for paper, entry in ledger["papers"].items()}
-    return {entry["id"]: _claim({"model": models.get(entry["paper"])} | entry) for entry in ledger["claims"]}
+    ledger = read_data("claims.yaml", ClaimError)
+    try:
+        models = {paper: entry["model"] for paper, entry in ledger["papers"].items()}
+        return {entry["id"]: _claim({"model": models.get(entry["paper"])} | entry) for entry in ledger["claims"]}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ClaimError(f"data/claims.yaml has an entry that is not whole ({error}): mend or restore it.") from error
 
 
 def get_claim(claim_id: str) -> Claim:

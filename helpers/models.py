@@ -73,6 +73,17 @@ class ModelSource:
         return again if self.kind == "folder" else f"run `make fetch MODEL={self.name}`"
 
 
+def read_data(name: str, error: type[ValueError]) -> dict[str, Any]:
+    """A YAML file of data/. Raises `error` where it is missing or damaged."""
+    try:
+        content = yaml.safe_load((DATA / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict):
+        raise error(f"data/{name} is missing or damaged: restore it from version control.")
+    return content
+
+
 def cache_dir() -> Path:
     """Folder of converted weights: $CIRCUITS_CACHE, or the user's cache folder."""
     return Path(os.environ.get("CIRCUITS_CACHE") or platformdirs.user_cache_path("circuits"))
@@ -81,7 +92,7 @@ def cache_dir() -> Path:
 @functools.cache
 def known_models() -> dict[str, dict[str, Any]]:
     """The entries of data/models.yaml by short name."""
-    return yaml.safe_load((DATA / "models.yaml").read_text(encoding="utf-8"))
+    return read_data("models.yaml", ModelError)
 
 
 def resolve(name: str) -> ModelSource:

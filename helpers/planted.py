@@ -40,13 +40,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jaxtyping import Float
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from helpers.models import DATA, Head
+from helpers.models import Head, read_data
 
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, N_POSITIONS = 6, 4, 64, 256, 128
 CARRIER = 128.0
@@ -155,7 +154,7 @@ class _Wires:
 
 def build(plan: Plan | None = None) -> Planted:
     """Write the weights; the same plan gives the same model."""
-    plan, words = plan or Plan(), yaml.safe_load((DATA / "vocabulary.yaml").read_text(encoding="utf-8"))
+    plan, words = plan or Plan(), read_data("vocabulary.yaml", PlanError)
     random = torch.Generator().manual_seed(plan.seed)
     tokenizer = _tokenizer(words)
     features = _features(plan, len(words["names"]))

@@ -15,11 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from jaxtyping import Bool, Float, Int
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models import DATA
+from helpers.models import DATA, read_data
 
 Corruption = Literal["abc", "swap"]
 """`abc`: three fresh names, so no name is repeated. `swap`: the second subject becomes the indirect object."""
@@ -163,7 +162,10 @@ def no_behaviour(*shape: int) -> dict[str, np.ndarray]:
 @functools.cache
 def vocabulary(kind: str) -> list[str]:
     """Words of a kind (`names`, `places`, `colors` ...) from data/vocabulary.yaml."""
-    return yaml.safe_load((DATA / "vocabulary.yaml").read_text())[kind]
+    words = read_data("vocabulary.yaml", TaskError)
+    if kind not in words:
+        raise TaskError(f"data/vocabulary.yaml has no {kind}: add them, or restore it from version control.")
+    return words[kind]
 
 
 def single_token(tokenizer: Any, word: str) -> int:

@@ -1,11 +1,14 @@
 """What machines and people do to a run, done on purpose; writes benchmarks/RELIABILITY.md.
 
-python -m scripts.stress [--kills 20]      exit status 1 if a scenario did not end as it should
+python -m scripts.stress [--kills 20] [--full] [--only SCENARIO ...]
+
+Exit status 1 if a scenario did not end as it should. --only replaces the rows of these scenarios in the report.
 """
 
 import argparse
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import random
@@ -24,16 +27,20 @@ import nbformat
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from helpers.claims import write_text
-from helpers.models import PROJECT
+from benchmarks.path_patching import machine
+from helpers.claims import ClaimError, write_text
+from helpers.models import PROJECT, ModelError, known_models
+from scripts import run_notebooks
 
 REPORT = PROJECT / "benchmarks" / "RELIABILITY.md"
-NOTEBOOKS = ("00", "01")  # of the copies that runs are broken in
-INPUTS = ("notebooks", "helpers", "data", "requirements.txt", "requirements.lock", "pyproject.toml")
+NOT_COPIED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "figures", "results")
 NOBODY = 65534  # the user that a read-only checkout is tried as where we are root
+PART = re.compile(r"\.part(\.|$)")
 HEAD = """# Reliability
 
-Written by `make stress`. Runs use PROFILE=quick, notebooks 00 and 01, and the planted model where no other is named.
+Written by `make stress` ({cpu}, {cores} cores, {memory_gib:.0f} GiB). Every run is `make reproduce PROFILE=quick` in a
+copy of the project, offline, and on the planted model with notebooks 00 and 01 where nothing else is said. *Equal*: all
+results files but for their provenance. *Half-written*: a file that cannot be read, or a temporary one left behind.
 
 | what was done | what happened | as it should |
 | --- | --- | --- |"""
@@ -51,254 +58,349 @@ class Outcome:
 class Copy:
     """A copy of the project in a temporary folder, with its own results, in which runs may be broken."""
 
-    def __init__(self, folder: Path, *, notebooks: tuple[str, ...] = NOTEBOOKS, model: str = "planted") -> None:
-        self.root, self.model = folder / "project", model
-        self.root.mkdir(parents=True)
-        for name in INPUTS:
-            source = PROJECT / name
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, self.root / name)
-        for path in (self.root / "notebooks").iterdir():
-            if not path.name.startswith(notebooks):
+    def __init__(
+        self, root: Path, *, model: str = "planted", notebooks: str = "0[01]", source: Path | None = None
+    ) -> None:
+        self.root, self.model = root, model
+        shutil.copytree(source or PROJECT, root, ignore=None if source else NOT_COPIED)
+        for path in (root / "notebooks").iterdir():
+            if not re.match(notebooks, path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        shutil.rmtree(self.root / "data" / "results", ignore_errors=True)
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
-        """A run in a process group of its own."""
-        command = [sys.executable, "-m", "scripts.run_notebooks", "--root", str(self.root)]
-        command += ["--model", self.model, "--profile", "quick", *arguments]
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "CIRCUITS_OUT": str(self.root)} | environment
+    def start(self, *variables: str, before: tuple[str, ...] = (), user: dict | None = None, **environment: str):
+        """`make reproduce` in a process group of its own; before: words of a command that runs it."""
+        command = [*before, "make", "-C", str(self.root), "reproduce", f"PY={sys.executable}", f"MODEL={self.model}"]
+        own = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("CIRCUITS_", "MAKE"))}
         return subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            [*command, "PROFILE=quick", *variables],
+            env=inherited | own | environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            **user or {},
         )
 
-    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
-        """Exit status and what a run says on stderr, its progress bars aside."""
-        run = self.start(*arguments, **environment)
-        _, errors = run.communicate()
-        return run.returncode, told(errors)
+    def run(self, *variables: str, **options) -> tuple[int, str]:
+        """Exit status of a run and what it says on stderr."""
+        run = self.start(*variables, **options)
+        errors = run.communicate()[1]
+        return run.returncode, told(errors, self.root)
 
-    def results(self) -> dict[str, list]:
-        """What was measured, file by file: all but the provenance."""
-        paths = sorted((self.root / "data" / "results").glob("*/*.json"))
-        return {f"{path.parent.name}/{path.name}": json.loads(path.read_text())["claims"] for path in paths}
 
-    def half_written(self) -> list[str]:
-        """Notebooks and results that cannot be read, and temporary files left behind."""
-        found = [
-            str(p.relative_to(self.root)) for p in self.root.rglob("*") if re.search(r"\.part(\.|$)|\.tmp$", p.name)
-        ]
-        for path in [*self.root.glob("build/*/*.ipynb"), *self.root.glob("data/results/*/*.json")]:
-            try:
-                nbformat.read(path, as_version=4) if path.suffix == ".ipynb" else json.loads(path.read_text())
-            except (ValueError, OSError):
-                found.append(str(path.relative_to(self.root)))
-        return found
+def results(root: Path) -> dict[str, list]:
+    """What was measured below a folder, file by file: all but the provenance."""
+    paths = sorted((root / "data" / "results").glob("*/*.json"))
+    return {f"{path.parent.name}/{path.name}": json.loads(path.read_text())["claims"] for path in paths}
+
+
+def half_written(root: Path) -> list[str]:
+    """Notebooks and results below a folder that cannot be read, and temporary files left behind."""
+    found = [str(path.relative_to(root)) for path in root.rglob("*") if PART.search(path.name)]
+    for path in [*root.glob("build/*/*.ipynb"), *root.glob("data/results/*/*.json")]:
+        try:
+            nbformat.read(path, as_version=4) if path.suffix == ".ipynb" else json.loads(path.read_text())
+        except (ValueError, OSError):
+            found.append(str(path.relative_to(root)))
+    return found
 
 
 @contextlib.contextmanager
 def copy(**options) -> Iterator[Copy]:
     """A fresh copy, removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="circuits-") as folder:
-        os.chmod(folder, 0o755)
-        yield Copy(Path(folder), **options)
+    with folder() as temporary:
+        yield Copy(temporary / "project", **options)
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """A temporary folder that any user may enter."""
+    with tempfile.TemporaryDirectory(prefix="circuits-", ignore_cleanup_errors=True) as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
 
 
 @functools.cache
 def undisturbed(model: str = "planted") -> tuple[dict[str, list], float]:
-    """Results and seconds of a run that nothing happens to."""
-    with copy(model=model) as project:
+    """Results and seconds of a run that nothing happens to; on the embedded model, of every notebook."""
+    with copy(model=model, notebooks="0[01]" if model == "planted" else "0") as project:
         began = time.monotonic()
         status, said = project.run()
-        assert status == 0, said
-        return project.results(), time.monotonic() - began
+        if status:
+            raise SystemExit(f"An undisturbed run fails, so nothing can be compared with it: {said}")
+        return results(project.root), time.monotonic() - began
 
 
-def told(errors: str) -> str:
-    """What a run says on stderr, its progress bars aside."""
-    return "\n".join(line for line in re.split(r"[\r\n]+", errors) if line and not re.match(r"\[\d+/\d+\]", line))
+def told(errors: str, root: Path) -> str:
+    """What a run says on stderr, its progress bars and make's last word aside."""
+    lines = [
+        line for line in re.split(r"[\r\n]+", errors) if line and not re.match(r"\[\d+/\d+\]|make(\[\d\])?: ", line)
+    ]
+    return "\n".join(lines).replace(str(root), "<project>").replace(str(root.parent), "<folder>")
 
 
 def sentence(status: int, said: str, expected: str) -> tuple[str, bool]:
-    """An error as it should be: status 1, one line, the expected words, no traceback."""
-    line = said.strip()
-    return f"status {status}: {line}", status == 1 and "\n" not in line and re.search(expected, line) is not None
+    """An error as it should be: not status 0, one line, the expected words, no traceback."""
+    return said, status != 0 and "\n" not in said and re.search(expected, said) is not None
 
 
-def repeated() -> Outcome:
-    first, _ = undisturbed("smollm2")
-    with copy(model="smollm2") as project:
-        project.run()
-        again = project.results()
-    rows = sum(map(len, first.values()))
-    return Outcome(
-        "two runs, embedded model",
-        f"{rows} rows of results, {'equal' if again == first else 'not equal'}",
-        again == first,
+# --- the same twice, killed, started twice ----------------------------------------------------------------------------
+
+
+def full_runs() -> Iterator[Outcome]:
+    """Two full runs of every notebook on the embedded model."""
+    with copy(model="smollm2", notebooks="0") as project:
+        runs = []
+        for _ in range(2):
+            shutil.rmtree(project.root / "build", ignore_errors=True)
+            status, said = project.run("PROFILE=full")
+            runs.append((status, said, results(project.root)))
+    equal = runs[0] == runs[1] and runs[0][0] == 0
+    seen = f"{sum(map(len, runs[0][2].values()))} rows of results, {'equal' if equal else 'not equal'}"
+    yield Outcome("two runs of every notebook with PROFILE=full, embedded model", seen, equal)
+
+
+def kills(times: int) -> Iterator[Outcome]:
+    """Kill -9 at random moments, start again each time; as often as a run completes, compare and begin afresh."""
+    expected, seconds = undisturbed("smollm2")
+    rng, killed, runs, equal, left = random.Random(0), 0, 0, 0, 0
+    while killed < times:
+        with copy(model="smollm2", notebooks="0") as project:
+            status = None
+            while status in (None, -signal.SIGKILL):
+                run = project.start()
+                try:
+                    run.communicate(timeout=None if killed == times else rng.uniform(0, seconds / 3))
+                except subprocess.TimeoutExpired:
+                    os.killpg(run.pid, signal.SIGKILL)  # the kernel is left to itself
+                    run.communicate()
+                    killed += 1
+                    left += any(not PART.search(path) for path in half_written(project.root))
+                status = run.returncode
+            runs, equal = runs + 1, equal + (status == 0 and results(project.root) == expected)
+            left += bool(half_written(project.root))
+    seen = (
+        f"{runs} runs ended from what kills had left, {equal} of them equal to an undisturbed one; half-written: {left}"
     )
+    title = f"kill -9 at {times} random moments of every notebook on the embedded model, started again each time"
+    yield Outcome(title, seen, equal == runs and not left)
 
 
-def killed(times: int) -> Outcome:
-    expected, seconds = undisturbed()
-    rng, equal, left = random.Random(0), 0, 0
-    for _ in range(times):
-        with copy() as project:
-            run = project.start()
-            time.sleep(rng.uniform(0, seconds))
+def conversion(times: int = 5) -> Iterator[Outcome]:
+    """The conversion of the embedded model killed, and its result altered."""
+    load = [sys.executable, "-c", "from helpers.models import load_model; load_model('smollm2')"]
+    published = known_models()["smollm2"]["converted_sha256"]
+    with folder() as cache:
+        options = {"cwd": PROJECT, "env": os.environ | {"CIRCUITS_CACHE": str(cache)}, "text": True}
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+        def whole() -> bool:
+            done = subprocess.run(load, check=False, **options)
+            files = {path.suffix for path in cache.iterdir()} - {".lock"}
+            [weights] = cache.rglob("model.safetensors")
+            return (
+                done.returncode == 0 and files == {""} and hashlib.sha256(weights.read_bytes()).hexdigest() == published
+            )
+
+        rng = random.Random(1)
+        for _ in range(times):
+            run = subprocess.Popen(load, start_new_session=True, **options)
+            time.sleep(rng.uniform(5, 25))
             os.killpg(run.pid, signal.SIGKILL)
             run.communicate()
-            broken = [path for path in project.half_written() if not re.search(r"\.part(\.|$)|\.tmp$", path)]
-            status, _ = project.run()
-            equal += status == 0 and project.results() == expected
-            left += bool(broken or project.half_written())
-    seen = f"{equal} of {times} reruns complete and equal to an undisturbed run; half-written files in {left}"
-    return Outcome(f"kill -9 at {times} random moments, then run again", seen, equal == times and not left)
+        seen = "the next load converts, sha256 as published, nothing left over" if (right := whole()) else "not mended"
+        yield Outcome(f"kill -9 at {times} random moments of the embedded model's conversion", seen, right)
+        [weights] = cache.rglob("model.safetensors")
+        for title, content in {
+            "cut short": weights.read_bytes()[:-1000],
+            "replaced by others of the same shape": weights.read_bytes()[:-1000] + bytes(1000),
+        }.items():
+            weights.write_bytes(content)
+            seen = "found by its sha256, converted again" if (right := whole()) else "not found"
+            yield Outcome(f"weights in the cache {title}", seen, right)
 
 
-def two_at_once() -> Outcome:
+def two_at_once() -> Iterator[Outcome]:
+    """A second run of the same model."""
     expected, seconds = undisturbed()
     with copy() as project:
         first = project.start()
-        time.sleep(min(5.0, seconds / 2))
+        time.sleep(seconds / 2)
         seen, right = sentence(*project.run(), "Another run is using")
         first.communicate()
-        right &= first.returncode == 0 and project.results() == expected
-    return Outcome("a second run at the same time", f"{seen} The first completes.", right)
+        right &= first.returncode == 0 and results(project.root) == expected
+    yield Outcome("a second run at the same time", f"{seen} The first one completes, equal.", right)
 
 
-def corrupted() -> Iterator[Outcome]:
-    damages = {
-        "a truncated notebook": ("notebooks/01_*.ipynb", "damaged: restore it"),
-        "a truncated results file": ("data/results/*/00.json", ""),
-        "a truncated stamp": ("build/*/00_*.stamp.json", ""),
-        "a truncated executed notebook": ("build/*/00_*.ipynb", ""),
-        "a truncated ledger of claims": ("data/claims.yaml", "claims.yaml"),
+# --- damaged files ----------------------------------------------------------------------------------------------------
+
+DAMAGES = {
+    "source of a notebook": ("notebooks/01_*.ipynb", "damaged: restore it"),
+    "ledger of claims": ("data/claims.yaml", "claims.yaml.*restore it"),
+    "list of models": ("data/models.yaml", "models.yaml.*restore it|Unknown model"),
+    "vocabulary": ("data/vocabulary.yaml", "vocabulary.yaml.*restore it"),
+    "results file": ("data/results/planted/00.json", ""),
+    "stamp of a run": ("build/planted/00_*.stamp.json", ""),
+    "executed notebook": ("build/planted/01_*.ipynb", ""),
+    "figure": ("figures/planted/01_circuit.png", ""),
+}
+
+
+def damaged_files() -> Iterator[Outcome]:
+    """Files of a finished run cut to half of their length."""
+    with copy() as finished:
+        finished.run()
+        for name, (pattern, expected) in DAMAGES.items():
+            with folder() as temporary:
+                project = Copy(temporary / "project", source=finished.root)
+                [path] = project.root.glob(pattern)
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+                status, said = project.run()
+                right = status == 0 and results(project.root) == undisturbed()[0]
+                seen = "made again, results equal" if right else said
+                seen, right = sentence(status, said, expected) if expected else (seen, right)
+                yield Outcome(f"{name} cut to half", seen, right)
+
+
+def damaged_models() -> Iterator[Outcome]:
+    """Models that are not what they should be, by the tests that try them."""
+    cases = {
+        "weights cut short, of another shape, not finite, with a layer missing, pickled, of an altered hub cache": (
+            "truncated or only_pickled or weights_of_another or missing_layer or not_finite or checked_against"
+        ),
+        "a model folder with code and a pickle of its own": "code_never_runs",
     }
-    for name, (pattern, expected) in damages.items():
-        with copy() as project:
-            project.run()
-            [path] = project.root.glob(pattern)
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-            status, said = project.run()
-            if expected:
-                yield Outcome(name, *sentence(status, said, expected))
-            else:
-                right = status == 0 and project.results() == undisturbed()[0]
-                yield Outcome(name, "made again, results equal" if right else f"status {status}: {said}", right)
+    for title, keyword in cases.items():
+        command = [sys.executable, "-m", "pytest", "-q", "tests/test_models.py", "-k", keyword]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        seen = re.sub(r" in [\d.]+s.*", "", done.stdout.strip().splitlines()[-1])
+        yield Outcome(
+            title, f"refused with the remedy, no code run: {seen} (tests/test_models.py)", done.returncode == 0
+        )
 
 
-def damaged_weights() -> Outcome:
-    from tests.tiny import tiny_folder
-
-    with tempfile.TemporaryDirectory() as folder:
-        model = tiny_folder("gpt2", Path(folder) / "tiny")
-        weights = model / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:-1000])
-        with copy(model=str(model)) as project:
-            return Outcome("truncated weights", *sentence(*project.run("--only", "01"), "safetensors|weights"))
+def no_network() -> Iterator[Outcome]:
+    """A model that would have to be downloaded."""
+    hub = {"offline": {}, "the hub unreachable": {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}}
+    for title, environment in hub.items():
+        with folder() as empty, copy(model="gpt2-medium") as project:
+            said = project.run(HF_HOME=str(empty), **environment)
+        yield Outcome(f"MODEL=gpt2-medium, {title}", *sentence(*said, "make fetch MODEL=gpt2-medium"))
 
 
-def damaged_cache() -> Outcome:
-    with tempfile.TemporaryDirectory() as cache:
-        command = [sys.executable, "-c", "from helpers.models import load_model; load_model('smollm2')"]
-        environment = os.environ | {"XDG_CACHE_HOME": cache}
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        [weights] = Path(cache).rglob("model.safetensors")
-        weights.write_bytes(weights.read_bytes()[:-1000])
-        again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        whole = weights.stat().st_size
-    said = again.stderr.strip().splitlines()[-1] if again.returncode else f"converted again, {whole / 1e6:.0f} MB"
-    return Outcome("truncated weights in the cache", said, again.returncode == 0)
+# --- places that cannot be written ------------------------------------------------------------------------------------
 
 
-def no_network() -> Outcome:
-    with tempfile.TemporaryDirectory() as empty, copy(model="gpt2-medium") as project:
-        said = project.run("--only", "01", HF_HOME=empty)
-    return Outcome("gpt2-medium without a network", *sentence(*said, "make fetch MODEL=gpt2-medium"))
-
-
-def unwritable() -> Outcome:
-    with copy() as project:
+def read_only() -> Iterator[Outcome]:
+    """A checkout that may be read only, then the same with its outputs elsewhere."""
+    with copy() as project, folder() as home:
         user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        home.chmod(0o777)
+        options = {"user": user, "HOME": str(home), "XDG_CACHE_HOME": str(home)}
         for path in [project.root, *project.root.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
-        command = [
-            sys.executable,
-            "-m",
-            "scripts.run_notebooks",
-            "--root",
-            str(project.root),
-            "--model",
-            "planted",
-        ]
-        environment = os.environ | {"CIRCUITS_OUT": str(project.root), "XDG_CACHE_HOME": tempfile.gettempdir()}
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **user)
+        seen, right = sentence(*project.run(**options), "CIRCUITS_OUT")
+        yield Outcome("a read-only checkout", seen, right)
+        status, said = project.run(**options, CIRCUITS_OUT=str(home / "out"))
+        right = status == 0 and results(home / "out") == undisturbed()[0]
+        yield Outcome("the same with CIRCUITS_OUT set", "completes, results equal" if right else said, right)
         for path in [project.root, *project.root.rglob("*")]:
             path.chmod(0o755 if path.is_dir() else 0o644)
-    return Outcome("a read-only checkout", *sentence(run.returncode, run.stderr, "writable"))
 
 
-def disk_full() -> Outcome:
-    """The kernel's own limit on the size of a file stands for a full disk: writes end half-way with an error."""
-    with copy() as project:
-        command = ["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "run", sys.executable]
-        command += ["-m", "scripts.run_notebooks", "--root", str(project.root), "--model", "planted"]
-        environment = os.environ | {"CIRCUITS_OUT": str(project.root)}
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        said = told(run.stderr)
-        broken, (status, _) = project.half_written(), project.run()
-        seen, right = sentence(run.returncode, said, "File too large|cannot be written|writable")
-        right &= not broken and status == 0 and project.results() == undisturbed()[0]
-    return Outcome(
-        "a disk that is full (no file may pass 64 KiB)",
-        f"{seen} Half-written: {len(broken)}; the next run completes.",
-        right,
+def disk_full() -> Iterator[Outcome]:
+    """Outputs on a file system of their own that is too small, seen before it goes."""
+    script = 'mount -t tmpfs -o size="$1" tmpfs "$2" && from=$2 && to=$3 && shift 3 && "$@"; status=$?'
+    script = f'{script}; cp -a "$from/." "$to"; exit $status'
+    for size in ("32k", "256k", "700k"):
+        with copy() as project, folder() as out:
+            (out / "disk").mkdir(), (out / "seen").mkdir()
+            before = ("unshare", "-rm", "sh", "-c", script, "sh", size, str(out / "disk"), str(out / "seen"))
+            try:
+                status, said = project.run(before=before, CIRCUITS_OUT=str(out / "disk"))
+            except FileNotFoundError:
+                return  # no such thing on this system
+            seen, right = sentence(status, said.replace(str(out), "<folder>"), "No space left on device")
+            broken = half_written(out / "seen")
+            status, _ = project.run(CIRCUITS_OUT=str(out / "seen"))
+            right &= not broken and status == 0 and results(out / "seen") == undisturbed()[0]
+            again = "The next run, with space, completes, equal." if right else f"Then: {status}, {broken}."
+            yield Outcome(f"a disk that is full after {size}iB", f"{seen} {again}", right)
+
+
+# --- bad values -------------------------------------------------------------------------------------------------------
+
+
+def bad_parameters(count: int = 200) -> Iterator[Outcome]:
+    """Random values for every parameter and for names that do not exist, then senseless ones of the right type."""
+    every = [run_notebooks.defaults(path) for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
+    names = st.sampled_from(sorted({*set().union(*every), "n_prompts", "N_PROMPT", "", "A=B", "SEED "}))
+    values = st.one_of(
+        st.text(max_size=12), st.floats().map(str), st.integers().map(str), st.lists(st.booleans()).map(str)
     )
-
-
-def bad_parameters(count: int) -> Outcome:
-    """Values of the wrong kind for every parameter, names that do not exist, pairs that are none."""
-    from scripts import run_notebooks
-
-    values = st.one_of(st.text(max_size=12), st.floats(allow_nan=True).map(str), st.lists(st.integers()).map(str))
     said, wrong = [], []
-    names = st.sampled_from(["N_PROMPTS", "SEED", "N_PATCH", "MEMORY_GIB", "N_PROMPT", "model", "", "A=B"])
 
     @seed(0)
     @settings(max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(names, values)
     def attempt(name: str, value: str) -> None:
         try:
-            run_notebooks.plan(PROJECT, "planted", [f"{name}={value}"], "01")
-        except run_notebooks.RunError as error:
+            run_notebooks.plan(PROJECT, "planted", [f"{name}={value}"], "")
+            said.append("")
+        except (run_notebooks.RunError, ModelError, ClaimError) as error:
             said.append(str(error))
         except Exception as error:
             wrong.append(f"{name}={value}: {error!r}")
 
     attempt()
-    valid = count - len(said) - len(wrong)
-    seen = f"{len(said)} refused in one sentence before anything ran, {valid} valid, {len(wrong)} end otherwise"
-    return Outcome(f"{count} random parameters", "; ".join([seen, *wrong[:3]]), not wrong)
+    refused = [line for line in said if line]
+    right = not wrong and all("\n" not in line for line in refused)
+    seen = f"{len(refused)} refused in one sentence before anything ran, {len(said) - len(refused)} of the right type"
+    yield Outcome(f"{len(said) + len(wrong)} random parameters", "; ".join([seen, *wrong[:3]]), right)
+    with copy(notebooks="01") as project:
+        for value in ("N_PROMPTS=0", "N_PROMPTS=-3", "SEED=-1", "DEVICE=abacus"):
+            seen, right = sentence(*project.run(value), "01_ioi_circuit .planted., cell|Error: ")
+            yield Outcome(f"`make reproduce {value}`", seen, right and not half_written(project.root))
 
 
-def scenarios(kills: int) -> Iterator[Outcome]:
-    """All of them, one after another."""
-    once: list[Callable[[], Outcome]] = [repeated, functools.partial(killed, kills), two_at_once]
-    once += [damaged_weights, damaged_cache, no_network, unwritable, disk_full, functools.partial(bad_parameters, 200)]
-    for scenario in once:
-        yield scenario()
-    yield from corrupted()
+SCENARIOS: dict[str, Callable[..., Iterator[Outcome]]] = {
+    scenario.__name__: scenario
+    for scenario in (
+        kills, conversion, two_at_once, damaged_files, damaged_models, no_network, read_only, disk_full, bad_parameters
+    )
+}  # fmt: skip
+
+
+def rows(report: Path) -> dict[str, str]:
+    """The rows of a report, by what was done."""
+    text = report.read_text(encoding="utf-8") if report.is_file() else ""
+    lines = text.partition("| --- | --- | --- |\n")[2].splitlines()
+    return {line.split(" | ")[0]: line for line in lines}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="how often a run is killed")
-    outcomes = []
-    for outcome in scenarios(parser.parse_args(argv).kills):
-        print(f"{'ok' if outcome.right else 'WRONG'}: {outcome.scenario}: {outcome.seen}", flush=True)
-        outcomes.append(outcome)
-    rows = [f"| {o.scenario} | {o.seen.replace('|', '/')} | {'yes' if o.right else '**no**'} |" for o in outcomes]
-    write_text(REPORT, "\n".join([HEAD, *rows]) + "\n")
-    return int(not all(outcome.right for outcome in outcomes))
+    parser.add_argument("--full", action="store_true", help="also two full runs, 45 minutes")
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
+    args = parser.parse_args(argv)
+    wrong = False
+    table = rows(REPORT) if args.only else {}
+    chosen = [SCENARIOS[name] for name in args.only or SCENARIOS] + [full_runs] * args.full
+    for scenario in chosen:
+        for outcome in scenario(args.kills) if scenario is kills else scenario():
+            print(f"{'ok' if outcome.right else 'WRONG'}: {outcome.scenario}: {outcome.seen}", flush=True)
+            cells = (
+                outcome.scenario,
+                outcome.seen.replace("\n", " ").replace("|", "/"),
+                "yes" if outcome.right else "**no**",
+            )
+            row = f"| {' | '.join(cells)} |"
+            table[row.split(" | ")[0]] = row
+            wrong |= not outcome.right
+            write_text(REPORT, "\n".join([HEAD.format(**machine()), *table.values()]) + "\n")
+    return int(wrong)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import models
 from helpers.claims import (
     ClaimError,
     Control,
@@ -68,6 +69,14 @@ def test_ledger_holds_every_claim_and_metric():
     for claim_id, names in CASES.items():
         for name in names.split():
             assert get_claim(claim_id).metric(name).name == name
+
+
+@pytest.mark.parametrize("entry", ["{id: A1}", "{id: A1, paper: A, title: t, surprise: 1}", "A1"])
+def test_a_ledger_cut_inside_an_entry_is_named(entry, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "DATA", tmp_path)
+    (tmp_path / "claims.yaml").write_text(f"papers: {{A: {{model: gpt2}}}}\nclaims: [{entry}]")
+    with pytest.raises(ClaimError, match="claims.yaml has an entry that is not whole"):
+        load_claims.__wrapped__()
 
 
 def test_ledger_holds_the_papers_values():

@@ -451,6 +451,20 @@ def test_gguf_cut_in_the_middle(tmp_path, monkeypatch):
         load_model("smollm2")
 
 
+# Data
+
+
+@pytest.mark.parametrize("content", [None, "", "- a list", "cut: [", "\0"])
+def test_a_damaged_data_file_is_named(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "DATA", tmp_path)
+    if content is not None:
+        (tmp_path / "words.yaml").write_text(content)
+    with pytest.raises(ModelError, match="data/words.yaml is missing or damaged: restore it"):
+        models.read_data("words.yaml", ModelError)
+    (tmp_path / "words.yaml").write_text("names: [Ann]")
+    assert models.read_data("words.yaml", ModelError) == {"names": ["Ann"]}
+
+
 # Command lines
 
 

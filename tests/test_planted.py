@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, t
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers import models, planted
+from helpers import models
 from helpers.channels import component_scores, components, head_scores, principal_angles, scaling, writing
 from helpers.circuits import IOI, Circuit, Evidence, Rule, attention_and_copying, find_circuit, select
 from helpers.interventions import heads_changed, steer, weights_edited
@@ -473,7 +473,7 @@ def test_impossible_plans_are_refused_by_name(impossible, message):
 
 def test_more_names_than_a_head_holds_are_refused(monkeypatch, tmp_path):
     (tmp_path / "vocabulary.yaml").write_text(f"names: [{', '.join(f'N{i}' for i in range(64))}]")
-    monkeypatch.setattr(planted, "DATA", tmp_path)
+    monkeypatch.setattr(models, "DATA", tmp_path)
     with pytest.raises(PlanError, match="64 names"):
         build()
 
@@ -513,9 +513,9 @@ def test_new_code_or_words_make_a_new_folder(monkeypatch, tmp_path):
         (tmp_path / folder).mkdir()
     for path in ("helpers/planted.py", "data/vocabulary.yaml"):
         (tmp_path / path).write_bytes((models.PROJECT / path).read_bytes())
+    models.known_models()  # read from the project before DATA moves
     monkeypatch.setattr(models, "PROJECT", tmp_path)
     monkeypatch.setattr(models, "DATA", tmp_path / "data")
-    models.known_models()  # read from the project before DATA moved
     locations = [models.resolve("planted").location]
     for path in ("helpers/planted.py", "data/vocabulary.yaml"):
         (tmp_path / path).write_text("# changed")

@@ -13,6 +13,7 @@ and value head share its matrices. With rotary positions W_QK depends on how man
 scores are averaged over the `distances` asked for, and distance 0, the default, is W_QK without rotation.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -52,8 +53,9 @@ class Components:
     V: Float[Tensor, "layer head d_model component"]
 
 
+@functools.lru_cache(maxsize=4)
 def components(weights: AttentionWeights, matrix: Literal["OV", "QK"]) -> Components:
-    """SVD of W_OV or of W_QK (without rotation) of every head, from the factors."""
+    """SVD of W_OV or of W_QK (without rotation) of every head, from the factors; the last few are kept."""
     if matrix not in ("OV", "QK"):
         raise ChannelError(f"Unknown matrix {matrix!r}: choose 'OV' or 'QK'.")
     left, right = _factors(weights, "value" if matrix == "OV" else "query")

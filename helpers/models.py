@@ -402,7 +402,7 @@ def model_provenance(name: str) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionWeights:
     """Attention weights processed as in the loaded model: norm folded, centred (LayerNorm), value biases in b_O."""
 

@@ -39,10 +39,11 @@ def test_each_kind_of_difference_is_seen():
     assert "run it with the default parameters" in moved(results(), other)[0]
 
 
-def test_a_quick_run_contradicts_where_intervals_do_not_meet():
+def test_a_quick_run_contradicts_where_intervals_do_not_meet_and_the_verdict_is_another():
     assert contradicted(results(), results(value=3.3, low=3.05, high=3.6, n=4, verdict="partly")) == []
-    assert contradicted(results(), results(value=3.3, low=3.15, high=3.6)) == [
-        "A1 logit_difference: [2.9, 3.1] and now [3.15, 3.6] do not meet"
+    assert contradicted(results(), results(value=3.3, low=3.15, high=3.6)) == []
+    assert contradicted(results(), results(value=3.3, low=3.15, high=3.6, verdict="partly")) == [
+        "A1 logit_difference: [2.9, 3.1] transfers, now [3.15, 3.6] partly"
     ]
     assert contradicted(results(), results(metric="accuracy")) == []  # another head's row, say
     assert contradicted(results(), results(id="A2", metric="movers", low=None)) == [
@@ -60,6 +61,7 @@ def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
         (root / "data/results/smollm2").mkdir(parents=True)
         for number, value in (("01", 3.0), ("02", 9.0 if quick == (root.name == "quick") else 3.0)):
             row = {"value": value, "low": value - 0.1, "high": value + 0.1}
+            row |= {"verdict": "transfers" if value == 3.0 else "partly"}
             (root / f"data/results/smollm2/{number}.json").write_text(json.dumps(results(**row)))
     arguments = ["--quick", str(tmp_path / "quick")] if quick else []
     assert check_claims.main(arguments) == 1

@@ -129,7 +129,7 @@ def load_claims() -> dict[str, Claim]:
 def get_claim(claim_id: str) -> Claim:
     """One claim. Raises ClaimError with the nearest ids if there is none."""
     if claim_id not in load_claims():
-        raise _unknown("claim", claim_id, load_claims())
+        raise _unknown("claim (data/claims.yaml)", claim_id, load_claims())
     return load_claims()[claim_id]
 
 

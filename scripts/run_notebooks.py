@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -123,6 +124,8 @@ def parse(name: str, text: str, default: object) -> object:
     if default is not None and type(value) is not type(default):
         kind = type(default).__name__
         raise RunError(f"{name} takes a value of type {kind}, such as {default!r}, not {text!r}.")
+    if type(value) in (int, float) and not 0 <= value < math.inf:
+        raise RunError(f"{name} takes a number of 0 or more, such as {default!r}, not {text!r}.")
     return value
 
 
@@ -373,8 +376,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"Error: {where}{error.strerror}: free space, make it writable, or set CIRCUITS_OUT.", file=sys.stderr)
+        where = error.filename or output_root()
+        print(
+            f"\nError: {where}: {error.strerror}: free space, make it writable, or set CIRCUITS_OUT.", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted: run the same command again to go on from the last finished notebook.", file=sys.stderr)

@@ -34,7 +34,6 @@ from scripts import run_notebooks
 
 REPORT = PROJECT / "benchmarks" / "RELIABILITY.md"
 NOT_COPIED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "figures", "results")
-NOBODY = 65534  # the user that a read-only checkout is tried as where we are root
 PART = re.compile(r"\.part(\.|$)")
 HEAD = """# Reliability
 
@@ -52,7 +51,14 @@ class Outcome:
 
     scenario: str
     seen: str
-    right: bool
+    right: bool | None
+    """None: it could not be tried here."""
+
+    @property
+    def row(self) -> str:
+        """A row of the report."""
+        verdict = {True: "yes", False: "**no**", None: "not tried"}[self.right]
+        return f"| {self.scenario} | {' '.join(self.seen.split()).replace('|', '/')} | {verdict} |"
 
 
 class Copy:
@@ -67,7 +73,7 @@ class Copy:
             if not re.match(notebooks, path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def start(self, *variables: str, before: tuple[str, ...] = (), user: dict | None = None, **environment: str):
+    def start(self, *variables: str, before: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
         """`make reproduce` in a process group of its own; before: words of a command that runs it."""
         command = [*before, "make", "-C", str(self.root), "reproduce", f"PY={sys.executable}", f"MODEL={self.model}"]
         own = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -79,7 +85,6 @@ class Copy:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            **user or {},
         )
 
     def run(self, *variables: str, **options) -> tuple[int, str]:
@@ -115,9 +120,8 @@ def copy(**options) -> Iterator[Copy]:
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """A temporary folder that any user may enter."""
+    """A temporary folder."""
     with tempfile.TemporaryDirectory(prefix="circuits-", ignore_cleanup_errors=True) as name:
-        os.chmod(name, 0o755)
         yield Path(name)
 
 
@@ -134,9 +138,8 @@ def undisturbed(model: str = "planted") -> tuple[dict[str, list], float]:
 
 def told(errors: str, root: Path) -> str:
     """What a run says on stderr, its progress bars and make's last word aside."""
-    lines = [
-        line for line in re.split(r"[\r\n]+", errors) if line and not re.match(r"\[\d+/\d+\]|make(\[\d\])?: ", line)
-    ]
+    lines = re.split(r"[\r\n]+", re.sub(r"\[\d+/\d+\] [^\r\n]*?(cell/s|/cell)\]", "", errors))
+    lines = [line for line in lines if line.strip() and not re.match(r"make(\[\d\])?: ", line)]
     return "\n".join(lines).replace(str(root), "<project>").replace(str(root.parent), "<folder>")
 
 
@@ -237,7 +240,7 @@ def two_at_once() -> Iterator[Outcome]:
 
 DAMAGES = {
     "source of a notebook": ("notebooks/01_*.ipynb", "damaged: restore it"),
-    "ledger of claims": ("data/claims.yaml", "claims.yaml.*restore it"),
+    "ledger of claims": ("data/claims.yaml", "data/claims.yaml"),
     "list of models": ("data/models.yaml", "models.yaml.*restore it|Unknown model"),
     "vocabulary": ("data/vocabulary.yaml", "vocabulary.yaml.*restore it"),
     "results file": ("data/results/planted/00.json", ""),
@@ -292,41 +295,41 @@ def no_network() -> Iterator[Outcome]:
 # --- places that cannot be written ------------------------------------------------------------------------------------
 
 
+def mounted(script: str, *places: Path | str) -> tuple[str, ...]:
+    """Words that run a command where `script` has mounted what it wants at these places ($1, $2 ...), for it alone."""
+    return ("unshare", "-rm", "sh", "-c", f'{script}; shift {len(places)}; "$@"', "sh", *map(str, places))
+
+
 def read_only() -> Iterator[Outcome]:
-    """A checkout that may be read only, then the same with its outputs elsewhere."""
-    with copy() as project, folder() as home:
-        user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        home.chmod(0o777)
-        options = {"user": user, "HOME": str(home), "XDG_CACHE_HOME": str(home)}
-        for path in [project.root, *project.root.rglob("*")]:
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        seen, right = sentence(*project.run(**options), "CIRCUITS_OUT")
-        yield Outcome("a read-only checkout", seen, right)
-        status, said = project.run(**options, CIRCUITS_OUT=str(home / "out"))
-        right = status == 0 and results(home / "out") == undisturbed()[0]
-        yield Outcome("the same with CIRCUITS_OUT set", "completes, results equal" if right else said, right)
-        for path in [project.root, *project.root.rglob("*")]:
-            path.chmod(0o755 if path.is_dir() else 0o644)
+    """A checkout that can be read only, then the same with its outputs elsewhere."""
+    if not shutil.which("unshare"):
+        yield Outcome("a read-only checkout", "needs Linux's `unshare`", None)
+        return
+    with copy() as project, folder() as out:
+        before = mounted('mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"', project.root)
+        yield Outcome("a read-only checkout", *sentence(*project.run(before=before), "Read-only.*CIRCUITS_OUT"))
+        status, said = project.run(before=before, CIRCUITS_OUT=str(out))
+        right = status == 0 and results(out) == undisturbed()[0]
+        yield Outcome("the same with CIRCUITS_OUT set", "completes, equal" if right else said, right)
 
 
 def disk_full() -> Iterator[Outcome]:
-    """Outputs on a file system of their own that is too small, seen before it goes."""
-    script = 'mount -t tmpfs -o size="$1" tmpfs "$2" && from=$2 && to=$3 && shift 3 && "$@"; status=$?'
-    script = f'{script}; cp -a "$from/." "$to"; exit $status'
-    for size in ("32k", "256k", "700k"):
+    """Outputs on a file system of their own that is too small; what it holds is seen before it goes."""
+    if not shutil.which("unshare"):
+        yield Outcome("a full disk", "needs Linux's `unshare`", None)
+        return
+    for size in ("64k", "300k", "700k"):
         with copy() as project, folder() as out:
-            (out / "disk").mkdir(), (out / "seen").mkdir()
-            before = ("unshare", "-rm", "sh", "-c", script, "sh", size, str(out / "disk"), str(out / "seen"))
-            try:
-                status, said = project.run(before=before, CIRCUITS_OUT=str(out / "disk"))
-            except FileNotFoundError:
-                return  # no such thing on this system
-            seen, right = sentence(status, said.replace(str(out), "<folder>"), "No space left on device")
-            broken = half_written(out / "seen")
-            status, _ = project.run(CIRCUITS_OUT=str(out / "seen"))
-            right &= not broken and status == 0 and results(out / "seen") == undisturbed()[0]
+            disk, seen = out / "disk", out / "seen"
+            disk.mkdir(), seen.mkdir()
+            script = f'mount -t tmpfs -o size="$1" tmpfs "$2"; trap "cp -a {disk}/. {seen}/" EXIT'
+            status, said = project.run(before=mounted(script, size, disk), CIRCUITS_OUT=str(disk))
+            text, right = sentence(status, said.replace(str(out), "<folder>"), "No space left on device")
+            broken = half_written(seen)
+            status, _ = project.run(CIRCUITS_OUT=str(seen))
+            right &= not broken and status == 0 and results(seen) == undisturbed()[0]
             again = "The next run, with space, completes, equal." if right else f"Then: {status}, {broken}."
-            yield Outcome(f"a disk that is full after {size}iB", f"{seen} {again}", right)
+            yield Outcome(f"a disk that is full after {size}iB", f"{text} {again}", right)
 
 
 # --- bad values -------------------------------------------------------------------------------------------------------
@@ -390,15 +393,9 @@ def main(argv: list[str] | None = None) -> int:
     chosen = [SCENARIOS[name] for name in args.only or SCENARIOS] + [full_runs] * args.full
     for scenario in chosen:
         for outcome in scenario(args.kills) if scenario is kills else scenario():
-            print(f"{'ok' if outcome.right else 'WRONG'}: {outcome.scenario}: {outcome.seen}", flush=True)
-            cells = (
-                outcome.scenario,
-                outcome.seen.replace("\n", " ").replace("|", "/"),
-                "yes" if outcome.right else "**no**",
-            )
-            row = f"| {' | '.join(cells)} |"
-            table[row.split(" | ")[0]] = row
-            wrong |= not outcome.right
+            print(f"{'WRONG' if outcome.right is False else 'ok'}: {outcome.scenario}: {outcome.seen}", flush=True)
+            table[outcome.row.split(" | ")[0]] = outcome.row
+            wrong |= outcome.right is False
             write_text(REPORT, "\n".join([HEAD.format(**machine()), *table.values()]) + "\n")
     return int(wrong)
 

@@ -105,7 +105,7 @@ def test_every_metric_can_be_judged():
 @pytest.mark.parametrize(
     "claim_id, metric, message",
     [
-        ("A12", "accuracy", "Unknown claim 'A12': use A2, A1."),
+        ("A12", "accuracy", "Unknown claim (data/claims.yaml) 'A12': use A2, A1."),
         ("A1", "acuracy", "Unknown metric of A1 'acuracy': use accuracy."),
     ],
 )

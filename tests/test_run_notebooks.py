@@ -139,6 +139,8 @@ def test_only_parameters_that_differ_are_injected(run, project, model):
         (["--set", "N_PROMPTS"], "--set takes KEY=VALUE, such as N_PROMPTS=64, not 'N_PROMPTS'."),
         (["--set", "N_PROMPTS=many"], "N_PROMPTS takes a value of type int, such as 3, not 'many'."),
         (["--set", "N_PROMPTS=1.5"], "N_PROMPTS takes a value of type int, such as 3, not '1.5'."),
+        (["--set", "N_PROMPTS=-3"], "N_PROMPTS takes a number of 0 or more, such as 3, not '-3'."),
+        (["--set", "RATE=1e999"], "RATE takes a number of 0 or more, such as 0.5, not '1e999'."),
         (["--set", "FLAG=1"], "FLAG takes a value of type bool, such as True, not '1'."),
         (["--only", "07"], "No notebook begins with '07': "),
         (["--model", "nonsense"], "Unknown model 'nonsense'"),

@@ -25,8 +25,9 @@ def test_an_error_is_one_sentence_about_its_cause(status, said, right):
 
 def test_bars_makes_last_word_and_temporary_folders_are_left_out(tmp_path):
     root = tmp_path / "project"
-    errors = f"[1/2] 00_a:  50%|##   | 1/2\rError: {root}/data: no.\nmake: *** [Makefile:1: reproduce] Error 1\n"
-    assert told(errors, root) == "Error: <project>/data: no."
+    for speed in ("1.00cell/s", "1.34s/cell"):
+        errors = f"[1/2] 00_a:  50%|# | 1/2 [00:01<00:01,  {speed}]Error: {root}/data: no.\n\nmake: *** Error 1\n"
+        assert told(errors, root) == "Error: <project>/data: no."
     assert told(f"Error: {tmp_path}/cache: no.", root) == "Error: <folder>/cache: no."
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,6 +272,11 @@ class Layout(NamedTuple):
     joint: str
     eps: str  # of the norm, as the config calls it
 
+    @property
+    def layer_norm(self) -> bool:
+        """LayerNorm, which removes the mean and has a shift, rather than RMSNorm."""
+        return not self.eps.startswith("rms")
+
 
 NEOX_QKV, LLAMA_QKV = ["attention.query_key_value"], ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
 LAYOUTS = {
@@ -359,7 +364,7 @@ def _load_tokenizer(source: ModelSource, vocab_size: int) -> Any:
 
 def _weight_processing(config: PreTrainedConfig) -> dict[str, bool]:
     """How weights are processed; writing weights are centred only where the norm removes the mean (LayerNorm)."""
-    layer_norm = config.model_type != "llama"
+    layer_norm = LAYOUTS[config.model_type].layer_norm
     return {"fold_ln": True, "center_writing_weights": layer_norm, "center_unembed": True, "fold_value_biases": True}
 
 
@@ -422,9 +427,11 @@ class AttentionWeights:
     eps: float  # of the norm before attention
 
 
-def _read_layer(get: Callable[[str], Tensor], layer: int, config: PreTrainedConfig) -> dict[str, Tensor]:
+def _read_layer(
+    get: Callable[[str], Tensor], names: Collection[str], layer: int, config: PreTrainedConfig
+) -> dict[str, Tensor]:
     """Attention of one layer, with the norm and the value bias folded, centred where the norm removes the mean."""
-    layout, layer_norm = LAYOUTS[config.model_type], config.model_type != "llama"
+    layout = LAYOUTS[config.model_type]
     norm, out, *qkv = (layout.block.format(layer) + name for name in (layout.norm, layout.out, *layout.qkv))
     n_heads = config.num_attention_heads
     n_kv_heads = getattr(config, "num_key_value_heads", n_heads)
@@ -432,11 +439,12 @@ def _read_layer(get: Callable[[str], Tensor], layer: int, config: PreTrainedConf
 
     def linear(name: str) -> Float[Tensor, "d_in_and_bias d_out"]:
         W = get(f"{name}.weight") if config.model_type == "gpt2" else get(f"{name}.weight").T
-        b = get(f"{name}.bias") if getattr(config, "attention_bias", True) else W.new_zeros(W.shape[1])
+        biased = getattr(config, "attention_bias", layout.layer_norm) or f"{name}.bias" in names
+        b = get(f"{name}.bias") if biased else W.new_zeros(W.shape[1])
         return torch.cat([W, b[None]])  # the bias is the last row
 
     gain = get(f"{norm}.weight")
-    shift = get(f"{norm}.bias") if layer_norm else torch.zeros_like(gain)
+    shift = get(f"{norm}.bias") if layout.layer_norm else torch.zeros_like(gain)
     joint = torch.cat([linear(name) for name in qkv], dim=1)
     joint = rearrange(joint, f"m {layout.joint} -> (qkv i) m h", qkv=3 // len(qkv), h=d_head)
     W, b = joint[:, :-1], joint[:, -1] + einsum(shift, joint[:, :-1], "m, i m h -> i h")
@@ -445,7 +453,7 @@ def _read_layer(get: Callable[[str], Tensor], layer: int, config: PreTrainedConf
     W_O, b_O = linear(out).split([n_heads * d_head, 1])
     W_O = rearrange(W_O, "(i h) m -> i h m", h=d_head)
     b_O = b_O[0] + einsum(b_V.repeat_interleave(n_heads // n_kv_heads, dim=0), W_O, "i h, i h m -> m")
-    if layer_norm:
+    if layout.layer_norm:
         W_Q, W_K, W_V = (w - w.mean(-2, keepdim=True) for w in (W_Q, W_K, W_V))
         W_O, b_O = W_O - W_O.mean(-1, keepdim=True), b_O - b_O.mean()
     return {"W_Q": W_Q, "W_K": W_K, "W_V": W_V, "W_O": W_O, "b_Q": b_Q, "b_K": b_K, "b_V": b_V * 0, "b_O": b_O}
@@ -475,7 +483,7 @@ def attention_weights(name: str) -> AttentionWeights:
     if f"{layout.block.format(n_layers)}{layout.norm}.weight" in tensors:
         raise ModelError(wrong)
     try:
-        layers = [_read_layer(get, layer, config) for layer in range(n_layers)]
+        layers = [_read_layer(get, tensors, layer, config) for layer in range(n_layers)]
     except (EinopsError, RuntimeError) as error:  # sizes that do not divide, split or multiply
         raise ModelError(wrong) from error
     weights = {key: torch.stack([layer[key] for layer in layers]) for key in layers[0]}

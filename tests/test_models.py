@@ -12,15 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import tiny_folder, tiny_gpt2
-from transformers import AutoModelForCausalLM
+from tiny import COMMON, random_prompts, tiny_folder, tiny_gpt2
+from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from helpers import models
 from helpers.models import PROJECT, Head, ModelError, attention_weights, fetch, load_model, model_provenance, resolve
+from helpers.patching import Receiver, path_patch, path_patch_reference
 
 KINDS = ["gpt2", "llama", "neox"]
 TENSORS = ["W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"]
@@ -143,6 +145,30 @@ def test_attention_weights_of_embedded_model(smollm2):
     weights = attention_weights("smollm2")
     assert_same_attention(weights, smollm2)
     assert (weights.n_heads, weights.n_kv_heads, weights.rotary_base, weights.rotary_dim) == (9, 3, 100_000, 64)
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2"])
+def test_a_new_architecture_is_one_line_of_layouts(family, tmp_path, monkeypatch):
+    """As the README says: here of models named as Llama's tensors are, Qwen's with biases that Llama has not."""
+    classes = {"mistral": (MistralConfig, MistralForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 64}
+    config, of = classes[family]
+    torch.manual_seed(0)
+    of(config(intermediate_size=64, num_key_value_heads=2, **sizes, **COMMON | {"vocab_size": 104})).save_pretrained(
+        tmp_path / "new"
+    )
+    edit_tensors(tmp_path / "new", lambda t: {key: value + 0.1 * torch.randn_like(value) for key, value in t.items()})
+    for path in tiny_folder("llama", tmp_path / "llama").glob("tokenizer*"):
+        path.rename(tmp_path / "new" / path.name)
+    with pytest.raises(ModelError, match=f"type '{family}' are not supported"):
+        load_model(str(tmp_path / "new"))
+    monkeypatch.setitem(models.LAYOUTS, family, models.LAYOUTS["llama"])
+    model = load_model(str(tmp_path / "new"))
+    assert_same_attention(attention_weights(str(tmp_path / "new")), model)
+    assert (attention_weights(str(tmp_path / "new")).b_Q != 0).any() == (family == "qwen2")
+    prompts, receiver = random_prompts(), Receiver("k", (Head(2, 1),), "END")
+    fast, slow = (patch(model, prompts, receiver).patched for patch in (path_patch, path_patch_reference))
+    assert np.allclose(fast, slow, atol=1e-4, equal_nan=True) and np.ptp(fast[0]) > 1e-3
 
 
 def test_attention_facts(tmp_path):

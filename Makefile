@@ -12,6 +12,7 @@ REPOSITORY ?=#                    owner/name on GitHub; default: repository-code
 MODELS ?=
 NOTEBOOKS ?=
 SEEDS ?=
+ONLY ?=
 EXECUTOR ?= local#               of the sweep: a folder of sweep/profiles, local or slurm
 # Smaller download on Linux: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
@@ -50,7 +51,7 @@ $(READY): requirements.txt requirements-model.txt requirements.lock pyproject.to
 	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ && rm .setup-unfinished
 
-reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVICE= [22 min on 2 cores, quick 9; 4 GB of memory, 1 GB cache]
+reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVICE= [22 min on 2 cores, quick 6; 4 GB of memory, 1 GB cache]
 	@$(PY) -m scripts.run_notebooks --model "$(MODEL)" --profile "$(PROFILE)" $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
 	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)")
 
@@ -79,8 +80,8 @@ bench: $(READY) ## Time the methods, write benchmarks/results.json [35 min on 2 
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.channel_grid
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.scaling
 
-stress: $(READY) ## Kill, corrupt, starve and doubly start runs; writes benchmarks/RELIABILITY.md [40 min; 3 GB]
-	$(PY) -m scripts.stress
+stress: $(READY) ## Kill, damage, starve and doubly start runs; writes benchmarks/RELIABILITY.md: ONLY= [45 min; 4 GB]
+	$(PY) -m scripts.stress $(if $(ONLY),--only $(ONLY))
 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
 	@$(PY) -m scripts.run_notebooks

@@ -28,7 +28,7 @@ from transformer_lens import FactoredMatrix
 from transformer_lens.tools.analysis import random_projection_kernel_moments
 from transformers.models.llama.modeling_llama import rotate_half
 
-from helpers.models import AttentionWeights, Head
+from helpers.models import AttentionWeights, Head, require_heads
 
 Side = Literal["query", "key", "value"]
 """Where the receiver reads: into its W_QK as the query, as the key, or into its W_OV."""
@@ -343,12 +343,9 @@ def _centred(weights: AttentionWeights) -> bool:
 
 
 def _check(weights: AttentionWeights, heads: Sequence[Head]) -> None:
-    n_layers, n_heads = weights.W_O.shape[:2]
     if not heads:
         raise ChannelError("There is no head to score: give at least one sender and one receiver.")
-    for head in heads:
-        if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
-            raise ChannelError(f"{head} does not exist: use {Head(0, 0)} to {Head(n_layers - 1, n_heads - 1)}.")
+    require_heads(heads, *weights.W_O.shape[:2], ChannelError)
 
 
 def _pairs(

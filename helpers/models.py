@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,14 @@ class Head(NamedTuple):
         if not (match := re.fullmatch(r"L(\d+)H(\d+)", text)):
             raise ValueError(f"{text!r} is not a head: write it like {cls(9, 6)} (layer 9, head 6).")
         return cls(*map(int, match.groups()))
+
+
+def require_heads(heads: Iterable[Head], layers: int, heads_per_layer: int, error: type[ValueError]) -> None:
+    """Raises `error` for a head that a model of this size does not have."""
+    for head in heads:
+        if not (0 <= head.layer < layers and 0 <= head.head < heads_per_layer):
+            last = Head(layers - 1, heads_per_layer - 1)
+            raise error(f"{head} does not exist: use {Head(0, 0)} to {last}.")
 
 
 @dataclass(frozen=True)

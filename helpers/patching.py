@@ -22,6 +22,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from helpers import models
 from helpers.models import Head
 from helpers.tasks import Prompts
 
@@ -380,10 +381,7 @@ def by_layer(heads: Iterable[Head]) -> dict[int, list[Head]]:
 
 def require_heads(model: TransformerBridge, heads: Iterable[Head]) -> None:
     """Raises PatchingError for a head that this model does not have."""
-    shape = (model.cfg.n_layers, model.cfg.n_heads)
-    for head in heads:
-        if not (0 <= head.layer < shape[0] and 0 <= head.head < shape[1]):
-            raise PatchingError(f"{head} does not exist in this model of {shape[0]} layers and {shape[1]} heads.")
+    models.require_heads(heads, model.cfg.n_layers, model.cfg.n_heads, PatchingError)
 
 
 def _senders_by_layer(

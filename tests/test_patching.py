@@ -321,8 +321,8 @@ ONE = (Head(1, 0),)
 @pytest.mark.parametrize(
     "receiver, options, message",
     [
-        (("q", (Head(3, 0),)), {}, "L3H0 does not exist in this model of 3 layers and 4 heads"),
-        (("logits",), {"senders": [Head(0, 4)]}, "L0H4 does not exist in this model of 3 layers and 4 heads"),
+        (("q", (Head(3, 0),)), {}, "L3H0 does not exist: use L0H0 to L2H3"),
+        (("logits",), {"senders": [Head(0, 4)]}, "L0H4 does not exist: use L0H0 to L2H3"),
         (("logits",), {"mlps": "cold"}, "Unknown mode mlps='cold'; choose 'recompute' or 'freeze'"),
         (("z", ONE), {}, "Unknown receiver 'z'; choose one of logits, q, k, v"),
         (("q", ONE), {"senders": [Head(1, 2)]}, "must lie in a layer before the receiver's .*before layer 1"),

@@ -267,7 +267,7 @@ def locked(model: ModelSource) -> Iterator[None]:
             raise RunError(f"Another run is using {folder}: wait until it ends, then run this again.") from None
         for written in (folder, results_path(model.name, "00").parent, figures_dir(model.name)):
             for leftover in written.glob(".*.part*"):
-                leftover.unlink()
+                leftover.unlink(missing_ok=True)
         yield
 
 

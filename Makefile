@@ -80,7 +80,7 @@ bench: $(READY) ## Time the methods, write benchmarks/results.json [35 min on 2 
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.channel_grid
 	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.scaling
 
-stress: $(READY) ## Kill, damage, starve and doubly start runs; writes benchmarks/RELIABILITY.md: ONLY= [45 min; 4 GB]
+stress: $(READY) ## Kill, damage, starve and doubly start runs; writes benchmarks/RELIABILITY.md: ONLY= [50 min; 4 GB]
 	$(PY) -m scripts.stress $(if $(ONLY),--only $(ONLY))
 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]

@@ -178,6 +178,7 @@ def kills(times: int) -> Iterator[Outcome]:
                     os.killpg(run.pid, signal.SIGKILL)  # the kernel is left to itself
                     run.communicate()
                     killed += 1
+                    print(f"killed {killed} of {times} times", file=sys.stderr, flush=True)
                     left += any(not PART.search(path) for path in half_written(project.root))
                 status = run.returncode
             runs, equal = runs + 1, equal + (status == 0 and results(project.root) == expected)

@@ -56,7 +56,7 @@ reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVIC
 	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)")
 
 test: export HF_HUB_OFFLINE := 1
-test: $(READY) ## Lint, unit tests, every notebook on fewer prompts against its results [14 min on 2 cores; 1 GB cache]
+test: $(READY) ## Lint, unit tests, every notebook on fewer prompts against its results [12 min on 2 cores; 1 GB cache]
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest

@@ -58,10 +58,12 @@ def test_the_report_keeps_rows_of_scenarios_that_were_not_asked_for(tmp_path, mo
 
     monkeypatch.setattr(stress, "REPORT", tmp_path / "RELIABILITY.md")
     monkeypatch.setattr(stress, "SCENARIOS", scenarios("all | well", True))
-    assert stress.main([]) == 0
+    full = f"| {stress.FULL} | equal | yes |"
+    stress.REPORT.write_text(f"| --- | --- | --- |\n{full}\n| of an older suite | well | yes |\n")
+    assert stress.main([]) == 0 and list(rows(stress.REPORT)) == [f"| {stress.FULL}", "| one", "| two"]
     monkeypatch.setattr(stress, "SCENARIOS", scenarios("lost", False))
     assert stress.main(["--only", "two"]) == 1
-    assert list(rows(stress.REPORT).values()) == ["| one | all / well | yes |", "| two | lost | **no** |"]
+    assert list(rows(stress.REPORT).values()) == [full, "| one | all / well | yes |", "| two | lost | **no** |"]
     assert "WRONG: two: lost" in capsys.readouterr().out
 
 

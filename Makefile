@@ -51,7 +51,7 @@ $(READY): requirements.txt requirements-model.txt requirements.lock pyproject.to
 	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ && rm .setup-unfinished
 
-reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVICE= [22 min on 2 cores, quick 6; 4 GB of memory, 1 GB cache]
+reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVICE= [21 min on 2 cores, quick 6; 4 GB of memory, 1 GB cache]
 	@$(PY) -m scripts.run_notebooks --model "$(MODEL)" --profile "$(PROFILE)" $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
 	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)")
 

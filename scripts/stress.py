@@ -3,7 +3,7 @@
 python -m scripts.stress [--kills 20] [--only SCENARIO ...]
 
 Exit status 1 if a scenario did not end as it should. --only replaces the rows of these scenarios in the report; the
-full run (22 minutes, its times go into benchmarks/results.json) is made only when asked for: --only full_run.
+full run (21 minutes, its times go into benchmarks/results.json) is made only when asked for: --only full_run.
 """
 
 import argparse

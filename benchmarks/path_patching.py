@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.circuits import IOI, Rule, find_circuit
-from helpers.claims import ClaimError, write_text
+from helpers.claims import ClaimError, whole, write_text
 from helpers.models import PROJECT, Head, ModelError, load_model, resolve
 from helpers.patching import Receiver, path_patch, path_patch_reference
 from helpers.plots import COLORS
@@ -337,9 +337,8 @@ def save_entries(entries: list[dict[str, Any]], folder: Path) -> None:
 
 def save_figure(figure: plt.Figure, plot: Path) -> None:
     """Write the figure whole or not at all."""
-    part = plot.with_name(f".{plot.stem}.{os.getpid()}.png")
-    figure.savefig(part, metadata={"Software": None})
-    os.replace(part, plot)
+    with whole(plot) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})
 
 
 if __name__ == "__main__":

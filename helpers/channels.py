@@ -28,7 +28,7 @@ from transformer_lens import FactoredMatrix
 from transformer_lens.tools.analysis import random_projection_kernel_moments
 from transformers.models.llama.modeling_llama import rotate_half
 
-from helpers.models import AttentionWeights, Head, require_heads
+from helpers.models import AttentionWeights, Head, check_heads
 
 Side = Literal["query", "key", "value"]
 """Where the receiver reads: into its W_QK as the query, as the key, or into its W_OV."""
@@ -345,7 +345,7 @@ def _centred(weights: AttentionWeights) -> bool:
 def _check(weights: AttentionWeights, heads: Sequence[Head]) -> None:
     if not heads:
         raise ChannelError("There is no head to score: give at least one sender and one receiver.")
-    require_heads(heads, *weights.W_O.shape[:2], ChannelError)
+    check_heads(heads, *weights.W_O.shape[:2], ChannelError)
 
 
 def _pairs(

@@ -56,7 +56,7 @@ class Head(NamedTuple):
         return cls(*map(int, match.groups()))
 
 
-def require_heads(heads: Iterable[Head], layers: int, heads_per_layer: int, error: type[ValueError]) -> None:
+def check_heads(heads: Iterable[Head], layers: int, heads_per_layer: int, error: type[ValueError]) -> None:
     """Raises `error` for a head that a model of this size does not have."""
     for head in heads:
         if not (0 <= head.layer < layers and 0 <= head.head < heads_per_layer):

@@ -22,8 +22,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from helpers import models
-from helpers.models import Head
+from helpers.models import Head, check_heads
 from helpers.tasks import Prompts
 
 Kind = Literal["logits", "q", "k", "v"]
@@ -381,7 +380,7 @@ def by_layer(heads: Iterable[Head]) -> dict[int, list[Head]]:
 
 def require_heads(model: TransformerBridge, heads: Iterable[Head]) -> None:
     """Raises PatchingError for a head that this model does not have."""
-    models.require_heads(heads, model.cfg.n_layers, model.cfg.n_heads, PatchingError)
+    check_heads(heads, model.cfg.n_layers, model.cfg.n_heads, PatchingError)
 
 
 def _senders_by_layer(

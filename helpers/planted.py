@@ -45,7 +45,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from helpers.models import Head, read_data
+from helpers.models import Head, ModelError, read_data
 
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, N_POSITIONS = 6, 4, 64, 256, 128
 CARRIER = 128.0
@@ -69,7 +69,7 @@ Rows = Float[Tensor, "_ feature"]
 """Vectors in feature space: one coordinate per feature direction, before the residual basis is chosen."""
 
 
-class PlanError(ValueError):
+class PlanError(ModelError):
     """A plan that cannot be built."""
 
 

@@ -38,7 +38,6 @@ from helpers.claims import (
     write_text,
 )
 from helpers.models import PROJECT, ModelError, ModelSource, model_provenance, resolve
-from helpers.planted import PlanError
 from helpers.tasks import VocabularyError
 from scripts import exercises
 
@@ -372,7 +371,7 @@ def main(argv: list[str] | None = None) -> int:
         if all(job.model.kind != "hub" for job in jobs):
             os.environ["HF_HUB_OFFLINE"] = "1"
         run(jobs, args.force)
-    except (RunError, ModelError, ClaimError, PlanError) as error:
+    except (RunError, ModelError, ClaimError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except OSError as error:

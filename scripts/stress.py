@@ -198,7 +198,7 @@ def conversion(times: int = 5) -> Iterator[Outcome]:
         options = {"cwd": PROJECT, "env": os.environ | {"CIRCUITS_CACHE": str(cache)}, "text": True}
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
-        def whole() -> bool:
+        def mended() -> bool:
             done = subprocess.run(load, check=False, **options)
             files = {path.suffix for path in cache.iterdir()} - {".lock"}
             [weights] = cache.rglob("model.safetensors")
@@ -212,7 +212,7 @@ def conversion(times: int = 5) -> Iterator[Outcome]:
             time.sleep(rng.uniform(5, 25))
             os.killpg(run.pid, signal.SIGKILL)
             run.communicate()
-        seen = "the next load converts, sha256 as published, nothing left over" if (right := whole()) else "not mended"
+        seen = "the next load converts, sha256 as published, nothing left over" if (right := mended()) else "not mended"
         yield Outcome(f"kill -9 at {times} random moments of the embedded model's conversion", seen, right)
         [weights] = cache.rglob("model.safetensors")
         for title, content in {
@@ -220,7 +220,7 @@ def conversion(times: int = 5) -> Iterator[Outcome]:
             "replaced by others of the same shape": weights.read_bytes()[:-1000] + bytes(1000),
         }.items():
             weights.write_bytes(content)
-            seen = "found by its sha256, converted again" if (right := whole()) else "not found"
+            seen = "found by its sha256, converted again" if (right := mended()) else "not found"
             yield Outcome(f"weights in the cache {title}", seen, right)
 
 

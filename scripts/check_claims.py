@@ -1,7 +1,9 @@
 """Compare new results with the committed ones; exit status 1, with the list of what moved, if they differ.
 
-python scripts/check_claims.py                   data/results, as a full run left it, with the last commit's
-python scripts/check_claims.py --quick FOLDER    FOLDER/data/results, of a run with PROFILE=quick, with data/results
+python -m scripts.check_claims                   data/results, as a full run left it, with the last commit's
+python -m scripts.check_claims --quick FOLDER    FOLDER/data/results, of a run with PROFILE=quick, with data/results
+
+With $CIRCUITS_OUT set, the full run's results are those below it.
 """
 
 import argparse
@@ -10,10 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers.claims import get_claim
+from helpers.claims import ClaimError, get_claim, output_root
 from helpers.models import PROJECT
-
-RESULTS = Path("data/results")
 
 
 def moved(old: dict, new: dict) -> list[str]:
@@ -23,7 +23,7 @@ def moved(old: dict, new: dict) -> list[str]:
     old, new = rows(old), rows(new)
     found = [f"{claim} {metric}: measured in one of them only" for claim, metric in sorted(old.keys() ^ new.keys())]
     return found + [
-        f"{key[0]} {key[1]}: {text}" for key in old.keys() & new.keys() for text in fields(old[key], new[key])
+        f"{key[0]} {key[1]}: {text}" for key in old if key in new for text in fields(old[key], new[key])
     ]
 
 
@@ -36,7 +36,7 @@ def contradicted(old: dict, new: dict) -> list[str]:
     old, new = rows(old), rows(new)
     missing = {claim for claim, _ in old} ^ {claim for claim, _ in new}
     pairs = {
-        key: (old[key], new[key]) for key in old.keys() & new.keys() if None not in (old[key]["low"], new[key]["low"])
+        key: (old[key], new[key]) for key in old if key in new and None not in (old[key]["low"], new[key]["low"])
     }
     return [f"{claim}: measured in one of them only" for claim in sorted(missing)] + [
         f"{claim} {metric}: [{a['low']}, {a['high']}] {a['verdict']}, now [{b['low']}, {b['high']}] {b['verdict']}"
@@ -72,33 +72,44 @@ def same(a, b, tolerance: float | None) -> bool:
     return a == b
 
 
-def committed(path: Path) -> dict:
-    """A results file as the last commit has it; empty where it has none."""
-    name = path.relative_to(PROJECT).as_posix()
-    shown = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=PROJECT, capture_output=True, text=True, check=False)
-    return json.loads(shown.stdout) if shown.returncode == 0 else {}
+def git(*words: str) -> str:
+    """What git says of the project; nothing where there is no git, no commit or no such file in it."""
+    try:
+        return subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def problems(quick: Path | None) -> list[str]:
-    """What differs, file by file."""
-    found, compare = [], contradicted if quick else moved
-    for path in sorted((PROJECT / RESULTS).glob("*/*.json")):
-        new = quick / path.relative_to(PROJECT) if quick else path
-        old = json.loads(path.read_text(encoding="utf-8")) if quick else committed(path)
-        if quick and not new.parent.exists():
-            print(f"{path.parent.name}: not run")
+    """What differs, file by file. Raises ClaimError where there is nothing to compare."""
+    names = git("ls-files", "data/results").split()
+    if quick and not names:
+        names = [path.relative_to(PROJECT).as_posix() for path in sorted(PROJECT.glob("data/results/*/*.json"))]
+    found, compared = [], 0
+    for name in names:
+        new, label = (quick or output_root()) / name, name.removeprefix("data/results/")
+        old = (PROJECT / name).read_text(encoding="utf-8") if quick else git("show", f"HEAD:{name}")
+        if not new.parent.exists():
+            print(f"{new.parent.name}: not run")
         elif not new.exists():
-            found.append(f"{path.parent.name}/{path.name}: the run left no results")
+            found.append(f"{label}: the run left no results")
         elif old:
-            texts = compare(old, json.loads(new.read_text(encoding="utf-8")))
-            found += [f"{path.parent.name}/{path.name}: {text}" for text in texts]
+            texts = (contradicted if quick else moved)(json.loads(old), json.loads(new.read_text(encoding="utf-8")))
+            found += [f"{label}: {text}" for text in texts]
+            compared += 1
+    if not compared and not found:
+        raise ClaimError("No results to compare: this needs a git checkout with committed results, and those of a run.")
+    print(f"{compared} files of results compared.")
     return found
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", type=Path, metavar="FOLDER", help="output root of a run with PROFILE=quick")
-    found = problems(parser.parse_args(argv).quick)
+    try:
+        found = problems(parser.parse_args(argv).quick)
+    except ClaimError as error:
+        sys.exit(f"Error: {error}")
     print("\n".join(found) or "Nothing moved.")
     return bool(found)
 

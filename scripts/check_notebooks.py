@@ -1,8 +1,8 @@
 """The house rules for notebooks, and the cleaning of executed ones.
 
-python scripts/check_notebooks.py                                  check notebooks/
-python scripts/check_notebooks.py --executed build/smollm2         check what a run left, its metadata aside
-python scripts/check_notebooks.py --clean build/smollm2 build/planted notebooks
+python -m scripts.check_notebooks                                  check notebooks/
+python -m scripts.check_notebooks --executed build/smollm2         check what a run left, its metadata aside
+python -m scripts.check_notebooks --clean build/smollm2 build/planted notebooks
                                                                    copy executed notebooks, without run metadata
 """
 

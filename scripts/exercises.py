@@ -1,6 +1,6 @@
 """Student copies of the notebooks: no outputs, and a stub in place of every solution.
 
-python scripts/exercises.py --out notebooks/exercises
+python -m scripts.exercises --out notebooks/exercises
 
 An exercise is a code cell with a function whose body stands between `### BEGIN SOLUTION` and `### END SOLUTION`, the
 marks of nbgrader, and the next code cell is its check: it raises unless the function is right.

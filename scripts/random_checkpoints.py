@@ -1,6 +1,6 @@
 """Write a full-shape checkpoint with random weights, in the hub's folder format: the papers' models without the hub.
 
-    python scripts/random_checkpoints.py gpt2-medium OUT_DIR --seed 0
+    python -m scripts.random_checkpoints gpt2-medium OUT_DIR --seed 0
 
 The weights mean nothing; shapes, tensor names, config and vocabulary are real. Two things differ from the hub: weights
 are drawn twice as wide as the models' own initialisation (0.04), so that attention is not uniform; and pythia-160m gets

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     if old == new:
         return 0
     if options.check:
-        return _fail(f"The table in {options.readme.name} is stale: run `python scripts/readme_table.py`.")
+        return _fail(f"The table in {options.readme.name} is stale: run `.venv/bin/python -m scripts.readme_table`.")
     write_text(options.readme, new)
     return 0
 

@@ -56,7 +56,10 @@ def test_a_quick_run_contradicts_where_intervals_do_not_meet_and_the_verdict_is_
 @pytest.mark.parametrize("quick", [False, True])
 def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(check_claims, "PROJECT", tmp_path)
-    monkeypatch.setattr(check_claims, "committed", lambda path: results())
+    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
+    listed = [f"data/results/smollm2/{number}.json" for number in ("01", "02")]
+    monkeypatch.setattr(check_claims, "git", lambda *words: json.dumps(results()) if words[0] == "show" else said[0])
+    said = ["\n".join(listed)]
     for root in (tmp_path, tmp_path / "quick"):
         (root / "data/results/smollm2").mkdir(parents=True)
         for number, value in (("01", 3.0), ("02", 9.0 if quick == (root.name == "quick") else 3.0)):
@@ -65,10 +68,17 @@ def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
             (root / f"data/results/smollm2/{number}.json").write_text(json.dumps(results(**row)))
     arguments = ["--quick", str(tmp_path / "quick")] if quick else []
     assert check_claims.main(arguments) == 1
-    assert {line.split(":")[0] for line in capsys.readouterr().out.splitlines()} == {"smollm2/02.json"}
-    for root in (tmp_path, tmp_path / "quick"):
-        (root / "data/results/smollm2/02.json").unlink()
-    assert check_claims.main(arguments) == 0 and capsys.readouterr().out == "Nothing moved.\n"
-    if quick:
-        (tmp_path / "quick/data/results/smollm2/01.json").unlink()
-        assert check_claims.main(arguments) == 1 and "left no results" in capsys.readouterr().out
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == "2 files of results compared." and {line.split(":")[0] for line in rest} == {"smollm2/02.json"}
+    said[0] = listed[0]  # another file, such as one of a run on another model, is not asked for
+    assert check_claims.main(arguments) == 0
+    assert capsys.readouterr().out == "1 files of results compared.\nNothing moved.\n"
+    (tmp_path / ("quick" if quick else "") / listed[0]).unlink()
+    assert check_claims.main(arguments) == 1 and "left no results" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_nothing_to_compare_is_an_error(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(check_claims, "PROJECT", tmp_path)  # no checkout, no results
+    with pytest.raises(SystemExit, match="Error: No results to compare: this needs a git checkout"):
+        check_claims.main(["--quick", str(tmp_path)] if quick else [])

@@ -88,11 +88,11 @@ def build_dir(model: ModelSource) -> Path:
     return output_root() / "build" / model.slug
 
 
-def stored(path: Path, remedy: str) -> dict:
-    """The content of a JSON file, notebooks included. Raises RunError, with what to do, for one that is damaged."""
+def stored(path: Path, key: str, remedy: str) -> list:
+    """What a JSON file, such as a notebook, holds under a key. Raises RunError, with what to do, if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        return json.loads(path.read_text(encoding="utf-8"))[key]
+    except (KeyError, TypeError, ValueError):
         raise RunError(f"{os.path.relpath(path)} is damaged: {remedy}.") from None
 
 
@@ -116,7 +116,7 @@ def parse(name: str, text: str, default: object) -> object:
         return text
     try:
         value = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, TypeError, ValueError):
         value = text
     if isinstance(default, float) and type(value) is int:
         value = float(value)
@@ -136,7 +136,7 @@ def assignments(pairs: Iterable[str], known: set[str]) -> dict[str, str]:
         if not equals:
             raise RunError(f"--set takes KEY=VALUE, such as N_PROMPTS=64, not {pair!r}.")
         if key not in known:
-            near = difflib.get_close_matches(key.upper(), known, n=1) or sorted(known)
+            near = difflib.get_close_matches(key.upper(), known, n=1) or sorted(known) or ["none"]
             raise RunError(f"No notebook has a parameter {key}: use {' or '.join(near)}.")
         settings[key] = value
     return settings
@@ -171,7 +171,7 @@ def plan(
         names = ", ".join(path.stem for path in every) or "no notebook"
         raise RunError(f"No notebook begins with {only!r}: {root / 'notebooks'} holds {names}.")
     for path in chosen:
-        stored(path, "restore it from version control")
+        stored(path, "cells", "restore it from version control")
     known = {path: defaults(path) for path in chosen}
     settings = assignments(pairs, set().union(*known.values()) - {"MODEL"})
     jobs = []
@@ -202,12 +202,11 @@ def tree(folder: Path, pattern: str) -> str:
     return sha256(part for p in paths for part in (p.relative_to(folder).as_posix().encode(), p.read_bytes()))
 
 
-def outputs(job: Job) -> dict[str, str]:
-    """Hash of the executed notebook and of each result and figure that carries its number."""
+def outputs(job: Job) -> list[Path]:
+    """The executed notebook, and the results and figures that carry its number, where they exist."""
     number = job.notebook.name[:2]
     paths = [job.output, results_path(job.model.name, number)]
-    paths += sorted(figures_dir(job.model.name).glob(f"{number}_*"))
-    return {path.name: sha256([path.read_bytes()]) for path in paths if path.exists()}
+    return [path for path in paths + sorted(figures_dir(job.model.name).glob(f"{number}_*")) if path.exists()]
 
 
 def earlier(job: Job) -> str:
@@ -216,7 +215,7 @@ def earlier(job: Job) -> str:
     folder = results_path(job.model.name, number).parent
     paths = sorted(folder.parent.glob("*/*.json") if number == get_claim("X3").notebook else folder.glob("*.json"))
     remedy = "run its notebook again with --force, or restore it from version control"
-    return sha256(json.dumps(stored(p, remedy)["claims"]).encode() for p in paths if p.stem < number)
+    return sha256(json.dumps(stored(p, "claims", remedy)).encode() for p in paths if p.stem < number)
 
 
 @functools.cache
@@ -235,7 +234,7 @@ def fingerprint(job: Job) -> dict:
         "parameters": job.parameters,
         "versions": package_versions(job.root),
         "model": identity(job.model.name),
-        "outputs": outputs(job),
+        "outputs": {path.name: sha256([path.read_bytes()]) for path in outputs(job)},
     }
 
 
@@ -244,8 +243,8 @@ def reasons(job: Job) -> str:
     if not job.stamp.exists():
         return "not run yet"
     try:
-        old = json.loads(job.stamp.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+        old = dict(json.loads(job.stamp.read_text(encoding="utf-8")))
+    except (TypeError, ValueError):
         return "its stamp is damaged"
     new = fingerprint(job)
     return ", ".join(f"{key} changed" for key in new if old.get(key) != json.loads(json.dumps(new[key])))
@@ -268,6 +267,20 @@ def locked(model: ModelSource) -> Iterator[None]:
             for leftover in written.glob(".*.part*"):
                 leftover.unlink(missing_ok=True)
         yield
+
+
+def sizes(job: Job) -> str:
+    """The parameters of a notebook on which its memory and time depend."""
+    known = defaults(job.notebook)
+    return " or ".join(name for name in ("N_PATCH", "N_PROMPTS", "MEMORY_GIB") if name in known)
+
+
+def skip(job: Job) -> None:
+    """Remove what an earlier run left of a notebook that does not apply now, and remember that it does not."""
+    job.stamp.unlink(missing_ok=True)
+    for path in outputs(job):
+        path.unlink()
+    write_text(job.stamp, json.dumps(fingerprint(job), indent=1))
 
 
 def failure(job: Job, part: Path, message: str) -> RunError:
@@ -308,9 +321,9 @@ def execute(job: Job, place: str) -> float:
             raise NotApplicable(error.evalue) from None
         raise failure(job, part, f"{error.ename}: {error.evalue}") from None
     except DeadKernelError:
-        raise failure(job, part, "the kernel died, often for lack of memory: lower N_PROMPTS") from None
+        raise failure(job, part, f"the kernel died, often for lack of memory: lower {sizes(job)}") from None
     except CellTimeoutError:
-        raise failure(job, part, f"it took over {CELL_TIMEOUT} s: lower N_PROMPTS") from None
+        raise failure(job, part, f"it took over {CELL_TIMEOUT} s: lower {sizes(job)}") from None
     finally:
         part.unlink(missing_ok=True)
     return time.monotonic() - began
@@ -332,6 +345,7 @@ def run(jobs: list[Job], force: bool) -> None:
                 try:
                     table.append((job.label, f"{execute(job, f'[{index}/{len(jobs)}]'):.1f} s"))
                 except NotApplicable as error:
+                    skip(job)
                     print(f"{job.label}: skipped, {error}")
                     table.append((job.label, "skipped"))
         finally:
@@ -371,7 +385,7 @@ def main(argv: list[str] | None = None) -> int:
         if all(job.model.kind != "hub" for job in jobs):
             os.environ["HF_HUB_OFFLINE"] = "1"
         run(jobs, args.force)
-    except (RunError, ModelError, ClaimError) as error:
+    except (RunError, ModelError, ClaimError, exercises.ExerciseError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except OSError as error:

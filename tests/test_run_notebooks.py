@@ -179,21 +179,37 @@ def test_a_notebook_with_nothing_to_measure_is_skipped_by_name(run, project):
     write_notebook(project / "notebooks" / "00_none.ipynb", *raises)
     status, out, _ = run()
     assert status == 0 and "skipped, Its vocabulary splits digits." in out
+    assert "00_none" in (again := run()[1]) and "skipped" not in again and again.count("up to date") == 2
+
+
+def test_what_another_run_left_of_a_skipped_notebook_is_removed(run, project):
+    raises = "from helpers.claims import NotApplicable\nif N_PROMPTS < 2: raise NotApplicable('Too few.')"
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", raises)
+    results = project / "data/results/local-tiny"
+    results.mkdir(parents=True)
+    assert run()[0] == 0
+    for name in ("00.json", "01.json"):
+        (results / name).write_text('{"claims": []}')
+    assert "skipped, Too few." in run("--set", "N_PROMPTS=1")[1]
+    assert [path.name for path in results.iterdir()] == ["00.json"]
+    assert not (build(project) / "01_tiny.ipynb").exists() and run()[0] == 0 and executed(project)
 
 
 def test_damaged_files_are_named_or_made_again(run, project):
     assert run()[0] == 0
-    (build(project) / "01_tiny.stamp.json").write_text('{"notebook": ')
-    assert "running (its stamp is damaged)" in run()[1] and run()[1].split()[-1] == "date"
+    for damaged in (b'{"notebook": ', b"[1]", b"\xff\xfe"):
+        (build(project) / "01_tiny.stamp.json").write_bytes(damaged)
+        assert "running (its stamp is damaged)" in run()[1] and run()[1].split()[-1] == "date"
     results = project / "data/results/local-tiny"
     results.mkdir(parents=True)
     (results / "00.json").write_text("{")
     status, _, err = run()
     assert status == 1 and err.startswith("Error: ") and "00.json is damaged: run its notebook again" in err
     (results / "00.json").unlink()
-    (project / "notebooks" / "01_tiny.ipynb").write_text('{"cells": [')
-    status, _, err = run()
-    assert (status, err.count("\n")) == (1, 1) and "01_tiny.ipynb is damaged: restore it" in err
+    for damaged in ('{"cells": [', "{}", "[]"):
+        (project / "notebooks" / "01_tiny.ipynb").write_text(damaged)
+        status, _, err = run()
+        assert (status, err.count("\n")) == (1, 1) and "01_tiny.ipynb is damaged: restore it" in err
 
 
 def test_a_second_run_of_the_same_model_is_refused(run, project):

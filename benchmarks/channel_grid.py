@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from benchmarks.path_patching import FOLDER, entry, missed, save_entries, timed
+from benchmarks.path_patching import FOLDER, entry, judged, save_entries, timed
 from helpers.channels import components
 from helpers.claims import ClaimError, found_heads
 from helpers.interventions import coordinates_set, heads_changed, steer
@@ -22,7 +22,7 @@ from helpers.patching import Edit
 from helpers.tasks import Prompts, evaluate, laundry_list
 
 MODEL, TARGET = "smollm2", 100
-TOLERANCE = 1e-4  # of logit differences
+LIMITS = {"max_difference": 1e-4}  # of logit differences
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,11 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ClaimError, ModelError) as error:
         sys.exit(f"Error: {error}")
     prompts = laundry_list(model.tokenizer, 16, size=8)
-    item = entry("channel_grid", target=TARGET, tolerance=TOLERANCE, **compare(model, prompts, directions))
+    item = entry("channel_grid", target=TARGET, limits=LIMITS, **compare(model, prompts, directions))
     save_entries([item], out)
-    failures = missed(item)
-    print("\n".join(failures) or "Every limit is kept.")
-    return bool(failures)
+    return judged([item])
 
 
 def compare(

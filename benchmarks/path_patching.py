@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.circuits import IOI, Rule, find_circuit
-from helpers.claims import ClaimError, whole, write_text
+from helpers.claims import ClaimError, peak_memory_gib, whole, write_text
 from helpers.models import PROJECT, Head, ModelError, load_model, resolve
 from helpers.patching import Receiver, path_patch, path_patch_reference
 from helpers.plots import COLORS
@@ -65,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # First of all, since a child process inherits this one's peak memory.
         entries = notebook_entries() if options.with_notebooks else []
+        if out:
+            save_entries(entries, out)
         model = load_model(options.model, device=options.device)
         default = (options.model, options.device) == (MODEL, DEVICE)
         suffix = "" if default else f"-{resolve(options.model).slug}-{options.device}"
@@ -291,11 +293,6 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def peak_memory_gib(who: int) -> float:
-    """Largest resident memory so far, of this process or of a finished child."""
-    return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
-
-
 def machine() -> dict[str, Any]:
     """Processor, its cores, memory, and the GPU if one is used."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -315,8 +312,7 @@ def missed(entry: dict[str, Any]) -> list[str]:
     name, faults = entry["name"], []
     if entry["target"] and entry["ratio"] < entry["target"]:
         faults.append(f"{name}: {entry['ratio']:.1f} times the baseline's speed, the target is {entry['target']}.")
-    limits = LIMITS | {"max_difference": entry.get("tolerance", LIMITS["max_difference"])}
-    for key, limit in limits.items():
+    for key, limit in (LIMITS | entry.get("limits", {})).items():
         if entry.get(key) is not None and entry[key] > limit:
             faults.append(f"{name}: {key} is {entry[key]:.3g}, the limit {limit}.")
     most = NOTEBOOK_SECONDS if name.startswith("notebook_") else REPRODUCE_SECONDS

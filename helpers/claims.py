@@ -281,7 +281,6 @@ class Results:
 
     def _provenance(self) -> dict[str, Any]:
         device = torch.device(self.parameters.get("DEVICE", "cpu"))
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         data = [p for p in sorted(DATA.rglob("*")) if p.is_file() and DATA / "results" not in p.parents]
         return {
             "packages": package_versions(),
@@ -292,10 +291,15 @@ class Results:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "threads": torch.get_num_threads(),
             "wall_time_s": time.perf_counter() - self._start,
-            "peak_memory_gib": memory / 2**30,
+            "peak_memory_gib": peak_memory_gib(resource.RUSAGE_SELF),
             "utc": datetime.now(UTC).isoformat(timespec="seconds"),
             **self._git,
         }
+
+
+def peak_memory_gib(who: int) -> float:
+    """Largest resident memory so far, of this process (`resource.RUSAGE_SELF`) or of a finished child."""
+    return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
 from helpers.models import PROJECT
+from scripts.check_notebooks import notebooks_in
 
 FRONT = "07"  # the scorecard
 MATH = re.compile(r"\$\$(?P<display>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\w$])", re.DOTALL)
@@ -80,9 +81,11 @@ class Page:
 
 def build(notebooks: Path, out: Path) -> list[Page]:
     """Write the site whole: into a folder beside `out`, which then takes its place. Raises BookError."""
-    found = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    found = notebooks_in(notebooks)
     if not found:
         raise BookError(f"{notebooks} holds no notebook: give the folder of the executed ones.")
+    if out.exists() and not (out / "style.css").is_file():
+        raise BookError(f"{out} is no site of this suite: give a folder that is new or holds one, which is replaced.")
     documents = {path: nbformat.read(path, as_version=4) for path in found}
     pages = [Page(path, _name(path), _title(path, nb)) for path, nb in documents.items()]
     pages.sort(key=lambda page: page.name != "index.html")
@@ -134,8 +137,8 @@ def with_files(body: str, page: Page, out: Path) -> str:
         if not path or re.match(r"[a-z]+:", path):
             return match[0]
         file = (page.source.parent / path).resolve()
-        if not file.is_file():
-            raise BookError(f"{page.source.name} links to {path}, which does not exist: correct the link.")
+        if not file.is_file() or not (file.suffix == ".ipynb" or file.is_relative_to(PROJECT)):
+            raise BookError(f"{page.source.name} links to {path}, which is no file of the project: correct the link.")
         name = _name(file) if file.suffix == ".ipynb" else file.relative_to(PROJECT).as_posix()
         if file.suffix != ".ipynb":
             (out / name).parent.mkdir(parents=True, exist_ok=True)

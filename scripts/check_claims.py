@@ -22,9 +22,7 @@ def moved(old: dict, new: dict) -> list[str]:
         return [f"measured with {was}, now with {now}: run it with the default parameters"]
     old, new = rows(old), rows(new)
     found = [f"{claim} {metric}: measured in one of them only" for claim, metric in sorted(old.keys() ^ new.keys())]
-    return found + [
-        f"{key[0]} {key[1]}: {text}" for key in old if key in new for text in fields(old[key], new[key])
-    ]
+    return found + [f"{key[0]} {key[1]}: {text}" for key in old if key in new for text in fields(old[key], new[key])]
 
 
 def contradicted(old: dict, new: dict) -> list[str]:
@@ -35,9 +33,7 @@ def contradicted(old: dict, new: dict) -> list[str]:
     """
     old, new = rows(old), rows(new)
     missing = {claim for claim, _ in old} ^ {claim for claim, _ in new}
-    pairs = {
-        key: (old[key], new[key]) for key in old if key in new and None not in (old[key]["low"], new[key]["low"])
-    }
+    pairs = {key: (old[key], new[key]) for key in old if key in new and None not in (old[key]["low"], new[key]["low"])}
     return [f"{claim}: measured in one of them only" for claim in sorted(missing)] + [
         f"{claim} {metric}: [{a['low']}, {a['high']}] {a['verdict']}, now [{b['low']}, {b['high']}] {b['verdict']}"
         for (claim, metric), (a, b) in pairs.items()

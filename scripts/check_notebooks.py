@@ -8,7 +8,6 @@ python -m scripts.check_notebooks --clean build/smollm2 build/planted notebooks
 
 import argparse
 import ast
-import os
 import re
 import sys
 from collections import defaultdict
@@ -18,10 +17,18 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from helpers.claims import write_text
+from helpers.models import PROJECT
+
 MAX_LINES = 25
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ACTIVE = re.compile(r"<\s*(script|iframe|object|embed)|\bon\w+\s*=\s*[\"']|javascript:", re.IGNORECASE)
 HEAD_LITERAL = re.compile(r"\bL\d{1,2}H\d{1,2}\b|\(\s*\d+\s*,\s*\d+\s*\)\s*,\s*\(\s*\d+\s*,\s*\d+\s*\)")
+
+
+def notebooks_in(folder: Path) -> list[Path]:
+    """The notebooks of a folder, in file order, which is reading order."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
 
 
 def code_cells(nb: NotebookNode) -> list[tuple[int, NotebookNode]]:
@@ -139,21 +146,19 @@ def clean(nb: NotebookNode) -> NotebookNode:
 
 def copy_clean(*sources: Path, target: Path) -> None:
     """Replace target's notebooks by their executed twins in the first source; refuses a run with other parameters."""
-    for notebook in sorted(target.glob("[0-9][0-9]_*.ipynb")):
+    for notebook in notebooks_in(target):
         executed = next((path for path in (source / notebook.name for source in sources) if path.exists()), None)
         if executed is None:
             sys.exit(f"{notebook.name} has not been run: run make reproduce first.")
         nb = clean(nbformat.read(executed, as_version=4))
         if any("injected-parameters" in tags(cell) for cell in nb.cells):
             sys.exit(f"{executed} was run with other parameters: run it with the defaults first.")
-        part = notebook.with_suffix(".part")
-        nbformat.write(nb, part)
-        os.replace(part, notebook)
+        write_text(notebook, nbformat.writes(nb) + "\n")
 
 
 def check(folder: Path, *, executed: bool = False) -> list[str]:
     """Every broken rule of the notebooks in a folder; traces of the run are allowed in one just executed."""
-    notebooks = {path.name: nbformat.read(path, as_version=4) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    notebooks = {path.name: nbformat.read(path, as_version=4) for path in notebooks_in(folder)}
     if not notebooks:
         return [f"{folder} holds no notebook"]
     if executed:
@@ -169,10 +174,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.executed:
         sys.exit("\n".join(problem for folder in args.executed for problem in check(folder, executed=True)) or None)
+    if args.clean and len(args.clean) < 2:
+        parser.error("--clean takes one or more sources, then the target")
     if args.clean:
         copy_clean(*args.clean[:-1], target=args.clean[-1])
     else:
-        sys.exit("\n".join(check(Path("notebooks"))) or None)
+        sys.exit("\n".join(check(PROJECT / "notebooks")) or None)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell
 
 from helpers.claims import ClaimError, write_text
 from helpers.models import PROJECT
-from scripts.check_notebooks import tags
+from scripts.check_notebooks import notebooks_in, tags
 from scripts.exercises import without_outputs
 
 GITHUB = re.compile(r"(?:https://github\.com/)?([A-Za-z0-9-]+/[\w.-]+?)(?:\.git)?/?", re.ASCII)
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         address = repository(args.repository)
-        for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        for path in notebooks_in(PROJECT / "notebooks"):
             copy = colab(nbformat.read(path, as_version=4), address, path.name)
             write_text(args.out / path.name, nbformat.writes(copy) + "\n")
             print(f"{path.stem}: {LINK.format(repository=address, file=path.name)}")

@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell
 
 from helpers.claims import ClaimError, write_text
 from helpers.models import PROJECT
+from scripts.check_notebooks import notebooks_in
 
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION[^\n]*", re.DOTALL | re.MULTILINE)
 STUB = r"\1raise NotImplementedError  # your code here"
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=PROJECT / "notebooks" / "exercises", help="folder to write")
     out = parser.parse_args(argv).out
     try:
-        for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        for path in notebooks_in(PROJECT / "notebooks"):
             master = nbformat.read(path, as_version=4)
             copy = student(master)
             if found := leaks(master, copy):

@@ -40,6 +40,7 @@ from helpers.claims import (
 from helpers.models import PROJECT, ModelError, ModelSource, model_provenance, resolve
 from helpers.tasks import VocabularyError
 from scripts import exercises
+from scripts.check_notebooks import notebooks_in
 
 # Kernels inherit these: nothing but results in a notebook, and the environment's own "python3" kernel.
 QUIET = {
@@ -165,7 +166,7 @@ def plan(
     root: Path, model: str, pairs: Iterable[str], only: str, *, profile: str = "full", prove: bool = False
 ) -> list[Job]:
     """The jobs, in file order."""
-    every = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    every = notebooks_in(root / "notebooks")
     chosen = [path for path in every if path.name.startswith(only)]
     if not chosen:
         names = ", ".join(path.stem for path in every) or "no notebook"

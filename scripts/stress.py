@@ -32,6 +32,7 @@ from benchmarks.path_patching import machine
 from helpers.claims import ClaimError, write_text
 from helpers.models import PROJECT, ModelError, known_models
 from scripts import run_notebooks
+from scripts.check_notebooks import notebooks_in
 
 REPORT = PROJECT / "benchmarks" / "RELIABILITY.md"
 NOT_COPIED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "figures", "results")
@@ -337,7 +338,7 @@ def disk_full() -> Iterator[Outcome]:
 
 def bad_parameters(count: int = 200) -> Iterator[Outcome]:
     """Random values for every parameter and for names that do not exist, then senseless ones of the right type."""
-    every = [run_notebooks.defaults(path) for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
+    every = [run_notebooks.defaults(path) for path in notebooks_in(PROJECT / "notebooks")]
     names = st.sampled_from(sorted({*set().union(*every), "n_prompts", "N_PROMPT", "", "A=B", "SEED "}))
     values = st.one_of(
         st.text(max_size=12), st.floats().map(str), st.integers().map(str), st.lists(st.booleans()).map(str)

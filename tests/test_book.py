@@ -69,6 +69,9 @@ def test_a_bad_notebook_leaves_the_old_site_alone(tmp_path, capsys):
     for folder, sentence in ((untitled, "does not begin with a title"), (astray, "links to 02_b.ipynb")):
         assert main(["--notebooks", str(folder), "--out", str(out)]) == 1
         assert sentence in capsys.readouterr().err
+    precious = write(tmp_path / "precious" / "thesis.ipynb")
+    assert main(["--notebooks", str(good), "--out", str(precious)]) == 1 and list(precious.iterdir())
+    assert "is no site of this suite" in capsys.readouterr().err
     with pytest.raises(BookError, match="holds no notebook"):
         build(tmp_path / "nowhere", out)
     assert (out / "01_a.html").read_text() == before and len(list(out.iterdir())) == 2

@@ -24,6 +24,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.complete
 SWEEP := .venv-sweep#             the sweep's engine, apart from the suite
+MEMORY_MB = $(shell $(PY) -c 'import os; print(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20)')
 ifneq ($(origin PY),file) # PY=python: an environment of your own, from environment.yml
 READY :=
 endif
@@ -109,7 +110,7 @@ build/checkpoints/%/config.json: scripts/random_checkpoints.py | $(READY)
 
 sweep: $(READY) $(SWEEP)/.complete ## Models x notebooks x seeds, missing ones only, and their table: MODELS= NOTEBOOKS= SEEDS= PROFILE= EXECUTOR= [as reproduce, per model and seed]
 	$(if $(wildcard sweep/profiles/$(EXECUTOR)/config.yaml),,$(error Unknown EXECUTOR '$(EXECUTOR)': use one of $(notdir $(wildcard sweep/profiles/*))))
-	@$(SWEEP)/bin/snakemake --profile sweep/profiles/$(EXECUTOR) --config python="$(PY)" profile="$(PROFILE)" \
+	@$(SWEEP)/bin/snakemake --profile sweep/profiles/$(EXECUTOR) $(if $(filter local,$(EXECUTOR)),--resources mem_mb=$(MEMORY_MB)) --config python="$(PY)" profile="$(PROFILE)" \
 	  $(if $(MODELS),models="$(MODELS)") $(if $(NOTEBOOKS),notebooks="$(NOTEBOOKS)") $(if $(SEEDS),seeds="$(SEEDS)")
 
 $(SWEEP)/.complete: sweep/requirements-sweep.txt sweep/requirements-sweep.lock

@@ -16,7 +16,8 @@ LEGEND = (
     "Baseline: for path patching the published loop, which visits every head; for component scores dense matrices, a "
     "sample scaled to all; for `channel_grid` full forward passes, likewise. Ratio: its time over ours; paths only: "
     "for the heads that have a path to the receiver. Difference: the largest, of the normalised effect, a score or a "
-    "logit difference. Operations: executed over needed. GiB: peak memory. For `path_patching_linear` see its note."
+    "logit difference. Operations: executed over needed. GiB: peak memory of the largest process (the runner beside a "
+    "notebook's kernel takes half of one). `path_patching_linear`:"
 )
 BENCHMARKS_START, BENCHMARKS_END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 SCALING_START, SCALING_END = "<!-- scaling:start -->", "<!-- scaling:end -->"
@@ -41,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
             new = with_table(new, scaling_table(scaling), SCALING_START, SCALING_END)
     except OSError as error:
         return _fail(f"{error.filename} cannot be read ({error.strerror}): restore it from the repository.")
+    except json.JSONDecodeError as error:
+        return _fail(f"{options.benchmarks} is damaged ({error}): restore it from the repository.")
     except ValueError as error:
         return _fail(str(error))
     if old == new:
@@ -59,13 +62,16 @@ def with_table(readme: str, table: str, start: str, end: str) -> str:
 
 
 def benchmark_table(entries: list[dict]) -> str:
-    """Markdown: one row per entry of benchmarks/results.json, then the machines it was measured on."""
+    """Markdown: one row per entry of benchmarks/results.json by name, then the machines it was measured on."""
     header = "Benchmark,Seconds,Baseline,Ratio,Paths only,Target,Difference,Operations,GiB".split(",")
     keys = ("seconds", "baseline_seconds", "ratio", "ratio_with_path", "target", "max_difference")
     keys += ("flop_ratio", "peak_memory_gib")
+    entries = sorted(entries, key=lambda entry: entry["name"])
     rows = [[f"`{entry['name']}`", *(_digits(entry.get(key)) for key in keys)] for entry in entries]
     machines = dict.fromkeys(_machine(entry["machine"]) for entry in entries)
-    return f"{markdown(pd.DataFrame(rows, columns=header))}\n\n{LEGEND} Measured on {'; '.join(machines)}."
+    note = next((entry["note"] for entry in entries if "linear" in entry["name"]), "not measured")
+    table = markdown(pd.DataFrame(rows, columns=header))
+    return f"{table}\n\n{LEGEND} {note}. Measured on {'; '.join(machines)}."
 
 
 def scaling_table(entry: dict | None) -> str:

@@ -16,8 +16,8 @@ LEGEND = (
     "Baseline: for path patching the published loop, which visits every head; for component scores dense matrices, a "
     "sample scaled to all; for `channel_grid` full forward passes, likewise. Ratio: its time over ours; paths only: "
     "for the heads that have a path to the receiver. Difference: the largest, of the normalised effect, a score or a "
-    "logit difference. Operations: executed over needed. GiB: peak memory of the largest process (the runner beside a "
-    "notebook's kernel takes half of one). `path_patching_linear`:"
+    "logit difference. Operations: executed over needed. GiB: peak memory of the largest process. "
+    "`path_patching_linear`:"
 )
 BENCHMARKS_START, BENCHMARKS_END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 SCALING_START, SCALING_END = "<!-- scaling:start -->", "<!-- scaling:end -->"

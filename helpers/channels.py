@@ -25,7 +25,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import FactoredMatrix
-from transformer_lens.tools.analysis import random_projection_kernel_moments
 from transformers.models.llama.modeling_llama import rotate_half
 
 from helpers.models import AttentionWeights, Head, check_heads
@@ -35,10 +34,6 @@ Side = Literal["query", "key", "value"]
 
 TINY = 1e-6
 """Below this share of the largest value, a singular value or a mean is zero but for rounding."""
-
-
-class ChannelError(ValueError):
-    """A head, pair of heads, distance or direction that these weights do not have."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Components:
 def components(weights: AttentionWeights, matrix: Literal["OV", "QK"]) -> Components:
     """SVD of W_OV or of W_QK (without rotation) of every head, from the factors; the last few are kept."""
     if matrix not in ("OV", "QK"):
-        raise ChannelError(f"Unknown matrix {matrix!r}: choose 'OV' or 'QK'.")
+        raise ValueError(f"Unknown matrix {matrix!r}: choose 'OV' or 'QK'.")
     left, right = _factors(weights, "value" if matrix == "OV" else "query")
     U, S, V = FactoredMatrix(left, right.mT).svd()
     sign = V.gather(-2, V.abs().argmax(-2, keepdim=True)).sign()
@@ -85,7 +80,7 @@ def component_scores(
     """Composition score of every OV component of the senders with the receivers (default: all heads, layer by layer).
 
     NaN where the receiver is not in a later layer, or where the component or the receiver's matrix is zero.
-    Raises ChannelError for a head that does not exist, a given sender that no receiver comes after, bad distances.
+    Raises ValueError for a head that does not exist, a given sender that no receiver comes after, bad distances.
     """
     senders, receivers, later = _pairs(weights, senders, receivers)
     V, share = _written(weights, senders)
@@ -100,7 +95,7 @@ def strongest_directions(
 
     The first one has the largest composition score (squared, mean over receivers and distances) of all directions that
     the head writes, each next one the largest of what is orthogonal to those before: the components of a head are such
-    a basis, too, but ordered by what it writes. Raises ChannelError as `component_scores` does.
+    a basis, too, but ordered by what it writes. Raises ValueError as `component_scores` does.
     """
     _pairs(weights, [sender], receivers)
     later = [receiver for receiver in receivers if receiver.layer > sender.layer]
@@ -110,26 +105,13 @@ def strongest_directions(
     return V @ torch.linalg.eigh(gram).eigenvectors.flip(-1)
 
 
-def head_scores(
-    weights: AttentionWeights, side: Side, *, distances: Sequence[int] = (0,)
-) -> Float[Tensor, "sender_layer sender_head receiver_layer receiver_head"]:
-    """Composition score of every whole head with every later one; NaN where not later, or where a matrix is zero.
-
-    ||A B||^2 = sum_k s_k^2 ||v_k^T B||^2, so these are the components' scores added up.
-    """
-    heads, _, later = _pairs(weights, None, None)
-    V, share = _written(weights, heads)
-    scores = _average(lambda read: _norms(V * share, read, later).norm(dim=1), weights, side, heads, distances)
-    return scores.reshape(2 * weights.W_O.shape[:2])
-
-
 def read_scores(
     weights: AttentionWeights, senders: Sequence[Head], receivers: Sequence[Head]
 ) -> Float[Tensor, "sender receiver component"]:
     """Composition score of whole senders with every OV component of the receivers: ||W_OV u_k|| / ||W_OV||_F.
 
     NaN where the receiver is not in a later layer, or where the component or the sender's matrix is zero.
-    Raises ChannelError as `component_scores` does.
+    Raises ValueError as `component_scores` does.
     """
     senders, receivers, later = _pairs(weights, senders, receivers)
     V, share = _written(weights, senders)
@@ -140,7 +122,7 @@ def read_scores(
 
 @dataclass(frozen=True)
 class PairScores:
-    """Composition scores of all pairs on one side, heads layer by layer; NaN as in `head_scores`."""
+    """Composition scores of all pairs on one side, heads layer by layer; NaN as in `component_scores`."""
 
     side: Side
     whole: Float[Tensor, "sender receiver"]
@@ -151,7 +133,10 @@ class PairScores:
 
 
 def pair_scores(weights: AttentionWeights, side: Side, *, distances: Sequence[int] = (0,)) -> PairScores:
-    """Whole heads and best components of all pairs, in one pass over the components per distance."""
+    """Whole heads and best components of all pairs, in one pass over the components per distance.
+
+    ||A B||^2 = sum_k s_k^2 ||v_k^T B||^2, so whole heads' scores are the components' added up.
+    """
     share = _written(weights, _pairs(weights, None, None)[0])[1]
     parts = [component_scores(weights, side, distances=[d]) for d in distances]
     missing = parts[0].isnan().all(1)
@@ -165,14 +150,14 @@ def pair_table(weights: AttentionWeights, scores: PairScores, pairs: Sequence[tu
 
     `rank` is that among all `n` pairs of the side, `rank_here` that among the `n_here` heads that write to this
     receiver. `into`, on the value side: the receiver's OV component into which the sender writes most.
-    Raises ChannelError for a pair that does not exist or has no score.
+    Raises ValueError for a pair that does not exist or has no score.
     """
     rows = []
     for sender, receiver in pairs:
         _check(weights, [sender, receiver])
         i, j = (layer * weights.n_heads + head for layer, head in (sender, receiver))
         if scores.whole[i, j].isnan():
-            raise ChannelError(
+            raise ValueError(
                 f"{sender} does not write to {receiver}: give a later head, with matrices that are not zero."
             )
         row = {"sender": str(sender), "receiver": str(receiver), "side": scores.side}
@@ -203,27 +188,10 @@ def random_direction_scores(
     """
     _check(weights, receivers)
     x = torch.randn(n, weights.W_O.shape[-1], generator=torch.Generator().manual_seed(seed))
-    if _centred(weights):
+    if weights.W_O.mean(-1).abs().max() <= TINY * weights.W_O.abs().max():
         x -= x.mean(-1, keepdim=True)
     x /= x.norm(dim=-1, keepdim=True)
     return _average(lambda read: (x @ read).norm(dim=-1).T, weights, side, receivers, distances)
-
-
-def random_direction_moments(
-    weights: AttentionWeights, side: Side, receivers: Sequence[Head]
-) -> tuple[float, Float[Tensor, " receiver"]]:
-    """Null, exact: mean and standard deviation of the squared score of a random direction, without rotation.
-
-    The squared score is a mean of squared cosines with the receiver's singular directions, weighted by w = its squared
-    singular values (sum 1). One squared cosine has TransformerLens' rank-1 moments, mean 1/d and variance v; the
-    weighted mean has the same mean, and variance v (d sum w^2 - 1) / (d - 1), since the cosines' squares sum to 1.
-    """
-    _check(weights, receivers)
-    d = weights.W_O.shape[-1] - _centred(weights)
-    one = random_projection_kernel_moments(d, 1)
-    read = _read(weights, side, receivers, 0)
-    concentration = (read.mT @ read).square().sum((-2, -1))  # sum w^2
-    return one.mean, (one.variance * (d * concentration - 1) / (d - 1)).sqrt()
 
 
 def span(directions: Float[Tensor, "d_model n"]) -> Float[Tensor, "d_model rank"]:
@@ -234,25 +202,25 @@ def span(directions: Float[Tensor, "d_model n"]) -> Float[Tensor, "d_model rank"
 def principal_angles(a: Float[Tensor, "_ m"], b: Float[Tensor, "_ n"]) -> Float[np.ndarray, " angle"]:
     """Angles between the spans of two sets of directions, in degrees, smallest first: 0 = shared, 90 = orthogonal."""
     if len(a) != len(b):
-        raise ChannelError(f"Directions of {len(a)} and {len(b)} dimensions are of two models: take both from one.")
+        raise ValueError(f"Directions of {len(a)} and {len(b)} dimensions are of two models: take both from one.")
     return np.rad2deg(scipy.linalg.subspace_angles(a.numpy(), b.numpy()))[::-1]
 
 
 def writing(W_O: Float[Tensor, "d_head d_model"], directions: Float[Tensor, "_ c"]) -> Float[Tensor, "c d_head"]:
     """The z that makes a head write exactly each direction: z W_O = v_k, with the pseudoinverse v_k^T W_O^+.
 
-    Raises ChannelError unless the directions are orthonormal and can be written by W_O, as its own components are.
+    Raises ValueError unless the directions are orthonormal and can be written by W_O, as its own components are.
     """
     if len(directions) != W_O.shape[1]:
-        raise ChannelError(
+        raise ValueError(
             f"Directions of {len(directions)} dimensions do not fit a W_O of {W_O.shape[1]}: take both from one model."
         )
     W, v = W_O.double(), directions.double()
     z = v.mT @ torch.linalg.pinv(W, rtol=TINY)
     if not (v.mT @ v).allclose(torch.eye(v.shape[1], dtype=v.dtype), atol=1e-4):
-        raise ChannelError("The directions are not orthonormal: pass them through span() first.")
+        raise ValueError("The directions are not orthonormal: pass them through span() first.")
     if not (z @ W).allclose(v.mT, atol=1e-4):
-        raise ChannelError("This head cannot write along these directions: take the v_k of its own W_OV components.")
+        raise ValueError("This head cannot write along these directions: take the v_k of its own W_OV components.")
     return z.to(W_O)
 
 
@@ -273,7 +241,7 @@ def _factors(
 ) -> tuple[Float[Tensor, "layer head d_model d_head"], Float[Tensor, "layer head d_model d_head"]]:
     """Left and right of every head, B = left right^T."""
     if side not in get_args(Side):
-        raise ChannelError(f"Unknown side {side!r}: choose one of {', '.join(get_args(Side))}.")
+        raise ValueError(f"Unknown side {side!r}: choose one of {', '.join(get_args(Side))}.")
     W_K, W_V = (w.repeat_interleave(weights.n_heads // weights.n_kv_heads, dim=1) for w in (weights.W_K, weights.W_V))
     if side == "value":
         return W_V, weights.W_O.mT
@@ -331,21 +299,17 @@ def _average(
 ) -> Tensor:
     """Mean over distances of a score of what receivers read; on the value side every distance is the same."""
     if not distances or min(distances) < 0:
-        raise ChannelError("Give at least one distance, in tokens, and none below 0: queries come after their keys.")
+        raise ValueError("Give at least one distance, in tokens, and none below 0: queries come after their keys.")
     if any(distances) and weights.positional != "rotary":
-        raise ChannelError("This model has no rotary positions, so its scores have no distance: leave distances out.")
+        raise ValueError("This model has no rotary positions, so its scores have no distance: leave distances out.")
     distances = [0] if side == "value" else distances
     return sum(score(_read(weights, side, receivers, d)) for d in distances) / len(distances)
 
 
-def _centred(weights: AttentionWeights) -> bool:
-    return bool(weights.W_O.mean(-1).abs().max() <= TINY * weights.W_O.abs().max())
-
-
 def _check(weights: AttentionWeights, heads: Sequence[Head]) -> None:
     if not heads:
-        raise ChannelError("There is no head to score: give at least one sender and one receiver.")
-    check_heads(heads, *weights.W_O.shape[:2], ChannelError)
+        raise ValueError("There is no head to score: give at least one sender and one receiver.")
+    check_heads(heads, *weights.W_O.shape[:2])
 
 
 def _pairs(
@@ -359,6 +323,6 @@ def _pairs(
     _check(weights, receivers)
     last = max(head.layer for head in receivers)
     if early := [str(head) for head in given if head.layer >= last]:
-        raise ChannelError(f"No receiver comes after {', '.join(early)}: a head is read by later layers only.")
+        raise ValueError(f"No receiver comes after {', '.join(early)}: a head is read by later layers only.")
     later = torch.tensor([[receiver.layer > sender.layer for receiver in receivers] for sender in senders])
     return senders, receivers, later

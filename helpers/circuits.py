@@ -19,13 +19,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.interventions import knocked_out
 from helpers.models import Head
-from helpers.patching import Mlps, PathEffects, Receiver, cached_run, logit_difference, path_patch
+from helpers.patching import PathEffects, Receiver, cached_run, logit_difference, path_patch
 from helpers.stats import LEVEL, RESAMPLES, Interval, bootstrap_indices, jaccard, ratio_interval
 from helpers.tasks import Prompts
-
-
-class CircuitError(ValueError):
-    """A role or a rule that the circuit search does not know."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +59,11 @@ class Scheme:
         return tuple(dict.fromkeys([*((role.query, key) for role in self.roles for key in role.keys), *self.others]))
 
     def role(self, name: str) -> Role:
-        """The role of that name. Raises CircuitError if there is none."""
+        """The role of that name. Raises ValueError if there is none."""
         for role in self.roles:
             if role.name == name:
                 return role
-        raise CircuitError(f"Unknown role {name!r}; choose one of {', '.join(role.name for role in self.roles)}.")
+        raise ValueError(f"Unknown role {name!r}; choose one of {', '.join(role.name for role in self.roles)}.")
 
 
 IOI = Scheme(
@@ -120,7 +116,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if min(self.min_percent, self.min_errors, self.min_attention, self.min_copying) < 0:
-            raise CircuitError("The thresholds of a selection rule cannot be negative.")
+            raise ValueError("The thresholds of a selection rule cannot be negative.")
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,6 @@ def find_circuit(
     *,
     scheme: Scheme = IOI,
     rule: Rule | None = None,
-    mlps: Mlps = "recompute",
     memory_gib: float = 2.0,
 ) -> Circuit:
     """Run the four stages and name the roles. A role nobody fills is empty, and stages behind it do not run."""
@@ -169,7 +164,7 @@ def find_circuit(
         if receivers and not any(head.layer > 0 for head in heads):
             continue
         receiver = Receiver(kind, heads, position)
-        evidence.stages[stage] = path_patch(model, prompts, receiver, mlps=mlps, memory_gib=memory_gib)
+        evidence.stages[stage] = path_patch(model, prompts, receiver, memory_gib=memory_gib)
         for role in (role for role in scheme.roles if role.stage == stage):
             roles[role.name] = select(evidence, role.name, rule)
     return Circuit(roles, evidence, rule)
@@ -178,7 +173,7 @@ def find_circuit(
 def select(
     evidence: Evidence, role: str, rule: Rule, index: Sequence[int] | np.ndarray | None = None
 ) -> tuple[Head, ...]:
-    """Heads that fill a role on these prompts, largest effect first. Raises CircuitError for an unknown role."""
+    """Heads that fill a role on these prompts, largest effect first. Raises ValueError for an unknown role."""
     spec = evidence.scheme.role(role)
     if spec.stage not in evidence.stages:
         return ()
@@ -245,10 +240,10 @@ def top_heads(
     """The `count` heads with the largest |mean effect| of a stage, in order.
 
     index: the prompts to average over, `among`: the heads to choose from (all, by default); a head without a path is
-    never chosen, so there may be fewer. Raises CircuitError for a count below one.
+    never chosen, so there may be fewer. Raises ValueError for a count below one.
     """
     if count < 1:
-        raise CircuitError(f"{count} heads cannot be chosen; give a count of at least 1.")
+        raise ValueError(f"{count} heads cannot be chosen; give a count of at least 1.")
     size = np.abs((effects.change if index is None else effects.change[..., index]).mean(-1))
     size[np.isnan(size) if among is None else np.isnan(size) | ~among] = -1
     order = np.argsort(-size, axis=None, kind="stable")[:count]
@@ -278,10 +273,10 @@ def overlap(first: Sequence[PathEffects], second: Sequence[PathEffects], count: 
 
     first, second: the effects of matching stages, in one order; heads are chosen among those that have a path in both.
     The interval repeats the choice on bootstrap resamples of each task's prompts; its ends are moved to hold the
-    estimate. Raises CircuitError for a count below one, and where the numbers of stages differ or are zero.
+    estimate. Raises ValueError for a count below one, and where the numbers of stages differ or are zero.
     """
     if not first or len(first) != len(second):
-        raise CircuitError(f"{len(first)} and {len(second)} stages have no match; give the same stages of two tasks.")
+        raise ValueError(f"{len(first)} and {len(second)} stages have no match; give the same stages of two tasks.")
     pairs = list(zip(first, second, strict=True))
     common = [~np.isnan(a.change[..., 0]) & ~np.isnan(b.change[..., 0]) for a, b in pairs]
 

@@ -118,10 +118,14 @@ class Control:
 @functools.cache
 def load_claims() -> dict[str, Claim]:
     """Every claim of data/claims.yaml by its id."""
-    ledger = read_data("claims.yaml", ClaimError)
+    ledger, claims = read_data("claims.yaml"), {}
     try:
-        models = {paper: entry["model"] for paper, entry in ledger["papers"].items()}
-        return {entry["id"]: _claim({"model": models.get(entry["paper"])} | entry) for entry in ledger["claims"]}
+        models = {paper: {"model": entry["model"]} for paper, entry in ledger["papers"].items()}
+        for entry in ledger["claims"]:
+            entry = models.get(entry["paper"], {"model": None}) | entry
+            metrics = {key: Metric(**{"name": key, "model": entry["model"]} | m) for key, m in entry["metrics"].items()}
+            claims[entry["id"]] = Claim(**entry | {"metrics": metrics})
+        return claims
     except (AttributeError, KeyError, TypeError) as error:
         raise ClaimError(f"data/claims.yaml has an entry that is not whole ({error}): mend or restore it.") from error
 
@@ -131,11 +135,6 @@ def get_claim(claim_id: str) -> Claim:
     if claim_id not in load_claims():
         raise _unknown("claim (data/claims.yaml)", claim_id, load_claims())
     return load_claims()[claim_id]
-
-
-def paper_value(claim_id: str, metric: str) -> Number | list[str] | None:
-    """The paper's number or heads for a metric; None where the paper gives none."""
-    return get_claim(claim_id).metric(metric).paper
 
 
 def output_root() -> Path:
@@ -326,13 +325,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises ClaimError where that is not possible."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def _claim(entry: dict[str, Any]) -> Claim:
-    metrics = {
-        name: Metric(**{"name": name, "model": entry["model"]} | spec) for name, spec in entry["metrics"].items()
-    }
-    return Claim(**entry | {"metrics": metrics})
 
 
 def _as_claimed(metric: Metric, low: Number, high: Number, control: Control) -> bool:

@@ -22,7 +22,6 @@ from helpers.patching import (
     answer_direction,
     by_layer,
     cached_run,
-    logits_at_end,
     prompts_at_once,
     require_heads,
     resume,
@@ -35,10 +34,6 @@ Change = Callable[[Float[torch.Tensor, "batch pos d_head"]], Float[torch.Tensor,
 
 Weight = Literal["W_O", "W_V"]
 """The matrix to edit: `W_O` writes, `W_V` reads. Both edits have the same effect on the head itself."""
-
-
-class InterventionError(ValueError):
-    """A weight or a head that an intervention cannot change."""
 
 
 @contextmanager
@@ -77,14 +72,14 @@ def weights_edited(
 ) -> Iterator[TransformerBridge]:
     """The model with each head's W_O replaced by M W_O, or its W_V by W_V M; the weights are restored exactly.
 
-    `channels.scaling` gives the M that removes, scales or keeps components. Raises InterventionError for another weight
-    and for W_V of a model whose query heads share their values, and PatchingError for an unknown head.
+    `channels.scaling` gives the M that removes, scales or keeps components. Raises ValueError for another weight, for
+    W_V of a model whose query heads share their values, and for an unknown head.
     """
     require_heads(model, maps)
     if weight not in get_args(Weight):
-        raise InterventionError(f"Unknown weight {weight!r}; choose 'W_O' or 'W_V'.")
+        raise ValueError(f"Unknown weight {weight!r}; choose 'W_O' or 'W_V'.")
     if weight == "W_V" and model.cfg.n_key_value_heads not in (None, model.cfg.n_heads):
-        raise InterventionError("Several query heads of this model read one W_V, so edit the head's own W_O.")
+        raise ValueError("Several query heads of this model read one W_V, so edit the head's own W_O.")
     with ExitStack() as stack:
         for layer, heads in by_layer(maps).items():
             attention = model.blocks[layer].attn
@@ -105,10 +100,10 @@ def forced(
     """Edits for `steer` that put each head's attention from END on the named positions, in equal shares that add up to
     `scale` (Merullo et al. 2024: inhibition heads forced to look at the wrong colors).
 
-    Raises PatchingError for an unknown head, TaskError for an unknown position, InterventionError without positions.
+    Raises ValueError for an unknown head and without positions, TaskError for an unknown position.
     """
     if not keys:
-        raise InterventionError("Forced attention needs at least one position to look at.")
+        raise ValueError("Forced attention needs at least one position to look at.")
     return attention_set(model, heads, scale / len(keys) * np.sum([prompts.span(key) for key in keys], axis=0))
 
 
@@ -117,7 +112,7 @@ def attention_set(
 ) -> list[Edit]:
     """Edits for `steer` that replace each head's attention from END by these rows, as long as the longest prompt.
 
-    Raises PatchingError for an unknown head.
+    Raises ValueError for an unknown head.
     """
     require_heads(model, heads)
     value = torch.tensor(pattern, dtype=model.cfg.dtype, device=model.cfg.device)[None]
@@ -127,13 +122,13 @@ def attention_set(
 def blocked(model: TransformerBridge, prompts: Prompts, heads: Sequence[Head], key: str) -> list[Edit]:
     """Edits for `steer` that keep each head from attending from END to a position, or to a span `FIRST:LAST`.
 
-    What it attended there goes to the other positions in proportion. Raises PatchingError for an unknown head,
-    TaskError for an unknown position, InterventionError where a prompt has no such span before END.
+    What it attended there goes to the other positions in proportion. Raises ValueError for an unknown head and where a
+    prompt has no such span before END, TaskError for an unknown position.
     """
     require_heads(model, heads)
     hidden = prompts.span(key)
     if not hidden.any(-1).all() or hidden[range(len(prompts)), prompts.position("END")].any():
-        raise InterventionError(f"{key} is no span of every prompt that ends before END.")
+        raise ValueError(f"{key} is no span of every prompt that ends before END.")
     value = torch.tensor(np.where(hidden, -np.inf, 0), dtype=model.cfg.dtype, device=model.cfg.device)[None]
     return [Edit("scores", head, value) for head in heads]
 
@@ -141,17 +136,17 @@ def blocked(model: TransformerBridge, prompts: Prompts, heads: Sequence[Head], k
 def together(conditions: Iterable[Sequence[Edit]]) -> list[Edit]:
     """Several interventions as the variants of one `steer`, in order; one without edits leaves its run as it is.
 
-    Each condition is a list of edits with as many variants each. Raises InterventionError for q, k and v edits, which
-    have no neutral value, where the edits of a condition differ in the number of variants or name a head twice, and
-    where no condition edits anything.
+    Each condition is a list of edits with as many variants each. Raises ValueError for q, k and v edits, which have no
+    neutral value, where the edits of a condition differ in the number of variants or name a head twice, and where no
+    condition edits anything.
     """
     conditions = [{(edit.kind, edit.head): edit for edit in edits} | {None: edits} for edits in conditions]
     sizes = [{len(edit.value) for edit in mine[None]} or {1} for mine in conditions]
     first = {key: edit for mine in conditions for key, edit in mine.items() if key}
     if not first or any(kind in "qkv" for kind, _ in first):
-        raise InterventionError("Only z, scores and pattern edits go together; give at least one.")
+        raise ValueError("Only z, scores and pattern edits go together; give at least one.")
     if any(len(size) > 1 or len(mine) != len(mine[None]) + 1 for size, mine in zip(sizes, conditions, strict=True)):
-        raise InterventionError("A condition's edits need as many variants each, and one edit of a kind for each head.")
+        raise ValueError("A condition's edits need as many variants each, and one edit of a kind for each head.")
     counts = [size for (size,) in sizes]
     return [
         _stacked([mine.get(key) or _neutral(edit, n) for mine, n in zip(conditions, counts, strict=True)])
@@ -168,13 +163,10 @@ def _neutral(like: Edit, n: int) -> Edit:
 
 def _stacked(edits: Sequence[Edit]) -> Edit:
     """The variants of several edits of one kind and head as one edit."""
-    batch, size = max(edit.value.shape[1] for edit in edits), edits[0].value.shape[-1]
+    batch = max(edit.value.shape[1] for edit in edits)
     value = torch.cat([edit.value.expand(-1, batch, -1) for edit in edits])
-    if edits[0].kind != "z":
-        return replace(edits[0], value=value)
-    zero = value.new_zeros(1, size, size)
-    matrices = [zero.expand(len(edit.value), -1, -1) if edit.matrix is None else edit.matrix for edit in edits]
-    return replace(edits[0], value=value, matrix=torch.cat(matrices))
+    matrix = torch.cat([edit.matrix for edit in edits]) if edits[0].kind == "z" else None
+    return replace(edits[0], value=value, matrix=matrix)
 
 
 @dataclass(frozen=True)
@@ -200,16 +192,16 @@ def steer(
 
     edits: of kinds z, scores and pattern (`together` makes one list of several interventions). watch, keys: heads whose
     attribution, and positions or spans `FIRST:LAST` to which their attention from END, is wanted; a head before the
-    first edit does as in the clean run and is refused. Raises InterventionError for another kind of edit,
-    PatchingError for an unknown head or too small a bound.
+    first edit does as in the clean run and is refused. Raises ValueError for another kind of edit,
+    ValueError for an unknown head or too small a bound.
     """
     require_heads(model, [*watch, *(edit.head for edit in edits)])
     if not edits or {edit.kind for edit in edits} & set("qkv") or len({len(edit.value) for edit in edits}) != 1:
-        raise InterventionError(
+        raise ValueError(
             "Steering takes edits of kind z, scores or pattern with as many variants each; give at least one."
         )
     if any(head.layer < min(edit.head.layer for edit in edits) for head in watch):
-        raise InterventionError("A watched head lies before every edited head, so nothing can change there.")
+        raise ValueError("A watched head lies before every edited head, so nothing can change there.")
     n = len(edits[0].value)
     result = no_behaviour(n, len(prompts))
     result["attention"] = np.zeros((n, len(watch), len(keys), len(prompts)))
@@ -225,7 +217,7 @@ def steer(
         for part in (slice(start, start + at_once) for start in range(0, n, at_once)):
             resid, seen = resume(decoder, cache, end, [edit.only(part) for edit in mine], watch=watch)
             some = resid.split(max(1, ROWS_AT_ONCE // len(batch)))  # a chunk's logits are larger than all else
-            judged = [vars(judge(batch, logits_at_end(model, rows))) for rows in some]
+            judged = [vars(judge(batch, model.unembed(model.ln_final(rows)))) for rows in some]
             for name in judged[0]:
                 result[name][part, index] = np.concatenate([chunk[name] for chunk in judged])
             direction = _logit_direction(model, resid, batch) if watch else None
@@ -259,8 +251,8 @@ def coordinates_at_end(model: TransformerBridge, prompts: Prompts, directions: D
 def coordinates_set(model: TransformerBridge, directions: Directions, values: Coordinates) -> list[Edit]:
     """Edits for `steer` that set what heads write at END along their directions, and leave the rest of it alone.
 
-    values: [variant, prompt or 1, direction]. Raises PatchingError for an unknown head and ChannelError for directions
-    that are not orthonormal, or that a head cannot write: those of another head or model.
+    values: [variant, prompt or 1, direction]. Raises ValueError for an unknown head, and for directions that are not
+    orthonormal or that a head cannot write: those of another head or model.
     """
     units = {head: _unit_and_rest(model, head, V) for head, V in directions.items()}
     return [
@@ -282,10 +274,10 @@ def learn_coordinates(
 
     Adam on the cross-entropy over the full vocabulary, all prompts at once and every subspace on its own, from the mean
     of each group's own coordinates. rate: the size of a step, in root mean squares of a head's own coordinates. Raises
-    InterventionError without a subspace or where a group has no prompt, else as `coordinates_set`.
+    ValueError without a subspace or where a group has no prompt, else as `coordinates_set`.
     """
     if not subspaces or len(groups) != len(prompts) or not np.bincount(groups).all():
-        raise InterventionError("Give at least one subspace, and a group for every prompt, numbered from 0 on.")
+        raise ValueError("Give at least one subspace, and a group for every prompt, numbered from 0 on.")
     units = [{head: _unit_and_rest(model, head, V) for head, V in directions.items()} for directions in subspaces]
     runs, own = [], [{h: torch.zeros(len(prompts), V.shape[1]) for h, V in d.items()} for d in subspaces]
     for index in prompts.groups():
@@ -312,7 +304,7 @@ def learn_coordinates(
                     [Edit("z", h, mine[h][groups[index]][None] @ unit, rest[None]) for h, (unit, rest) in at.items()]
                     for mine, at in zip(learned, units, strict=True)
                 )
-                logits = logits_at_end(model, resume(decoder, cache, end, edits)[0])
+                logits = model.unembed(model.ln_final(resume(decoder, cache, end, edits)[0]))
                 wanted = answers.expand(len(logits), -1)
                 loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
                 (loss / len(prompts)).backward()

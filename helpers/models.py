@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import platformdirs
 import torch
 import yaml
-from einops import EinopsError, einsum, rearrange
+from einops import EinopsError, rearrange
 from filelock import FileLock
 from huggingface_hub import snapshot_download
 from jaxtyping import Float
@@ -56,12 +56,12 @@ class Head(NamedTuple):
         return cls(*map(int, match.groups()))
 
 
-def check_heads(heads: Iterable[Head], layers: int, heads_per_layer: int, error: type[ValueError]) -> None:
-    """Raises `error` for a head that a model of this size does not have."""
+def check_heads(heads: Iterable[Head], layers: int, heads_per_layer: int) -> None:
+    """Raises ValueError for a head that a model of this size does not have."""
     for head in heads:
         if not (0 <= head.layer < layers and 0 <= head.head < heads_per_layer):
             last = Head(layers - 1, heads_per_layer - 1)
-            raise error(f"{head} does not exist: use {Head(0, 0)} to {last}.")
+            raise ValueError(f"{head} does not exist: use {Head(0, 0)} to {last}.")
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class ModelSource:
         return again if self.kind == "folder" else f"run `make fetch MODEL={self.name}`"
 
 
-def read_data(name: str, error: type[ValueError]) -> dict[str, Any]:
-    """A YAML file of data/. Raises `error` where it is missing or damaged."""
+def read_data(name: str) -> dict[str, Any]:
+    """A YAML file of data/. Raises ModelError where it is missing or damaged."""
     try:
         content = yaml.safe_load((DATA / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         content = None
     if not isinstance(content, dict):
-        raise error(f"data/{name} is missing or damaged: restore it from version control.")
+        raise ModelError(f"data/{name} is missing or damaged: restore it from version control.")
     return content
 
 
@@ -100,7 +100,7 @@ def cache_dir() -> Path:
 @functools.cache
 def known_models() -> dict[str, dict[str, Any]]:
     """The entries of data/models.yaml by short name."""
-    return read_data("models.yaml", ModelError)
+    return read_data("models.yaml")
 
 
 def resolve(name: str) -> ModelSource:
@@ -278,19 +278,14 @@ class Layout(NamedTuple):
     qkv: list[str]  # one joint module, or three
     out: str
     joint: str
-    eps: str  # of the norm, as the config calls it
-
-    @property
-    def layer_norm(self) -> bool:
-        """LayerNorm, which removes the mean and has a shift, rather than RMSNorm."""
-        return not self.eps.startswith("rms")
+    layer_norm: bool  # LayerNorm, which removes the mean and has a shift, rather than RMSNorm
 
 
 NEOX_QKV, LLAMA_QKV = ["attention.query_key_value"], ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
 LAYOUTS = {
-    "gpt2": Layout("h.{}.", "ln_1", ["attn.c_attn"], "attn.c_proj", "(qkv i h)", "layer_norm_epsilon"),
-    "gpt_neox": Layout("layers.{}.", "input_layernorm", NEOX_QKV, "attention.dense", "(i qkv h)", "layer_norm_eps"),
-    "llama": Layout("layers.{}.", "input_layernorm", LLAMA_QKV, "self_attn.o_proj", "(qkv i h)", "rms_norm_eps"),
+    "gpt2": Layout("h.{}.", "ln_1", ["attn.c_attn"], "attn.c_proj", "(qkv i h)", True),
+    "gpt_neox": Layout("layers.{}.", "input_layernorm", NEOX_QKV, "attention.dense", "(i qkv h)", True),
+    "llama": Layout("layers.{}.", "input_layernorm", LLAMA_QKV, "self_attn.o_proj", "(qkv i h)", False),
 }
 
 
@@ -417,54 +412,37 @@ def model_provenance(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class AttentionWeights:
-    """Attention weights processed as in the loaded model: norm folded, centred (LayerNorm), value biases in b_O."""
+    """Attention weights processed as in the loaded model: norm folded, centred (LayerNorm); no biases."""
 
     W_Q: Float[Tensor, "layer head d_model d_head"]
     W_K: Float[Tensor, "layer kv_head d_model d_head"]
     W_V: Float[Tensor, "layer kv_head d_model d_head"]
     W_O: Float[Tensor, "layer head d_head d_model"]
-    b_Q: Float[Tensor, "layer head d_head"]
-    b_K: Float[Tensor, "layer kv_head d_head"]
-    b_V: Float[Tensor, "layer kv_head d_head"]
-    b_O: Float[Tensor, "layer d_model"]
     n_heads: int
     n_kv_heads: int
     positional: Literal["absolute", "rotary"]
     rotary_base: float | None  # None, as rotary_dim, for absolute positions
     rotary_dim: int | None  # dimensions of each head that rotate
-    eps: float  # of the norm before attention
 
 
-def _read_layer(
-    get: Callable[[str], Tensor], names: Collection[str], layer: int, config: PreTrainedConfig
-) -> dict[str, Tensor]:
-    """Attention of one layer, with the norm and the value bias folded, centred where the norm removes the mean."""
+def _read_layer(get: Callable[[str], Tensor], layer: int, config: PreTrainedConfig) -> dict[str, Tensor]:
+    """Attention of one layer, with the norm's gain folded, centred where the norm removes the mean."""
     layout = LAYOUTS[config.model_type]
     norm, out, *qkv = (layout.block.format(layer) + name for name in (layout.norm, layout.out, *layout.qkv))
     n_heads = config.num_attention_heads
     n_kv_heads = getattr(config, "num_key_value_heads", n_heads)
     d_head = getattr(config, "head_dim", None) or config.hidden_size // n_heads
 
-    def linear(name: str) -> Float[Tensor, "d_in_and_bias d_out"]:
-        W = get(f"{name}.weight") if config.model_type == "gpt2" else get(f"{name}.weight").T
-        biased = getattr(config, "attention_bias", layout.layer_norm) or f"{name}.bias" in names
-        b = get(f"{name}.bias") if biased else W.new_zeros(W.shape[1])
-        return torch.cat([W, b[None]])  # the bias is the last row
+    def linear(name: str) -> Float[Tensor, "d_in d_out"]:
+        return get(f"{name}.weight") if config.model_type == "gpt2" else get(f"{name}.weight").T.contiguous()
 
-    gain = get(f"{norm}.weight")
-    shift = get(f"{norm}.bias") if layout.layer_norm else torch.zeros_like(gain)
-    joint = torch.cat([linear(name) for name in qkv], dim=1)
+    joint = torch.cat([linear(name) for name in qkv], dim=1) * get(f"{norm}.weight")[:, None]
     joint = rearrange(joint, f"m {layout.joint} -> (qkv i) m h", qkv=3 // len(qkv), h=d_head)
-    W, b = joint[:, :-1], joint[:, -1] + einsum(shift, joint[:, :-1], "m, i m h -> i h")
-    sizes = [n_heads, n_kv_heads, n_kv_heads]
-    (W_Q, W_K, W_V), (b_Q, b_K, b_V) = (W * gain[:, None]).split(sizes), b.split(sizes)
-    W_O, b_O = linear(out).split([n_heads * d_head, 1])
-    W_O = rearrange(W_O, "(i h) m -> i h m", h=d_head)
-    b_O = b_O[0] + einsum(b_V.repeat_interleave(n_heads // n_kv_heads, dim=0), W_O, "i h, i h m -> m")
+    W_O = rearrange(linear(out), "(i h) m -> i h m", h=d_head)
     if layout.layer_norm:
-        W_Q, W_K, W_V = (w - w.mean(-2, keepdim=True) for w in (W_Q, W_K, W_V))
-        W_O, b_O = W_O - W_O.mean(-1, keepdim=True), b_O - b_O.mean()
-    return {"W_Q": W_Q, "W_K": W_K, "W_V": W_V, "W_O": W_O, "b_Q": b_Q, "b_K": b_K, "b_V": b_V * 0, "b_O": b_O}
+        joint, W_O = joint - joint.mean(-2, keepdim=True), W_O - W_O.mean(-1, keepdim=True)
+    W_Q, W_K, W_V = joint.split([n_heads, n_kv_heads, n_kv_heads])
+    return {"W_Q": W_Q, "W_K": W_K, "W_V": W_V, "W_O": W_O}
 
 
 def attention_weights(name: str) -> AttentionWeights:
@@ -491,7 +469,7 @@ def attention_weights(name: str) -> AttentionWeights:
     if f"{layout.block.format(n_layers)}{layout.norm}.weight" in tensors:
         raise ModelError(wrong)
     try:
-        layers = [_read_layer(get, tensors, layer, config) for layer in range(n_layers)]
+        layers = [_read_layer(get, layer, config) for layer in range(n_layers)]
     except (EinopsError, RuntimeError) as error:  # sizes that do not divide, split or multiply
         raise ModelError(wrong) from error
     weights = {key: torch.stack([layer[key] for layer in layers]) for key in layers[0]}
@@ -503,7 +481,6 @@ def attention_weights(name: str) -> AttentionWeights:
         positional="rotary" if rope else "absolute",
         rotary_base=float(rope["rope_theta"]) if rope else None,
         rotary_dim=int(weights["W_Q"].shape[-1] * rope.get("partial_rotary_factor", 1.0)) if rope else None,
-        eps=getattr(config, layout.eps),
     )
 
 

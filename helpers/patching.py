@@ -11,7 +11,6 @@ senders at once. Inserting it changes nothing before p, so keys and values of ea
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -23,7 +22,7 @@ from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from helpers.models import Head, check_heads
-from helpers.tasks import Prompts
+from helpers.tasks import Prompts, judge
 
 Kind = Literal["logits", "q", "k", "v"]
 """`logits`: the final residual at END. `q`, `k`, `v`: that input of some heads."""
@@ -33,10 +32,6 @@ Mlps = Literal["recompute", "freeze"]
 
 ROWS_AT_ONCE = 1024
 """Residual vectors per matrix product: enough for full speed, few enough that intermediates stay in the CPU's cache."""
-
-
-class PatchingError(ValueError):
-    """A receiver, sender or mode that path patching cannot use with this model and these prompts."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ def path_patch(
     """Effect of the direct path from each sender to the receiver: exact, all senders batched.
 
     senders: every head before the receiver by default. memory_gib: bound on the working memory beside the model;
-    prompts and senders are processed in chunks that fit. Raises PatchingError for an unknown head or mode, a receiver
+    prompts and senders are processed in chunks that fit. Raises ValueError for an unknown head or mode, a receiver
     before its sender, a bound too small for one prompt, and where recomputing the clean run does not give the model's
     own logits (an architecture this engine does not know: use `path_patch_reference`).
     """
@@ -103,7 +98,7 @@ def path_patch(
         at_once = variants_at_once(model, batch, runs.at, memory_gib)
         differences = runs.patched(groups, at_once).cpu()
         if not np.allclose(differences[0], clean[index], atol=1e-3):
-            raise PatchingError(
+            raise ValueError(
                 "Recomputing the clean run does not give this model's own logits, so the fast engine does not know its "
                 "architecture; use path_patch_reference."
             )
@@ -182,14 +177,6 @@ def _stop(resid: torch.Tensor, hook: object) -> None:
     raise StopAtLayerException(resid)  # TransformerLens' own way to end a forward pass early
 
 
-def logits_at_end(
-    model: TransformerBridge, resid: Float[torch.Tensor, "... d_model"]
-) -> Float[torch.Tensor, "... d_vocab"]:
-    """Logits of the full vocabulary from the final residual."""
-    normed = model.ln_final(resid)
-    return torch.addmm(model.b_U, normed.flatten(0, -2), model.W_U).view(*normed.shape[:-1], -1)
-
-
 def logit_difference(
     model: TransformerBridge, resid: Float[torch.Tensor, "... batch d_model"], prompts: Prompts
 ) -> Float[torch.Tensor, "... batch"]:
@@ -243,12 +230,6 @@ class Decoder:
         turned, _ = apply_rotary_pos_emb(turned, turned, cos, sin, unsqueeze_dim=-2)
         return torch.cat([turned, rest], dim=-1)
 
-    def write(
-        self, layer: int, z: Float[torch.Tensor, "... pos head d_head"]
-    ) -> Float[torch.Tensor, "... pos d_model"]:
-        """Attention output of a layer from its heads' z."""
-        return self.model.blocks[layer].attn.o(z.flatten(-2))
-
     def mlp(
         self, layer: int, pre: Float[torch.Tensor, "... d_model"], mid: Float[torch.Tensor, "... d_model"]
     ) -> Float[torch.Tensor, "... d_model"]:
@@ -266,15 +247,19 @@ EditKind = Literal["q", "k", "v", "z", "scores", "pattern"]
 class Edit:
     """What becomes of one head at the first recomputed position, one per variant of the run.
 
-    q, k, v: `value` is inserted. z (the head's output): z becomes z @ `matrix` + `value`, or `value` without a matrix.
-    Of length pos instead of d_head: scores (before the softmax), to which `value` is added; pattern (attention after
-    it), which becomes `value` except where that is NaN.
+    q, k, v: `value` is inserted. z (the head's output): z becomes z @ `matrix` + `value`. Of length pos instead of
+    d_head: scores (before the softmax), to which `value` is added; pattern (attention after it), which becomes `value`
+    except where that is NaN.
     """
 
     kind: EditKind
     head: Head
     value: Float[torch.Tensor, "variant _ _"]  # [variant, one per prompt or one for all, d_head or pos]
     matrix: Float[torch.Tensor, "variant d_head d_head"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "z" and self.matrix is None:
+            raise ValueError("An edit of z needs a matrix: the identity to keep z, zeros to replace it by `value`.")
 
     def only(self, variants: slice) -> "Edit":
         """The same edit for some of the variants."""
@@ -314,7 +299,7 @@ def resume(
         z, pattern = _attention(decoder, cache, layer, q, k, v, mine)
         here = [head for head in watch if head.layer == layer]
         seen |= {head: Seen(pattern[:, :, head.head, -1], z[:, :, -1, head.head]) for head in here}
-        mid = resid + decoder.write(layer, z)
+        mid = resid + decoder.model.blocks[layer].attn.o(z.flatten(-2))
         resid = mid + decoder.mlp(layer, resid.expand_as(mid), mid)
     return resid[:, :, -1], seen
 
@@ -366,7 +351,7 @@ def _attention(
     z, pattern = z.flatten(-3, -2), pattern.flatten(2, 3)
     for edit in of_kind["z"]:
         now = z[:, :, 0, edit.head.head]
-        z[:, :, 0, edit.head.head] = edit.value if edit.matrix is None else now @ edit.matrix + edit.value
+        z[:, :, 0, edit.head.head] = now @ edit.matrix + edit.value
     return z, pattern
 
 
@@ -379,8 +364,8 @@ def by_layer(heads: Iterable[Head]) -> dict[int, list[Head]]:
 
 
 def require_heads(model: TransformerBridge, heads: Iterable[Head]) -> None:
-    """Raises PatchingError for a head that this model does not have."""
-    check_heads(heads, model.cfg.n_layers, model.cfg.n_heads, PatchingError)
+    """Raises ValueError for a head that this model does not have."""
+    check_heads(heads, model.cfg.n_layers, model.cfg.n_heads)
 
 
 def _senders_by_layer(
@@ -389,20 +374,20 @@ def _senders_by_layer(
     """Senders grouped by layer, in order, after checking that every one of them comes before some receiver."""
     shape = (model.cfg.n_layers, model.cfg.n_heads)
     if mlps not in get_args(Mlps):
-        raise PatchingError(f"Unknown mode mlps={mlps!r}; choose 'recompute' or 'freeze'.")
+        raise ValueError(f"Unknown mode mlps={mlps!r}; choose 'recompute' or 'freeze'.")
     if receiver.kind not in get_args(Kind):
-        raise PatchingError(f"Unknown receiver {receiver.kind!r}; choose one of {', '.join(get_args(Kind))}.")
+        raise ValueError(f"Unknown receiver {receiver.kind!r}; choose one of {', '.join(get_args(Kind))}.")
     if (receiver.kind == "logits") == bool(receiver.heads):
-        raise PatchingError("A q, k or v receiver needs at least one head, and the logits receiver takes none.")
+        raise ValueError("A q, k or v receiver needs at least one head, and the logits receiver takes none.")
     if receiver.kind == "logits" and receiver.position != "END":
-        raise PatchingError(f"The logits are read at END, so a path to them cannot end at {receiver.position}.")
+        raise ValueError(f"The logits are read at END, so a path to them cannot end at {receiver.position}.")
     last = shape[0] if receiver.kind == "logits" else max(head.layer for head in receiver.heads)
     if senders is None:
         senders = [Head(layer, head) for layer in range(last) for head in range(shape[1])]
     groups = by_layer(senders)
     require_heads(model, (*receiver.heads, *senders))
     if not groups or max(groups) >= last:
-        raise PatchingError(
+        raise ValueError(
             f"A sender must lie in a layer before the receiver's (here: before layer {last}); choose earlier senders."
         )
     return groups
@@ -425,7 +410,7 @@ def variants_at_once(model: TransformerBridge, batch: Prompts, start: int, memor
 
 def _at_least_one(count: float, memory_gib: float) -> int:
     if count < 1:
-        raise PatchingError(f"memory_gib={memory_gib} is too small for a single prompt of this length; raise it.")
+        raise ValueError(f"memory_gib={memory_gib} is too small for a single prompt of this length; raise it.")
     return int(count)
 
 
@@ -441,38 +426,31 @@ def path_patch_reference(
     groups = _senders_by_layer(model, receiver, senders, mlps)
     patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
     clean_difference, corrupted_difference = np.zeros(len(prompts)), np.zeros(len(prompts))
+    frozen, receiving = _ends("hook_z", "hook_mlp_out"), _ends("hook_resid_post", "hook_q", "hook_k", "hook_v")
     for index in prompts.groups(receiver.position):
         batch = prompts.select(index)
         tokens, corrupted_tokens = (t.to(model.cfg.device) for t in batch.tensors())
         at = int(batch.position(receiver.position)[0])
-        clean_logits, clean = model.run_with_cache(tokens, names_filter=_frozen)
-        corrupted_logits, corrupted = model.run_with_cache(corrupted_tokens, names_filter=_frozen)
-        clean_difference[index] = _difference(clean_logits, batch)
-        corrupted_difference[index] = _difference(corrupted_logits, batch)
+        clean_logits, clean = model.run_with_cache(tokens, names_filter=frozen)
+        corrupted_logits, corrupted = model.run_with_cache(corrupted_tokens, names_filter=frozen)
+        clean_difference[index] = judge(batch, clean_logits[:, -1]).logit_difference
+        corrupted_difference[index] = judge(batch, corrupted_logits[:, -1]).logit_difference
         for sender in (head for heads in groups.values() for head in heads):
             # 1. every head frozen to its clean z, the sender's from the corrupted run: record what arrives
             with model.hooks(fwd_hooks=_freeze(model, clean, corrupted, sender, mlps)):
-                _, arrived = model.run_with_cache(tokens, names_filter=_receiving)
+                _, arrived = model.run_with_cache(tokens, names_filter=receiving)
             # 2. the clean run again, with only the receiver's value replaced
             logits = model.run_with_hooks(tokens, fwd_hooks=_insert(model, receiver, arrived, at))
-            patched[sender.layer, sender.head, index] = _difference(logits, batch)
+            patched[sender.layer, sender.head, index] = judge(batch, logits[:, -1]).logit_difference
     return PathEffects(clean_difference, corrupted_difference, patched)
 
 
 Hooks = list[tuple[str, Callable]]
 
 
-def _frozen(name: str) -> bool:
-    return name.endswith(("hook_z", "hook_mlp_out"))
-
-
-def _receiving(name: str) -> bool:
-    return name.endswith(("hook_resid_post", "hook_q", "hook_k", "hook_v"))
-
-
-def _difference(logits: Float[torch.Tensor, "batch pos d_vocab"], batch: Prompts) -> np.ndarray:
-    rows = range(len(batch))
-    return (logits[rows, -1, list(batch.answers)] - logits[rows, -1, list(batch.distractors)]).cpu().numpy()
+def _ends(*sites: str) -> Callable[[str], bool]:
+    """Whether a hook's name ends in one of these."""
+    return lambda name: name.endswith(sites)
 
 
 def _freeze(
@@ -484,14 +462,10 @@ def _freeze(
         z = clean["z", layer].clone()
         if layer == sender.layer:
             z[:, :, sender.head] = corrupted["z", layer][:, :, sender.head]
-        hooks.append((f"blocks.{layer}.attn.hook_z", partial(_replace, value=z)))
+        hooks.append((f"blocks.{layer}.attn.hook_z", lambda now, hook, z=z: z))
         if mlps == "freeze":
-            hooks.append((f"blocks.{layer}.hook_mlp_out", partial(_replace, value=clean["mlp_out", layer])))
+            hooks.append((f"blocks.{layer}.hook_mlp_out", lambda now, hook, out=clean["mlp_out", layer]: out))
     return hooks
-
-
-def _replace(tensor: torch.Tensor, hook: object, value: torch.Tensor) -> torch.Tensor:
-    return value
 
 
 def _insert(model: TransformerBridge, receiver: Receiver, arrived: ActivationCache, at: int) -> Hooks:

@@ -35,7 +35,7 @@ import itertools
 import math
 import re
 from contextlib import redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,9 @@ Rows = Float[Tensor, "_ feature"]
 """Vectors in feature space: one coordinate per feature direction, before the residual basis is chosen."""
 
 
-class PlanError(ModelError):
-    """A plan that cannot be built."""
-
-
 @dataclass(frozen=True)
 class Plan:
-    """What to build. Raises PlanError for what is impossible."""
+    """What to build. Raises ModelError for what is impossible."""
 
     channel_rank: int = 2
     """1, 2 or 3."""
@@ -92,27 +88,22 @@ class Plan:
     is redundant, since what the others leave already saturates the movers."""
     circuits: int = 1
     """2: two channels for one task; each has one of the heads that write it, one inhibition head and one mover."""
-    copies: int = 1
-    """Every planted head this often, each copy with its share of the weight."""
     shared: bool = False
     """A second reader of the (first) channel: the negative mover attends to the early name that it points at."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.channel_rank <= len(SINGULAR):
-            raise PlanError(f"channel_rank is {self.channel_rank}: a channel carries 1 to {len(SINGULAR)} coordinates.")
-        if self.noise < 0 or self.inhibition < 0:
-            raise PlanError("noise and inhibition are sizes: give 0 or more.")
-        if self.circuits not in (1, 2):
-            raise PlanError(f"circuits is {self.circuits}: two inhibition heads can serve 1 or 2 channels.")
-        layers = [layer for role in LAYERS.values() for layer in role]
-        most = N_HEADS // max(map(layers.count, layers))
-        if not 1 <= self.copies <= most:
-            raise PlanError(
-                f"copies is {self.copies}: a layer has only {N_HEADS} heads for its roles, give 1 to {most}."
+            raise ModelError(
+                f"channel_rank is {self.channel_rank}: a channel carries 1 to {len(SINGULAR)} coordinates."
             )
-        free = N_HEADS * N_LAYERS - self.copies * len(layers)
+        if self.noise < 0 or self.inhibition < 0:
+            raise ModelError("noise and inhibition are sizes: give 0 or more.")
+        if self.circuits not in (1, 2):
+            raise ModelError(f"circuits is {self.circuits}: two inhibition heads can serve 1 or 2 channels.")
+        layers = [layer for role in LAYERS.values() for layer in role]
+        free = N_HEADS * N_LAYERS - len(layers)
         if not 0 <= self.distractors <= free:
-            raise PlanError(f"distractors is {self.distractors}: only {free} heads have no role, give 0 to {free}.")
+            raise ModelError(f"distractors is {self.distractors}: only {free} heads have no role, give 0 to {free}.")
 
 
 @dataclass(frozen=True)
@@ -135,11 +126,6 @@ class Planted:
         """What inhibition writes and the movers read, by falling singular value."""
         return self.directions["channel"]
 
-    @property
-    def channel_in(self) -> Float[Tensor, "d_model rank"]:
-        """What the duplicate-token and induction heads write and inhibition reads."""
-        return self.directions["channel_in"]
-
 
 @dataclass(frozen=True)
 class _Wires:
@@ -154,7 +140,7 @@ class _Wires:
 
 def build(plan: Plan | None = None) -> Planted:
     """Write the weights; the same plan gives the same model."""
-    plan, words = plan or Plan(), read_data("vocabulary.yaml", PlanError)
+    plan, words = plan or Plan(), read_data("vocabulary.yaml")
     random = torch.Generator().manual_seed(plan.seed)
     tokenizer = _tokenizer(words)
     features = _features(plan, len(words["names"]))
@@ -205,7 +191,7 @@ def _strings(node: Any) -> list[str]:
 def _features(plan: Plan, n_names: int) -> dict[str, Rows]:
     """Feature -> its rows in feature space (one-hot); `junk` is what is left."""
     if n_names >= D_HEAD:
-        raise PlanError(f"data/vocabulary.yaml has {n_names} names, and a head of {D_HEAD} dimensions holds one less.")
+        raise ModelError(f"data/vocabulary.yaml has {n_names} names, and a head of {D_HEAD} dimensions holds one less.")
     sizes = dict.fromkeys(["carrier", "name", "early", "sink"], 1) | {"clock": 2 * len(PERIODS), "place": 4}
     sizes |= dict.fromkeys(["identity", "previous", "output"], n_names)
     sizes |= dict.fromkeys(["channel_in", "channel"], plan.channel_rank * plan.circuits)
@@ -289,9 +275,8 @@ def _place(
     heads, roles = {}, {}
     for role, of_role in wires.items():
         layers = LAYERS[role][: len(of_role)]
-        placed = [(free[i].pop(0), wire) for i, wire in zip(layers, of_role, strict=True) for _ in range(plan.copies)]
-        heads |= {head: replace(wire, out=wire.out / plan.copies) for head, wire in placed}
-        roles[role] = tuple(head for head, _ in placed)
+        placed = {free[i].pop(0): wire for i, wire in zip(layers, of_role, strict=True)}
+        heads, roles[role] = heads | placed, tuple(placed)
     if not plan.inhibition:
         roles |= dict.fromkeys(["previous_token", "duplicate_token", "induction"], ())
     rest = list(itertools.chain(*free))

@@ -1,7 +1,7 @@
 """Intervals (always 95 %) and set overlap, thin over scipy. Every seed is an argument."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,11 +16,11 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval; arrays of one shape where a whole grid was estimated."""
+    """An estimate with its 95 % interval."""
 
-    value: float | np.ndarray
-    low: float | np.ndarray
-    high: float | np.ndarray
+    value: float
+    low: float
+    high: float
 
 
 def proportion(k: int, n: int) -> Interval:
@@ -40,35 +40,34 @@ def mean_interval(x: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"], seed
     x = _values(x, "the mean")
     if np.ptp(x) == 0:
         return Interval(float(x[0]), float(x[0]), float(x[0]))
-    ends = _bootstrap(x, "BCa", seed)
-    low, high = ends if np.isfinite(ends).all() else _bootstrap(x, "percentile", seed)
+    ends = _bootstrap([x], np.mean, "BCa", seed)
+    low, high = ends if np.isfinite(ends).all() else _bootstrap([x], np.mean, "percentile", seed)
     return Interval(float(x.mean()), float(low), float(high))
 
 
 def ratio_interval(
-    num: Shaped[np.ndarray, "*grid n"] | Shaped[torch.Tensor, "*grid n"],
+    num: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"],
     den: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"],
     seed: int,
 ) -> Interval:
-    """mean(num) / mean(den) over the same n examples, for every cell of a grid: the normalised path-patching effect.
+    """mean(num) / mean(den) over the same n examples: the normalised path-patching effect.
 
-    Paired percentile bootstrap: each resample draws examples, the same ones for all cells and for the denominator.
-    Ends are moved to hold the estimate where resampled denominators come near zero, and are then wide.
-    Raises ValueError on fewer than two examples, unequal n, NaN, infinity or a denominator of mean zero.
+    Paired percentile bootstrap, its ends moved to hold the estimate; they are infinite where resampled denominators
+    vanish. Raises ValueError on fewer than two examples, unequal n, NaN, infinity or a denominator of mean zero.
     """
     num, den = _values(num, "the numerator"), _values(den, "the denominator")
-    if den.ndim != 1 or num.shape[-1] != len(den):
-        raise ValueError(f"Numerator {num.shape} and denominator {den.shape} need the same number of examples, last.")
+    if num.shape != den.shape:
+        raise ValueError(f"Numerator {num.shape} and denominator {den.shape} need the same number of examples.")
     if den.mean() == 0:
         raise ValueError("The denominator has mean zero: corrupting the prompts changes nothing, so use other prompts.")
-    picked = bootstrap_indices(len(den), RESAMPLES, seed)
-    weights = np.stack([np.bincount(row, minlength=len(den)) for row in picked], axis=-1)  # [n resamples]
+
+    def ratio(a: np.ndarray, b: np.ndarray, axis: int):
+        return a.mean(axis) / b.mean(axis)
+
     with np.errstate(divide="ignore", invalid="ignore"):
-        draws = (num @ weights) / (den @ weights)
-    value = num.mean(-1) / den.mean()
-    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
-    low, high = np.minimum(low, value), np.maximum(high, value)
-    return Interval(value, low, high) if num.ndim > 1 else Interval(float(value), float(low), float(high))
+        ends = _bootstrap([num, den], ratio, "percentile", seed)
+    value, (low, high) = float(ratio(num, den, 0)), np.where(np.isnan(ends), [-np.inf, np.inf], ends)
+    return Interval(value, min(value, float(low)), max(value, float(high)))
 
 
 def correlation(
@@ -77,25 +76,24 @@ def correlation(
     """Correlation over n >= 4 pairs with its bootstrap interval over pairs, and the same with y permuted (the null).
 
     The null's value is its mean, its interval the middle 95 % of permutations. Raises ValueError on fewer pairs,
-    unequal lengths, NaN, or where x or y is constant.
+    unequal lengths, NaN, where x or y is constant, or for another method.
     """
+    if method not in ("pearson", "spearman"):
+        raise ValueError(f"Unknown method {method!r}; choose 'pearson' or 'spearman'.")
     x, y = _values(x, "a correlation"), _values(y, "a correlation")
     if len(x) != len(y) or len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         raise ValueError(f"A correlation needs at least 4 pairs that vary, not {len(x)} and {len(y)} values.")
     rank = stats.rankdata if method == "spearman" else lambda values, axis: values
 
-    def r(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Along the last axis; 0 where a resample is constant."""
-        a, b = (v - v.mean(-1, keepdims=True) for v in (rank(a, axis=-1), rank(b, axis=-1)))
-        scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-        return np.divide((a * b).sum(-1), scale, out=np.zeros_like(scale), where=scale > 0)
+    def r(a: np.ndarray, b: np.ndarray, axis: int):
+        """0 where a resample is constant."""
+        return np.nan_to_num(stats.pearsonr(rank(a, axis=axis), rank(b, axis=axis), axis=axis).statistic)
 
-    picked, rng = bootstrap_indices(len(x), RESAMPLES, seed), np.random.default_rng(seed)
-    value, draws = float(r(x[None], y[None])[0]), r(x[picked], y[picked])
-    null = r(np.broadcast_to(x, (RESAMPLES, len(x))), rng.permuted(np.tile(y, (RESAMPLES, 1)), axis=1))
-    ends = np.quantile([draws, null], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1).T
-    measured = Interval(value, min(value, float(ends[0, 0])), max(value, float(ends[0, 1])))
-    return measured, Interval(float(null.mean()), float(ends[1, 0]), float(ends[1, 1]))
+    value, (low, high) = float(r(x, y, 0)), _bootstrap([x, y], r, "percentile", seed)
+    shuffled = np.random.default_rng(seed).permuted(np.tile(y, (RESAMPLES, 1)), axis=1)
+    null = r(np.tile(x, (RESAMPLES, 1)), shuffled, -1)
+    measured = Interval(value, min(value, float(low)), max(value, float(high)))
+    return measured, Interval(float(null.mean()), *map(float, np.quantile(null, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])))
 
 
 def bootstrap_indices(n: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples n"]:
@@ -120,8 +118,9 @@ def _values(x, name: str) -> np.ndarray:
     return x
 
 
-def _bootstrap(x: np.ndarray, method: str, seed: int):
+def _bootstrap(data: list[np.ndarray], statistic: Callable, method: str, seed: int) -> tuple[float, float]:
+    """Ends of scipy's interval; examples are drawn together from all arrays."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap((x,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method=method, rng=seed)
-    return result.confidence_interval
+        kind = {"paired": True, "n_resamples": RESAMPLES, "confidence_level": LEVEL, "method": method, "rng": seed}
+        return stats.bootstrap(data, statistic, **kind).confidence_interval

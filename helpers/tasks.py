@@ -32,6 +32,9 @@ class VocabularyError(TaskError):
     """Words of a task that this model's vocabulary splits, so that the task cannot run on it."""
 
 
+NO_PROMPT = "A task needs at least one prompt; give n >= 1."
+
+
 @dataclass(frozen=True)
 class Prompts:
     """Prompts of a task, each beside a corrupted partner of the same length.
@@ -54,7 +57,7 @@ class Prompts:
 
     def __post_init__(self) -> None:
         if not self.tokens:
-            raise TaskError("A task needs at least one prompt; give n >= 1.")
+            raise TaskError(NO_PROMPT)
         for i, (clean, corrupted) in enumerate(zip(self.tokens, self.corrupted, strict=True)):
             if len(clean) != len(corrupted):
                 raise TaskError(
@@ -162,7 +165,7 @@ def no_behaviour(*shape: int) -> dict[str, np.ndarray]:
 @functools.cache
 def vocabulary(kind: str) -> list[str]:
     """Words of a kind (`names`, `places`, `colors` ...) from data/vocabulary.yaml."""
-    words = read_data("vocabulary.yaml", TaskError)
+    words = read_data("vocabulary.yaml")
     if kind not in words:
         raise TaskError(f"data/vocabulary.yaml has no {kind}: add them, or restore it from version control.")
     return words[kind]
@@ -184,11 +187,6 @@ def _is_single(tokenizer: Any, *words: str) -> bool:
     return all(len(_ids(tokenizer, " " + word)) == 1 for word in words)
 
 
-def _require_some(n: int) -> None:
-    if n < 1:
-        raise TaskError(f"n is {n}; a task needs at least one prompt.")
-
-
 def ioi(
     tokenizer: Any,
     n: int,
@@ -205,7 +203,6 @@ def ioi(
     indirect object (`swap`). Raises TaskError for n < 1, an unknown corruption, fewer than five names, a word of
     several tokens.
     """
-    _require_some(n)
     if corruption not in ("abc", "swap"):
         raise TaskError(f"Unknown corruption {corruption!r}; choose 'abc' or 'swap'.")
     templates = templates or vocabulary("ioi_templates")
@@ -214,36 +211,20 @@ def ioi(
         raise TaskError(
             f"IOI needs at least five names, two for a prompt and three fresh ones; {len(names)} were given."
         )
-    rng = random.Random(seed)
-    return _prompts([_ioi_prompt(tokenizer, rng, i, templates, names, corruption) for i in range(n)])
-
-
-def _ioi_prompt(
-    tokenizer: Any, rng: random.Random, i: int, templates: Sequence[str], names: Sequence[str], corruption: Corruption
-) -> dict[str, Any]:
-    template_index, order = i % len(templates), (i // len(templates)) % 2
-    io, subject, *fresh = rng.sample(list(names), 5)
-    first, second = (io, subject) if order == 0 else (subject, io)
-    words = {"place": rng.choice(vocabulary("places")), "object": rng.choice(vocabulary("objects"))}
-    fill = templates[template_index].format
-    text = fill(A=first, B=second, S=subject, **words)
-    if corruption == "abc":
-        partner = fill(A=fresh[0], B=fresh[1], S=fresh[2], **words)
-    else:
-        partner = fill(A=first, B=second, S=io, **words)
-    answer, distractor = single_token(tokenizer, io), single_token(tokenizer, subject)
-    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
-    io_at, (s1, s2) = tokens.index(answer), [p for p, t in enumerate(tokens) if t == distractor]
-    return {
-        "texts": text,
-        "corrupted_texts": partner,
-        "tokens": tuple(tokens),
-        "corrupted": tuple(tokenizer(partner, add_special_tokens=False)["input_ids"]),
-        "answers": answer,
-        "distractors": distractor,
-        "positions": {"IO": io_at, "S1": s1, "S1+1": s1 + 1, "S2": s2, "END": len(tokens) - 1},
-        "templates": template_index,
-    }
+    rng, rows = random.Random(seed), []
+    for i in range(n):
+        turn, template = divmod(i, len(templates))
+        io, subject, *fresh = rng.sample(list(names), 5)
+        first, second = (subject, io) if turn % 2 else (io, subject)
+        words = {"place": rng.choice(vocabulary("places")), "object": rng.choice(vocabulary("objects"))}
+        fill = functools.partial(templates[template].format, **words)
+        text = fill(A=first, B=second, S=subject)
+        partner = fill(A=fresh[0], B=fresh[1], S=fresh[2]) if corruption == "abc" else fill(A=first, B=second, S=io)
+        s1, s2 = (found.end() for found in re.finditer(rf"\b{subject}\b", text))
+        ends = {"IO": re.search(rf"\b{io}\b", text).end(), "S1": s1, "S1+1": s1, "S2": s2}
+        words = {"answers": single_token(tokenizer, io), "distractors": single_token(tokenizer, subject)}
+        rows.append(words | {"templates": template} | _row(tokenizer, text, partner, ends))
+    return _prompts(rows)
 
 
 def repeated_name(tokenizer: Any, n: int, *, size: int = 6, seed: int = 0) -> Prompts:
@@ -254,21 +235,18 @@ def repeated_name(tokenizer: Any, n: int, *, size: int = 6, seed: int = 0) -> Pr
     TaskError for n < 1, fewer than two names or more than the vocabulary has.
     """
     names, rng = vocabulary("names"), random.Random(seed)
-    if n < 1 or not 2 <= size < len(names):
-        raise TaskError(f"n is {n} and size {size}: give at least one prompt of 2 to {len(names) - 1} names.")
+    if not 2 <= size < len(names):
+        raise TaskError(f"size is {size}: give 2 to {len(names) - 1} names.")
     rows = []
     for i in range(n):
         *listed, outsider = rng.sample(names, size + 1)
         target, place, thing = i % size, rng.choice(vocabulary("places")), rng.choice(vocabulary("objects"))
         start = f"Then, {', '.join(listed[:-1])} and {listed[-1]} went to the {place}. "
         texts = [f"{start}{name} gave a {thing} to" for name in (listed[target], outsider)]
-        tokens, corrupted = (tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
-        ids = [single_token(tokenizer, name) for name in listed]
-        where = {f"N{j}": tokens.index(token) for j, token in enumerate(ids)} | {"S1": tokens.index(ids[target])}
-        where |= {"S2": len(tokens) - 1 - tokens[::-1].index(ids[target]), "END": len(tokens) - 1}
-        answers = {"answers": ids[(target + 1) % size], "distractors": ids[target], "templates": 0}
-        rows.append({"texts": texts[0], "corrupted_texts": texts[1], "tokens": tokens, "corrupted": corrupted})
-        rows[-1] |= answers | {"positions": where}
+        ends = {f"N{j}": re.search(rf"\b{name}\b", start).end() for j, name in enumerate(listed)}
+        ends |= {"S1": ends[f"N{target}"], "S2": len(start) + len(listed[target])}
+        answer, distractor = (single_token(tokenizer, listed[k % size]) for k in (target + 1, target))
+        rows.append({"answers": answer, "distractors": distractor} | _row(tokenizer, *texts, ends))
     return _prompts(rows)
 
 
@@ -314,7 +292,6 @@ def colored_objects(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     question's list. The partner asks for the next object of the list (cyclic); its answer is the distractor. Raises
     TaskError for n < 1, a color of several tokens, fewer than six objects of one token.
     """
-    _require_some(n)
     rng, things = random.Random(seed), [thing for thing in vocabulary("things") if _is_single(tokenizer, thing)]
     if len(things) < 6:
         raise VocabularyError(
@@ -341,7 +318,8 @@ def colored_objects_file(tokenizer: Any, path: str | Path, *, n: int | None = No
     Raises TaskError, with the row, for what is missing or is not of this form; and where fewer than n prompts remain.
     """
     path, rows = Path(path), []
-    _require_some(1 if n is None else n)
+    if n is not None and n < 1:
+        raise TaskError(NO_PROMPT)
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -402,7 +380,7 @@ def _colored_prompt(tokenizer: Any, text: str, answer: str | None = None) -> dic
     ends |= {f"O{j}": item.end(2) for j, item in enumerate(listed)}
     for j, item in enumerate(listed[:k] + listed[k + 1 :]):
         ends |= {f"WRONG{j}": item.end(1), f"OTHER{j}": item.end(2)}
-    ends |= {"RIGHT": listed[k].end(1), "ASKED": listed[k].end(2), "ASKED+1": listed[k].end(2) + 1}
+    ends |= {"RIGHT": listed[k].end(1), "ASKED": listed[k].end(2), "ASKED+1": listed[k].end(2)}
     ends |= {"WHAT": text.rindex(" What ") + len(" What"), "Q": found[1].end(4)}
     ends |= {"ANSWER0": found[0].end() + 1 + len(example.answer)}
     words = {"answers": choices[k], "distractors": choices[others[0]], "choices": choices}
@@ -432,7 +410,6 @@ def greater_than(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     `correct` says little here, and the logit difference is what counts. The partner starts in 01, which allows both.
     Positions: YY (the start) and END. Raises TaskError for n < 1 and where years are not a century and two digits.
     """
-    _require_some(n)
     rng, century = random.Random(seed), _ids(tokenizer, " 17")
     years = {year: _ids(tokenizer, f" 17{year:02d}") for year in range(1, 100)}
     years = {year: ids[-1] for year, ids in years.items() if ids[:-1] == century}
@@ -458,7 +435,6 @@ def world_capitals(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     left out. Positions: COUNTRY0 and ANSWER0 (the example's country and capital), COUNTRY and END. Raises TaskError for
     n < 1 and fewer than three countries of one token.
     """
-    _require_some(n)
     rng, pairs = random.Random(seed), [pair.split() for pair in vocabulary("capitals")]
     pairs = [pair for pair in pairs if _is_single(tokenizer, *pair)]
     if len(pairs) < 3:
@@ -495,7 +471,6 @@ def laundry_list(
     next item (cyclic) is left, which is the distractor. Raises TaskError for n < 1, a size below 2 or above the number
     of items, and items that repeat or are several tokens.
     """
-    _require_some(n)
     items = list(vocabulary("items") if items is None else items)
     if len(set(items)) < len(items):
         raise TaskError("The items repeat a word, so a list could name it twice; give each once.")
@@ -532,15 +507,19 @@ def _word_ends(role: str, text: str, part: str) -> dict[str, int]:
 
 
 def _row(tokenizer: Any, text: str, partner: str, ends: dict[str, int]) -> dict[str, Any]:
-    """Texts, tokens and positions of a prompt; ends: role -> the character at which its word ends."""
+    """Texts, tokens and positions of a prompt; ends: role -> the character at which its word ends (`X+1`: X's word)."""
     encoding = tokenizer(text, add_special_tokens=False)
-    positions = {role: encoding.char_to_token(end - 1) for role, end in (ends | {"END": len(text)}).items()}
+    positions = {
+        role: encoding.char_to_token(end - 1) + role.endswith("+1") for role, end in (ends | {"END": len(text)}).items()
+    }
     tokens, corrupted = tuple(encoding["input_ids"]), _ids(tokenizer, partner)
     return {"texts": text, "corrupted_texts": partner, "tokens": tokens, "corrupted": corrupted, "positions": positions}
 
 
 def _prompts(rows: Sequence[dict[str, Any]]) -> Prompts:
     """Prompts from one dict per prompt, its keys the fields of Prompts."""
+    if not rows:
+        raise TaskError(NO_PROMPT)
     columns = {key: tuple(row[key] for row in rows) for key in rows[0]}
     positions = {key: tuple(p[key] for p in columns["positions"]) for key in rows[0]["positions"]}
     return Prompts(**{**columns, "positions": positions})

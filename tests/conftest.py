@@ -13,7 +13,7 @@ os.environ.update(
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 install_import_hook("helpers", "beartype.beartype")
 
@@ -25,6 +25,14 @@ def assets() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("set CIRCUITS_ASSETS to the folder that holds models/gpt2-attention and models/gpt2-tokenizer")
     return folder
+
+
+@pytest.fixture
+def unchecked():
+    """Arguments of a wrong type reach the code, as they do outside of tests, instead of the type checker."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

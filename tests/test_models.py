@@ -25,7 +25,7 @@ from helpers.models import PROJECT, Head, ModelError, attention_weights, fetch, 
 from helpers.patching import Receiver, path_patch, path_patch_reference
 
 KINDS = ["gpt2", "llama", "neox"]
-TENSORS = ["W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"]
+TENSORS = ["W_Q", "W_K", "W_V", "W_O"]
 WORDS = " ".join(f"w{i}" for i in [3, 14, 15, 92, 65, 35, 89, 79, 3, 14, 15, 92])
 SENTENCE = "Then, Mary and John went to the store. John gave a drink to"
 
@@ -165,7 +165,7 @@ def test_a_new_architecture_is_one_line_of_layouts(family, tmp_path, monkeypatch
     monkeypatch.setitem(models.LAYOUTS, family, models.LAYOUTS["llama"])
     model = load_model(str(tmp_path / "new"))
     assert_same_attention(attention_weights(str(tmp_path / "new")), model)
-    assert (attention_weights(str(tmp_path / "new")).b_Q != 0).any() == (family == "qwen2")
+    assert (model.blocks[0].attn.b_Q is not None) == (family == "qwen2")
     prompts, receiver = random_prompts(), Receiver("k", (Head(2, 1),), "END")
     fast, slow = (patch(model, prompts, receiver).patched for patch in (path_patch, path_patch_reference))
     assert np.allclose(fast, slow, atol=1e-4, equal_nan=True) and np.ptp(fast[0]) > 1e-3
@@ -176,7 +176,6 @@ def test_attention_facts(tmp_path):
     assert [facts[kind].positional for kind in KINDS] == ["absolute", "rotary", "rotary"]
     assert [facts[kind].rotary_dim for kind in KINDS] == [None, 8, 4]
     assert [facts[kind].n_kv_heads for kind in KINDS] == [4, 2, 4]
-    assert [facts[kind].eps for kind in KINDS] == [1e-5, 1e-6, 1e-5]
 
 
 def test_attention_weights_of_partial_checkpoint(gpt2):
@@ -486,9 +485,9 @@ def test_a_damaged_data_file_is_named(content, tmp_path, monkeypatch):
     if content is not None:
         (tmp_path / "words.yaml").write_text(content)
     with pytest.raises(ModelError, match="data/words.yaml is missing or damaged: restore it"):
-        models.read_data("words.yaml", ModelError)
+        models.read_data("words.yaml")
     (tmp_path / "words.yaml").write_text("names: [Ann]")
-    assert models.read_data("words.yaml", ModelError) == {"names": ["Ann"]}
+    assert models.read_data("words.yaml") == {"names": ["Ann"]}
 
 
 # Command lines

@@ -13,15 +13,27 @@ from scipy.stats import binom, t
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers import models
-from helpers.channels import component_scores, components, head_scores, principal_angles, scaling, writing
+from helpers.channels import component_scores, components, pair_scores, principal_angles, scaling, writing
 from helpers.circuits import IOI, Circuit, Evidence, Rule, attention_and_copying, find_circuit, select
 from helpers.interventions import heads_changed, steer, weights_edited
-from helpers.models import AttentionWeights, Head, attention_weights, load_model, model_provenance
+from helpers.models import AttentionWeights, Head, ModelError, attention_weights, load_model, model_provenance
 from helpers.patching import Edit, PathEffects, Receiver, cached_run, path_patch
-from helpers.planted import Plan, PlanError, Planted, build, save
+from helpers.planted import Plan, Planted, build, save
 from helpers.tasks import Prompts, evaluate, ioi, single_token, vocabulary
 
 HEADS = [Head(layer, head) for layer in range(6) for head in range(4)]
+
+
+def head_scores(weights: AttentionWeights, side: str) -> torch.Tensor:
+    """Scores of whole heads, [sender_layer sender_head receiver_layer receiver_head]."""
+    return pair_scores(weights, side).whole.reshape(2 * weights.W_O.shape[:2])
+
+
+def channel_in(truth: Planted) -> torch.Tensor:
+    """What the duplicate-token and induction heads write and inhibition reads."""
+    return truth.directions["channel_in"]
+
+
 SHAPES = [Plan(channel_rank=rank, rotate=rotate, distractors=0) for rank in (1, 2, 3) for rotate in (True, False)]
 
 
@@ -213,12 +225,6 @@ def test_a_channel_with_two_readers_reaches_both(grow, search, prompts):
     assert percent[second] == pytest.approx(100 * 0.3 / 1.3 * (1 - np.tanh(1.2) / np.tanh(2)), abs=0.1)
 
 
-def test_both_copies_of_duplicated_heads_are_found(grow, search):
-    plan = Plan(copies=2)
-    assert names(search(plan)) == planned(grow(plan)[0])
-    assert [len(heads) for heads in grow(plan)[0].roles.values()] == [2, 2, 2, 4, 4, 2]
-
-
 # The weights
 
 
@@ -231,7 +237,7 @@ def test_the_channel_is_what_inhibition_writes_and_movers_read(plan, tmp_path):
     layer_norm = 128 / 256**0.5  # the gain folded into the weights
     for head, share in zip(truth.roles["inhibition"], (0.6, 0.4), strict=True):
         ov = weights.W_V[head] @ weights.W_O[head] / layer_norm
-        torch.testing.assert_close(ov, truth.channel_in * share * singular @ truth.channel.T, atol=1e-4, rtol=0)
+        torch.testing.assert_close(ov, channel_in(truth) * share * singular @ truth.channel.T, atol=1e-4, rtol=0)
     for head in truth.roles["movers"]:
         qk = weights.W_Q[head] @ weights.W_K[head].T / 8 / layer_norm**2
         assert torch.linalg.matrix_rank(qk, atol=1e-3) == plan.channel_rank
@@ -244,7 +250,7 @@ def test_svd_finds_the_planted_components_and_their_span(plan, grow_weights):
     """Singular values stand as 1 : 0.9 : 0.5, each direction written is the planted one, and there is no other."""
     truth, weights = grow_weights(plan)
     found, rank = components(weights, "OV"), plan.channel_rank
-    writers = {"inhibition": truth.channel, "duplicate_token": truth.channel_in, "induction": truth.channel_in}
+    writers = {"inhibition": truth.channel} | dict.fromkeys(["duplicate_token", "induction"], channel_in(truth))
     for role, channel in writers.items():
         for head in truth.roles[role]:
             S, V = found.S[head] / found.S[head][0], found.V[head]
@@ -455,11 +461,8 @@ def stages(model: TransformerBridge, prompts: Prompts, truth: Planted) -> dict[s
     [
         ({"channel_rank": 4}, "channel_rank is 4: .* 1 to 3"),
         ({"channel_rank": 0}, "channel_rank is 0"),
-        ({"copies": 3}, "copies is 3: .* 4 heads"),
-        ({"copies": 0}, "copies is 0"),
         ({"distractors": 17}, "distractors is 17: only 16 heads"),
         ({"distractors": -1}, "distractors is -1"),
-        ({"copies": 2, "distractors": 9}, "distractors is 9: only 8 heads"),
         ({"circuits": 3}, "circuits is 3"),
         ({"noise": -0.1}, "noise and inhibition are sizes"),
         ({"inhibition": -1.0}, "noise and inhibition are sizes"),
@@ -467,14 +470,14 @@ def stages(model: TransformerBridge, prompts: Prompts, truth: Planted) -> dict[s
     ids=str,
 )
 def test_impossible_plans_are_refused_by_name(impossible, message):
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(ModelError, match=message):
         Plan(**impossible)
 
 
 def test_more_names_than_a_head_holds_are_refused(monkeypatch, tmp_path):
     (tmp_path / "vocabulary.yaml").write_text(f"names: [{', '.join(f'N{i}' for i in range(64))}]")
     monkeypatch.setattr(models, "DATA", tmp_path)
-    with pytest.raises(PlanError, match="64 names"):
+    with pytest.raises(ModelError, match="64 names"):
         build()
 
 

@@ -215,9 +215,10 @@ def writing(W_O: Float[Tensor, "d_head d_model"], directions: Float[Tensor, "_ c
         raise ValueError(
             f"Directions of {len(directions)} dimensions do not fit a W_O of {W_O.shape[1]}: take both from one model."
         )
-    W, v = W_O.double(), directions.double()
+    W = W_O.double()
+    v = directions.to(W)
     z = v.mT @ torch.linalg.pinv(W, rtol=TINY)
-    if not (v.mT @ v).allclose(torch.eye(v.shape[1], dtype=v.dtype), atol=1e-4):
+    if not (v.mT @ v).allclose(torch.eye(v.shape[1], dtype=v.dtype, device=v.device), atol=1e-4):
         raise ValueError("The directions are not orthonormal: pass them through span() first.")
     if not (z @ W).allclose(v.mT, atol=1e-4):
         raise ValueError("This head cannot write along these directions: take the v_k of its own W_OV components.")
@@ -233,7 +234,8 @@ def scaling(
     it. M = I + sum_k (f_k - 1) (W_O v_k) z_k, with z_k from `writing`, which says what is refused.
     """
     z = writing(W_O, directions)
-    return torch.eye(len(W_O)).to(W_O) + (W_O @ directions * (factors - 1)) @ z
+    eye = torch.eye(len(W_O), dtype=W_O.dtype, device=W_O.device)
+    return eye + (W_O @ directions.to(W_O) * (factors.to(W_O) - 1)) @ z
 
 
 def _factors(

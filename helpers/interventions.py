@@ -86,7 +86,7 @@ def weights_edited(
             parameter = (attention.o if weight == "W_O" else attention.v).weight
             stack.enter_context(temporarily_swap_parameter(parameter, parameter.detach().clone()))
             for _, head in heads:  # attention.W_O and W_V are views of the parameter, whose old value comes back
-                M = maps[Head(layer, head)]
+                M = maps[Head(layer, head)].to(parameter)
                 if weight == "W_O":
                     attention.W_O[head] = M @ attention.W_O[head]
                 else:
@@ -100,11 +100,13 @@ def forced(
     """Edits for `steer` that put each head's attention from END on the named positions, in equal shares that add up to
     `scale` (Merullo et al. 2024: inhibition heads forced to look at the wrong colors).
 
-    Raises ValueError for an unknown head and without positions, TaskError for an unknown position.
+    All positions of a span `FIRST:LAST` count. Raises ValueError for an unknown head and where a prompt has none of the
+    positions, TaskError for an unknown position.
     """
-    if not keys:
-        raise ValueError("Forced attention needs at least one position to look at.")
-    return attention_set(model, heads, scale / len(keys) * np.sum([prompts.span(key) for key in keys], axis=0))
+    where = sum((prompts.span(key).astype(int) for key in keys), np.zeros((len(prompts), 1), int))
+    if not where.any(-1).all():
+        raise ValueError("Forced attention needs at least one position to look at in every prompt.")
+    return attention_set(model, heads, scale / where.sum(-1, keepdims=True) * where)
 
 
 def attention_set(
@@ -192,14 +194,16 @@ def steer(
 
     edits: of kinds z, scores and pattern (`together` makes one list of several interventions). watch, keys: heads whose
     attribution, and positions or spans `FIRST:LAST` to which their attention from END, is wanted; a head before the
-    first edit does as in the clean run and is refused. Raises ValueError for another kind of edit,
-    ValueError for an unknown head or too small a bound.
+    first edit does as in the clean run and is refused. Raises ValueError for another kind of edit, edits of other
+    prompts, an unknown head or too small a bound.
     """
     require_heads(model, [*watch, *(edit.head for edit in edits)])
     if not edits or {edit.kind for edit in edits} & set("qkv") or len({len(edit.value) for edit in edits}) != 1:
         raise ValueError(
             "Steering takes edits of kind z, scores or pattern with as many variants each; give at least one."
         )
+    if any(edit.value.shape[1] not in (1, len(prompts)) for edit in edits):
+        raise ValueError(f"An edit is not of these {len(prompts)} prompts: give one value for all, or one for each.")
     if any(head.layer < min(edit.head.layer for edit in edits) for head in watch):
         raise ValueError("A watched head lies before every edited head, so nothing can change there.")
     n = len(edits[0].value)
@@ -244,7 +248,7 @@ def coordinates_at_end(model: TransformerBridge, prompts: Prompts, directions: D
         tokens = prompts.select(index).tensors()[0].to(model.cfg.device)
         cache = cached_run(model, tokens, ("attn.hook_z",))
         for head, V in directions.items():
-            result[head][index] = _written(model, cache, head, V).cpu()
+            result[head][index] = _written(model, cache, head, V).to(result[head])
     return result
 
 
@@ -287,7 +291,7 @@ def learn_coordinates(
         runs.append((index, decoder, cache, tokens.shape[1] - 1, tokens.new_tensor(prompts.select(index).answers)))
         for directions, mine in zip(subspaces, own, strict=True):
             for head, V in directions.items():
-                mine[head][index] = _written(model, cache, head, V).cpu()
+                mine[head][index] = _written(model, cache, head, V).to(mine[head])
     rows = [np.flatnonzero(groups == group) for group in range(max(groups) + 1)]
     learned = [
         {head: torch.stack([x[row].mean(0) for row in rows]).to(model.W_U).requires_grad_() for head, x in mine.items()}

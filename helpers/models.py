@@ -72,7 +72,7 @@ class ModelSource:
     kind: Literal["embedded", "planted", "hub", "folder"]
     location: Path
     origin: str  # for the record: hub id, package and file, or the folder's own name
-    revision: str | None  # hub commit, sha256 of the embedded file or of the planted model's code, None for a folder
+    revision: str | None  # hub commit, or sha256 of the embedded file, attention file or planted code; None for folders
     slug: str  # names the folders of results and figures
 
     @property
@@ -125,8 +125,11 @@ def resolve(name: str) -> ModelSource:
         known = ", ".join(known_models())
         raise ModelError(f"Unknown model {name!r}: use one of {known}, a hub id (org/name) or an existing folder.")
     hub_id = entry["hub"] if entry else name
-    folder = _cached(hub_id) or _attention_only(short) or _download(name, hub_id)
-    return ModelSource(name, "hub", folder, hub_id, folder.name, short.replace("/", "--"))
+    folder, revision = _cached(hub_id), None
+    if not folder and (folder := _attention_only(short)):
+        revision = entry["attention_sha256"]
+    folder = folder or _download(name, hub_id)
+    return ModelSource(name, "hub", folder, hub_id, revision or folder.name, short.replace("/", "--"))
 
 
 def _cached(hub_id: str) -> Path | None:
@@ -289,6 +292,10 @@ LAYOUTS = {
 }
 
 
+USUAL = {"rope_type": "default", "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
+"""What a config may say of attention: plain rotation, and scores divided by sqrt(d_head) alone."""
+
+
 def _config(source: ModelSource) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(source.location, **LOCAL)
@@ -296,6 +303,12 @@ def _config(source: ModelSource) -> PreTrainedConfig:
         raise ModelError(f"{source.location} has no readable config.json: {source.remedy}.") from error
     if config.model_type not in LAYOUTS:
         raise ModelError(f"Models of type {config.model_type!r} are not supported: use one of {', '.join(LAYOUTS)}.")
+    says = config.to_dict() | (getattr(config, "rope_parameters", None) or {})
+    if unusual := [f"{key} {says[key]!r}" for key, usual in USUAL.items() if says.get(key, usual) != usual]:
+        raise ModelError(
+            f"{source.location} computes attention scores in a way that is not supported here (config.json: "
+            f"{', '.join(unusual)}): use another model."
+        )
     return config
 
 
@@ -304,7 +317,10 @@ def _tensor_files(source: ModelSource) -> dict[str, Path]:
     index = source.location / "model.safetensors.index.json"
     files = {"model.safetensors"}
     if index.is_file():
-        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{index} is cut short or altered: {source.remedy}.") from error
     tensors = {}
     for path in (source.location / file for file in sorted(files)):
         try:
@@ -354,9 +370,14 @@ def _load_hf(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
 
 def _load_tokenizer(source: ModelSource, vocab_size: int) -> Any:
     """The tokenizer of the checkpoint, which must be there and fit the vocabulary."""
-    if not any((source.location / file).is_file() for file in TOKENIZER_FILES):
+    if not (files := [file for file in TOKENIZER_FILES if (source.location / file).is_file()]):
         raise ModelError(f"{source.location} has no tokenizer ({' or '.join(TOKENIZER_FILES)}): {source.remedy}.")
-    tokenizer = AutoTokenizer.from_pretrained(source.location, **LOCAL)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **LOCAL)
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise ModelError(
+            f"The tokenizer in {source.location} ({', '.join(files)}) is cut short or altered: {source.remedy}."
+        ) from error
     if len(tokenizer) > vocab_size:
         raise ModelError(
             f"The tokenizer in {source.location} has {len(tokenizer)} tokens but the model embeds only {vocab_size}: "

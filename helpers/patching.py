@@ -84,8 +84,8 @@ def path_patch(
 
     senders: every head before the receiver by default. memory_gib: bound on the working memory beside the model;
     prompts and senders are processed in chunks that fit. Raises ValueError for an unknown head or mode, a receiver
-    before its sender, a bound too small for one prompt, and where recomputing the clean run does not give the model's
-    own logits (an architecture this engine does not know: use `path_patch_reference`).
+    before its sender or named twice, a bound too small for one prompt, and where recomputing the clean run does not
+    give the model's own logits (an architecture this engine does not know: use `path_patch_reference`).
     """
     groups = _senders_by_layer(model, receiver, senders, mlps)
     order = [head for heads in groups.values() for head in heads]
@@ -266,6 +266,10 @@ class Edit:
         matrix = None if self.matrix is None else self.matrix[variants]
         return replace(self, value=self.value[variants], matrix=matrix)
 
+    def to(self, like: torch.Tensor) -> "Edit":
+        """The same edit on the device and in the dtype of a tensor."""
+        return replace(self, value=self.value.to(like), matrix=None if self.matrix is None else self.matrix.to(like))
+
     def of(self, prompts: Sequence[int] | np.ndarray, length: int) -> "Edit":
         """The same edit for some of the prompts, which are `length` tokens long."""
         value = self.value if self.value.shape[1] == 1 else self.value[:, prompts]
@@ -291,7 +295,7 @@ def resume(
     resid = cache["resid_pre", first][None, :, start:]
     positions = range(start, start + resid.shape[2])
     for layer in range(first, decoder.n_layers):
-        mine = [edit for edit in edits if edit.head.layer == layer]
+        mine = [edit.to(resid) for edit in edits if edit.head.layer == layer]
         k, v = (decoder.project(kind, layer, resid, positions) for kind in "kv")
         if layer == decoder.n_layers - 1 and all(edit.kind in "kv" for edit in mine):
             resid, positions = resid[:, :, -1:], positions[-1:]
@@ -379,6 +383,8 @@ def _senders_by_layer(
         raise ValueError(f"Unknown receiver {receiver.kind!r}; choose one of {', '.join(get_args(Kind))}.")
     if (receiver.kind == "logits") == bool(receiver.heads):
         raise ValueError("A q, k or v receiver needs at least one head, and the logits receiver takes none.")
+    if len(set(receiver.heads)) < len(receiver.heads):
+        raise ValueError(f"The receiver names a head twice ({', '.join(map(str, receiver.heads))}); name each once.")
     if receiver.kind == "logits" and receiver.position != "END":
         raise ValueError(f"The logits are read at END, so a path to them cannot end at {receiver.position}.")
     last = shape[0] if receiver.kind == "logits" else max(head.layer for head in receiver.heads)

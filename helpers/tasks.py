@@ -198,10 +198,11 @@ def ioi(
 ) -> Prompts:
     """Indirect object identification (Wang et al. 2022): "{A} and {B} ... {S} gave ... to" wants the other name.
 
-    Half of the prompts name the subject first (BABA), half second (ABBA); templates take turns. Positions: IO, S1,
-    S1+1, S2 and END. The corrupted partner replaces all names by three fresh ones (`abc`) or the second subject by the
-    indirect object (`swap`). Raises TaskError for n < 1, an unknown corruption, fewer than five names, a word of
-    several tokens.
+    Templates take turns, and after each round of them the order does: the subject second (ABBA), then first (BABA), so
+    that n has as many of both if it is a multiple of twice the templates. Positions: IO, S1, S1+1, S2 and END. The
+    corrupted partner replaces all names by three fresh ones (`abc`) or the second subject by the indirect object
+    (`swap`). Raises TaskError for n < 1, an unknown corruption, fewer than five names, a word of several tokens, and a
+    template that does not name each person behind a space, one of them twice.
     """
     if corruption not in ("abc", "swap"):
         raise TaskError(f"Unknown corruption {corruption!r}; choose 'abc' or 'swap'.")
@@ -220,8 +221,11 @@ def ioi(
         fill = functools.partial(templates[template].format, **words)
         text = fill(A=first, B=second, S=subject)
         partner = fill(A=fresh[0], B=fresh[1], S=fresh[2]) if corruption == "abc" else fill(A=first, B=second, S=io)
-        s1, s2 = (found.end() for found in re.finditer(rf"\b{subject}\b", text))
-        ends = {"IO": re.search(rf"\b{io}\b", text).end(), "S1": s1, "S1+1": s1, "S2": s2}
+        named = [[found.end() for found in re.finditer(rf" {name}\b", text)] for name in (io, subject)]
+        if list(map(len, named)) != [1, 2]:
+            raise TaskError(f"Template {templates[template]!r} needs {{A}}, {{B}} and {{S}} once, each behind a space.")
+        [[at], [s1, s2]] = named
+        ends = {"IO": at, "S1": s1, "S1+1": s1, "S2": s2}
         words = {"answers": single_token(tokenizer, io), "distractors": single_token(tokenizer, subject)}
         rows.append(words | {"templates": template} | _row(tokenizer, text, partner, ends))
     return _prompts(rows)
@@ -313,8 +317,9 @@ def colored_objects(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
 def colored_objects_file(tokenizer: Any, path: str | Path, *, n: int | None = None) -> Prompts:
     """The first n prompts (all, by default) of a file in the format of the authors' own: fields as `colored_objects`.
 
-    The file is a JSON list of [prompt, answer] pairs. An object may be several tokens, but a row is left out where no
-    other object of its list has as many as the one asked for: it has no partner of equal length in this vocabulary.
+    The file is a JSON list of [prompt, answer] pairs, whose lists are of one length; `circuits.COLORED_OBJECTS` has
+    roles for three objects. An object may be several tokens, but a row is left out where no other object of its list
+    has as many as the one asked for: it has no partner of equal length in this vocabulary.
     Raises TaskError, with the row, for what is missing or is not of this form; and where fewer than n prompts remain.
     """
     path, rows = Path(path), []

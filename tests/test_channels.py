@@ -431,6 +431,14 @@ def test_more_input_that_cannot_be_scored_is_told():
         random_direction_scores(weights, "query", [Head(9, 0)], n=1, seed=0)
 
 
+def test_nothing_is_made_on_another_device():
+    """Everything given is on the CPU; what is made without saying where would be on `meta`, and not go together."""
+    W_O, V, factor = torch.stack([3 * E0, 4 * E1]), E0[:, None], torch.tensor([0.5])
+    with torch.device("meta"):
+        found = scaling(W_O, V, factor)
+    assert_close(found, torch.diag(torch.tensor([0.5, 1.0])))
+
+
 def test_directions_that_do_not_fit_are_told():
     W_O, keep = torch.stack([3 * E0, 4 * E1]), torch.ones(1)
     with pytest.raises(ValueError, match="cannot write along these"):

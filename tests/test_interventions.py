@@ -23,11 +23,11 @@ from helpers.interventions import (
     together,
     weights_edited,
 )
-from helpers.models import Head
+from helpers.models import Head, load_model
 from helpers.patching import Edit
 from helpers.tasks import evaluate
 from tests.by_hand import Wires, hand_model, hand_prompts
-from tests.tiny import random_prompts, tiny_gpt2, tiny_llama, tiny_neox
+from tests.tiny import random_prompts, tiny_folder, tiny_gpt2, tiny_llama, tiny_neox
 
 TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
 FAMILIES = pytest.mark.parametrize("family", TINY)
@@ -261,6 +261,42 @@ def test_interventions_that_go_together_are_what_each_is_alone(family):
                 assert vars(joint)[name][row] == pytest.approx(values[variant], abs=1e-5)
 
 
+def test_edits_and_maps_follow_the_models_precision(tmp_path):
+    """And its device: they are made in float32 on the CPU, whatever the model."""
+    single, prompts = tiny_gpt2(), random_prompts()
+    double = load_model(str(tiny_folder("gpt2", tmp_path / "gpt2")), dtype=torch.float64)
+    row = torch.full((1, 1, 9), torch.nan)
+    row[..., 0] = 1.0
+    edits = [*random_edits(variants=1), Edit("pattern", HEADS[2], row)]
+    runs = [steer(model, prompts, edits, watch=HEADS[2:], keys=["MID"]) for model in (single, double)]
+    for name in ("logit_difference", "attention", "attribution"):
+        assert vars(runs[1])[name] == pytest.approx(vars(runs[0])[name], abs=1e-4)
+    edited = []
+    for model in (single, double):
+        with weights_edited(model, {HEADS[0]: random_matrices(1)[0]}):
+            edited.append(evaluate(model, prompts).logit_difference)
+    assert edited[1] == pytest.approx(edited[0], abs=1e-4)
+    V = first_directions(single, HEADS[1])
+    at = [coordinates_at_end(model, prompts, {HEADS[1]: V})[HEADS[1]] for model in (single, double)]
+    torch.testing.assert_close(*at, atol=1e-4, rtol=0)
+    for model in (single, double):
+        learnt = learn_coordinates(model, prompts, [{HEADS[1]: V}], np.zeros(6, int), steps=2)
+        assert learnt[0][HEADS[1]].isfinite().all()
+
+
+def test_shares_of_a_span_add_up_to_the_scale():
+    """MID stands at 2 or 3 and LATE at 4: three or two positions share one half, and the first has none."""
+    model, prompts = tiny_gpt2(), random_prompts(4)
+    prompts = replace(prompts, positions=prompts.positions | {"LATE": (4,) * 4, "FIRST": (0,) * 4})
+    [edit] = forced(model, prompts, HEADS[:1], ["MID:LATE"], scale=0.5)
+    assert (edit.value[0] > 0).sum(-1).tolist() == [5 - mid for mid in prompts.positions["MID"]] == [3, 3, 2, 2]
+    torch.testing.assert_close(edit.value.sum(-1), torch.full((1, 4), 0.5))
+    [edit] = forced(model, prompts, HEADS[:1], ["FIRST", "LATE"], scale=3.0)  # single positions: scale / 2 each
+    assert edit.value[0, :, [0, 4]].unique().tolist() == [1.5]
+    with pytest.raises(ValueError, match="at least one position to look at in every prompt"):
+        forced(model, prompts, HEADS[:1], ["LATE:FIRST"])
+
+
 @FAMILIES
 def test_attribution_is_the_direct_effect_on_the_logits(family):
     model, prompts = TINY[family](), random_prompts(4, lengths=(7,))
@@ -398,6 +434,7 @@ def test_what_cannot_be_changed_is_refused_by_name(monkeypatch):
         "read one W_V": lambda: weights_edited(tiny_llama(), maps, weight="W_V").__enter__(),
         "needs a matrix": lambda: Edit("z", HEADS[0], torch.zeros(1, 1, 8)),
         "kind z, scores or pattern": lambda: steer(model, prompts, [Edit("q", HEADS[0], torch.zeros(1, 1, 8))]),
+        "not of these 2 prompts": lambda: steer(model, prompts, random_edits(HEADS[:1], prompts=3)),
         "at least one": lambda: steer(model, prompts, []),
         "at least one position": lambda: forced(model, prompts, HEADS, []),
         "END is no span of every prompt that ends before END": lambda: blocked(model, prompts, HEADS, "END"),

@@ -248,7 +248,8 @@ def test_attention_tensors_stand_in_for_gpt2_if_they_are_its_own(assets, tmp_pat
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     models._attention_only.cache_clear()
     assert resolve("gpt2").slug == "gpt2" and attention_weights("gpt2").W_Q.shape == (12, 12, 768, 64)
-    assert model_provenance("gpt2")["tokenizer_sha256"] is None
+    record, digest = model_provenance("gpt2"), models.known_models()["gpt2"]["attention_sha256"]
+    assert record["tokenizer_sha256"] is None and record["revision"] == record["weights_sha256"] == digest
     altered = tmp_path / "models" / "gpt2-attention"
     altered.mkdir(parents=True)
     save_file({"h.0.ln_1.weight": torch.ones(768)}, altered / "model.safetensors")
@@ -307,6 +308,41 @@ def test_truncated_weights(get, gpt2):
     cut(gpt2 / "model.safetensors")
     with pytest.raises(ModelError, match="cut short or altered .* copy the folder again"):
         get(str(gpt2))
+
+
+@pytest.mark.parametrize("content", ['{"weight_map": {"h.0', "{}", "[]", '{"weight_map": 1}'])
+@pytest.mark.parametrize("get", [load_model, attention_weights, model_provenance])
+def test_damaged_index(get, content, gpt2):
+    (gpt2 / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ModelError, match="index.json is cut short or altered: copy the folder again"):
+        get(str(gpt2))
+
+
+def test_damaged_tokenizer(gpt2):
+    cut(gpt2 / "tokenizer.json")
+    with pytest.raises(ModelError, match=r"\(tokenizer.json\) is cut short or altered: copy the folder again"):
+        load_model(str(gpt2))
+
+
+LINEAR = {"rope_theta": 10000.0, "factor": 2.0}
+
+
+@pytest.mark.parametrize(
+    "family, values, words",
+    [
+        ("llama", {"rope_parameters": LINEAR | {"rope_type": "linear"}}, "rope_type 'linear'"),
+        ("llama", {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
+        ("neox", {"rope_parameters": LINEAR | {"rope_type": "linear"}}, "rope_type 'linear'"),
+        ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights False"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
+    ],
+)
+def test_attention_that_is_not_known(family, values, words, tmp_path):
+    folder = tiny_folder(family, tmp_path / family)
+    edit_config(folder, **values)
+    for get in (load_model, attention_weights):
+        with pytest.raises(ModelError, match=f"not supported here .config.json: {words}.: use another model"):
+            get(str(folder))
 
 
 def test_only_pickled_weights(gpt2):

@@ -317,6 +317,7 @@ ONE = (Head(1, 0),)
         (("q", (Head(0, 1),)), {}, "must lie in a layer before the receiver's .*before layer 0"),
         (("q",), {}, "needs at least one head, and the logits receiver takes none"),
         (("logits", ONE), {}, "needs at least one head, and the logits receiver takes none"),
+        (("q", (*ONE, Head(2, 0), *ONE)), {}, r"names a head twice \(L1H0, L2H0, L1H0\); name each once"),
         (("logits", (), "MID"), {}, "The logits are read at END, so a path to them cannot end at MID"),
     ],
 )

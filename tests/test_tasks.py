@@ -175,6 +175,9 @@ def test_transformer_lens_makes_the_same_prompts(tokenizer):
         ({"n": 0}, "A task needs at least one prompt; give n >= 1"),
         ({"n": 1, "corruption": "flip"}, "Unknown corruption 'flip'; choose 'abc' or 'swap'"),
         ({"n": 5, "names": (*FIVE[:4], "Bartholomew")}, r"'Bartholomew' is \d tokens .* choose a word of one token"),
+        ({"n": 1, "templates": ["{A} and {B} met. {S} gave a pen to"]}, "Template '{A} and .* each behind a space"),
+        ({"n": 1, "templates": ["So {A}, {B} and {A} met. {S} said to"]}, "Template 'So .* {A}, {B} and {S} once"),
+        ({"n": 1, "templates": ["So {A} and a friend met. {S} said to"]}, "Template 'So .* {A}, {B} and {S} once"),
         ({"n": 1, "names": FIVE[:4]}, "IOI needs at least five names.*4 were given"),
     ],
 )
@@ -522,7 +525,7 @@ def test_world_capitals_by_hand(vocabulary_of, request):
     assert prompts == world_capitals(tokenizer, 100) != world_capitals(tokenizer, 100, seed=1)
 
 
-@pytest.mark.parametrize("task", [colored_objects, greater_than, world_capitals])
+@pytest.mark.parametrize("task", [colored_objects, laundry_list, world_capitals])
 def test_a_task_of_no_prompts_is_refused(task, tokenizer):
     with pytest.raises(TaskError, match="A task needs at least one prompt; give n >= 1"):
         task(tokenizer, 0)

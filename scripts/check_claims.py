@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from helpers.claims import ClaimError, get_claim, output_root
-from helpers.models import PROJECT
+from helpers.models import PROJECT, ModelError
 
 
 def moved(old: dict, new: dict) -> list[str]:
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", type=Path, metavar="FOLDER", help="output root of a run with PROFILE=quick")
     try:
         found = problems(parser.parse_args(argv).quick)
-    except ClaimError as error:
+    except (ClaimError, ModelError) as error:
         sys.exit(f"Error: {error}")
     print("\n".join(found) or "Nothing moved.")
     return bool(found)

@@ -13,6 +13,7 @@ from statistics import stdev
 import pandas as pd
 
 from helpers.claims import ClaimError, Metric, get_claim, load_claims, write_text
+from helpers.models import ModelError
 from helpers.scorecard import markdown, measurements, tally
 
 LEGEND = (
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         parts = ["# A sweep over models and seeds", summary(measured), skipped(out), LEGEND]
         parts.append(markdown(table(measured, text=True)))
         write_text(out / "sweep.md", "\n\n".join(filter(None, parts)) + "\n")
-    except ClaimError as error:
+    except (ClaimError, ModelError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     print(f"{summary(measured)}\n{out / 'sweep.md'} and sweep.csv hold the table.")

@@ -165,10 +165,13 @@ def _neutral(like: Edit, n: int) -> Edit:
 
 def _stacked(edits: Sequence[Edit]) -> Edit:
     """The variants of several edits of one kind and head as one edit."""
-    batch = max(edit.value.shape[1] for edit in edits)
+    batch, size = max(edit.value.shape[1] for edit in edits), edits[0].value.shape[-1]
     value = torch.cat([edit.value.expand(-1, batch, -1) for edit in edits])
-    matrix = torch.cat([edit.matrix for edit in edits]) if edits[0].kind == "z" else None
-    return replace(edits[0], value=value, matrix=matrix)
+    if edits[0].kind != "z":
+        return replace(edits[0], value=value)
+    zero = value.new_zeros(1, size, size)
+    matrices = [zero.expand(len(edit.value), -1, -1) if edit.matrix is None else edit.matrix for edit in edits]
+    return replace(edits[0], value=value, matrix=torch.cat(matrices))
 
 
 @dataclass(frozen=True)

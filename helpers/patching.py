@@ -247,19 +247,15 @@ EditKind = Literal["q", "k", "v", "z", "scores", "pattern"]
 class Edit:
     """What becomes of one head at the first recomputed position, one per variant of the run.
 
-    q, k, v: `value` is inserted. z (the head's output): z becomes z @ `matrix` + `value`. Of length pos instead of
-    d_head: scores (before the softmax), to which `value` is added; pattern (attention after it), which becomes `value`
-    except where that is NaN.
+    q, k, v: `value` is inserted. z (the head's output): z becomes z @ `matrix` + `value`, or `value` without a matrix.
+    Of length pos instead of d_head: scores (before the softmax), to which `value` is added; pattern (attention after
+    it), which becomes `value` except where that is NaN.
     """
 
     kind: EditKind
     head: Head
     value: Float[torch.Tensor, "variant _ _"]  # [variant, one per prompt or one for all, d_head or pos]
     matrix: Float[torch.Tensor, "variant d_head d_head"] | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind == "z" and self.matrix is None:
-            raise ValueError("An edit of z needs a matrix: the identity to keep z, zeros to replace it by `value`.")
 
     def only(self, variants: slice) -> "Edit":
         """The same edit for some of the variants."""
@@ -355,7 +351,7 @@ def _attention(
     z, pattern = z.flatten(-3, -2), pattern.flatten(2, 3)
     for edit in of_kind["z"]:
         now = z[:, :, 0, edit.head.head]
-        z[:, :, 0, edit.head.head] = now @ edit.matrix + edit.value
+        z[:, :, 0, edit.head.head] = edit.value if edit.matrix is None else now @ edit.matrix + edit.value
     return z, pattern
 
 

@@ -16,11 +16,11 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval."""
+    """An estimate with its 95 % interval; arrays of one shape where a whole grid was estimated."""
 
-    value: float
-    low: float
-    high: float
+    value: float | np.ndarray
+    low: float | np.ndarray
+    high: float | np.ndarray
 
 
 def proportion(k: int, n: int) -> Interval:
@@ -46,28 +46,32 @@ def mean_interval(x: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"], seed
 
 
 def ratio_interval(
-    num: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"],
+    num: Shaped[np.ndarray, "*grid n"] | Shaped[torch.Tensor, "*grid n"],
     den: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"],
     seed: int,
 ) -> Interval:
-    """mean(num) / mean(den) over the same n examples: the normalised path-patching effect.
+    """mean(num) / mean(den) over the same n examples, for every cell of a grid: the normalised path-patching effect.
 
-    Paired percentile bootstrap, its ends moved to hold the estimate; they are infinite where resampled denominators
-    vanish. Raises ValueError on fewer than two examples, unequal n, NaN, infinity or a denominator of mean zero.
+    Percentile bootstrap: each resample draws examples, the same ones for all cells and for the denominator. Its ends
+    are moved to hold the estimate, and infinite where resampled denominators vanish. Raises ValueError on fewer than
+    two examples, unequal n, NaN, infinity or a denominator of mean zero.
     """
     num, den = _values(num, "the numerator"), _values(den, "the denominator")
-    if num.shape != den.shape:
-        raise ValueError(f"Numerator {num.shape} and denominator {den.shape} need the same number of examples.")
+    if den.ndim != 1 or num.shape[-1] != len(den):
+        raise ValueError(f"Numerator {num.shape} and denominator {den.shape} need the same number of examples, last.")
     if den.mean() == 0:
         raise ValueError("The denominator has mean zero: corrupting the prompts changes nothing, so use other prompts.")
 
-    def ratio(a: np.ndarray, b: np.ndarray, axis: int):
-        return a.mean(axis) / b.mean(axis)
+    def ratio(picked: np.ndarray, axis: int = -1):
+        return num[..., picked].mean(axis) / den[picked].mean(axis)
 
+    examples = np.arange(len(den))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ends = _bootstrap([num, den], ratio, "percentile", seed)
-    value, (low, high) = float(ratio(num, den, 0)), np.where(np.isnan(ends), [-np.inf, np.inf], ends)
-    return Interval(value, min(value, float(low)), max(value, float(high)))
+        low, high = _bootstrap([examples], ratio, "percentile", seed)
+    value = ratio(examples)
+    low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+    low, high = np.minimum(low, value), np.maximum(high, value)
+    return Interval(value, low, high) if num.ndim > 1 else Interval(float(value), float(low), float(high))
 
 
 def correlation(
@@ -118,7 +122,7 @@ def _values(x, name: str) -> np.ndarray:
     return x
 
 
-def _bootstrap(data: list[np.ndarray], statistic: Callable, method: str, seed: int) -> tuple[float, float]:
+def _bootstrap(data: list[np.ndarray], statistic: Callable, method: str, seed: int) -> tuple:
     """Ends of scipy's interval; examples are drawn together from all arrays."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)

@@ -87,7 +87,7 @@ def test_scaling_the_parts_of_a_head_by_hand(two_ways, factors, expected):
 def test_steering_at_the_end_by_hand(two_ways):
     """At END alone f y and g w: L1H0 reads f/2 there and 1 at the first position: f/2 + g * 3/2 + (1 + f/2) / 2.
 
-    A value beside a matrix of zeros replaces z: (x, v) = (2, 0) gives y = 2, w = 0 and L1H0 adds (1 + 2) / 2.
+    A value without a matrix replaces z: (x, v) = (2, 0) gives y = 2, w = 0 and L1H0 adds (1 + 2) / 2.
     """
     model, prompts = two_ways
     matrices = torch.stack([only(model, 1, 1), only(model, 0, 1), only(model, 3, 0)])
@@ -97,7 +97,7 @@ def test_steering_at_the_end_by_hand(two_ways):
     assert steered.attention == pytest.approx(np.full((3, 1, 1, 1), 0.5), abs=1e-4)
     value = torch.zeros(1, 1, model.cfg.d_head)
     value[..., 0] = 2
-    replaced = steer(model, prompts, [Edit("z", Head(0, 0), value, 0 * matrices[:1])])
+    replaced = steer(model, prompts, [Edit("z", Head(0, 0), value)])
     assert replaced.logit_difference == pytest.approx(np.array([[3.5]]), abs=1e-3)
 
 
@@ -246,10 +246,7 @@ def test_interventions_that_go_together_are_what_each_is_alone(family):
         forced(model, prompts, HEADS, ["MID"]),
         blocked(model, prompts, HEADS[:2], "MID"),
         random_edits(HEADS[:1], variants=2),
-        [
-            Edit("z", HEADS[0], torch.ones(1, 1, 8), torch.zeros(1, 8, 8)),
-            *forced(model, prompts, HEADS[1:], ["MID"], scale=2.0),
-        ],
+        [Edit("z", HEADS[0], torch.ones(1, 1, 8)), *forced(model, prompts, HEADS[1:], ["MID"], scale=2.0)],
     ]
     joint = steer(model, prompts, together(conditions), watch=last, keys=["MID", "END"])
     clean, rows = evaluate(model, prompts), iter(range(1, 6))
@@ -432,7 +429,6 @@ def test_what_cannot_be_changed_is_refused_by_name(monkeypatch):
         "L0H9 does not exist": lambda: heads_changed(model, {Head(0, 9): torch.clone}).__enter__(),
         "Unknown weight 'W_Q'": lambda: weights_edited(model, maps, weight="W_Q").__enter__(),
         "read one W_V": lambda: weights_edited(tiny_llama(), maps, weight="W_V").__enter__(),
-        "needs a matrix": lambda: Edit("z", HEADS[0], torch.zeros(1, 1, 8)),
         "kind z, scores or pattern": lambda: steer(model, prompts, [Edit("q", HEADS[0], torch.zeros(1, 1, 8))]),
         "not of these 2 prompts": lambda: steer(model, prompts, random_edits(HEADS[:1], prompts=3)),
         "at least one": lambda: steer(model, prompts, []),

@@ -250,7 +250,7 @@ def test_the_residual_is_linear_in_what_a_head_of_the_last_layer_writes(seed):
     decoder, (tokens, _) = Decoder(model, 7), prompts.tensors()
     cache = cached_run(model, tokens, ("hook_resid_pre", "attn.hook_k", "attn.hook_v"))
     frozen = replace_mlp(decoder)
-    resid, _ = resume(frozen, cache, 6, [Edit("z", head, runs, torch.zeros(3, 8, 8))])
+    resid, _ = resume(frozen, cache, 6, [Edit("z", head, runs)])
     first, second, both, none = resid - resid[-1:]
     torch.testing.assert_close(both, a * first + b * second, atol=1e-4, rtol=1e-4)
     assert none.abs().max() == 0

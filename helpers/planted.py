@@ -35,7 +35,7 @@ import itertools
 import math
 import re
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,8 @@ class Plan:
     is redundant, since what the others leave already saturates the movers."""
     circuits: int = 1
     """2: two channels for one task; each has one of the heads that write it, one inhibition head and one mover."""
+    copies: int = 1
+    """Every planted head this often, each copy with its share of the weight."""
     shared: bool = False
     """A second reader of the (first) channel: the negative mover attends to the early name that it points at."""
 
@@ -101,7 +103,12 @@ class Plan:
         if self.circuits not in (1, 2):
             raise ModelError(f"circuits is {self.circuits}: two inhibition heads can serve 1 or 2 channels.")
         layers = [layer for role in LAYERS.values() for layer in role]
-        free = N_HEADS * N_LAYERS - len(layers)
+        most = N_HEADS // max(map(layers.count, layers))
+        if not 1 <= self.copies <= most:
+            raise ModelError(
+                f"copies is {self.copies}: a layer has only {N_HEADS} heads for its roles, give 1 to {most}."
+            )
+        free = N_HEADS * N_LAYERS - self.copies * len(layers)
         if not 0 <= self.distractors <= free:
             raise ModelError(f"distractors is {self.distractors}: only {free} heads have no role, give 0 to {free}.")
 
@@ -275,7 +282,10 @@ def _place(
     heads, roles = {}, {}
     for role, of_role in wires.items():
         layers = LAYERS[role][: len(of_role)]
-        placed = {free[i].pop(0): wire for i, wire in zip(layers, of_role, strict=True)}
+        places = zip(layers, of_role, strict=True)
+        placed = {
+            free[i].pop(0): replace(wire, out=wire.out / plan.copies) for i, wire in places for _ in range(plan.copies)
+        }
         heads, roles[role] = heads | placed, tuple(placed)
     if not plan.inhibition:
         roles |= dict.fromkeys(["previous_token", "duplicate_token", "induction"], ())

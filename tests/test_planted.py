@@ -225,6 +225,12 @@ def test_a_channel_with_two_readers_reaches_both(grow, search, prompts):
     assert percent[second] == pytest.approx(100 * 0.3 / 1.3 * (1 - np.tanh(1.2) / np.tanh(2)), abs=0.1)
 
 
+def test_both_copies_of_duplicated_heads_are_found(grow, search):
+    plan = Plan(copies=2)
+    assert names(search(plan)) == planned(grow(plan)[0])
+    assert [len(heads) for heads in grow(plan)[0].roles.values()] == [2, 2, 2, 4, 4, 2]
+
+
 # The weights
 
 
@@ -461,8 +467,11 @@ def stages(model: TransformerBridge, prompts: Prompts, truth: Planted) -> dict[s
     [
         ({"channel_rank": 4}, "channel_rank is 4: .* 1 to 3"),
         ({"channel_rank": 0}, "channel_rank is 0"),
+        ({"copies": 3}, "copies is 3: .* 4 heads"),
+        ({"copies": 0}, "copies is 0"),
         ({"distractors": 17}, "distractors is 17: only 16 heads"),
         ({"distractors": -1}, "distractors is -1"),
+        ({"copies": 2, "distractors": 9}, "distractors is 9: only 8 heads"),
         ({"circuits": 3}, "circuits is 3"),
         ({"noise": -0.1}, "noise and inhibition are sizes"),
         ({"inhibition": -1.0}, "noise and inhibition are sizes"),

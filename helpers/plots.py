@@ -157,7 +157,7 @@ def _attention(
     ax.set_yticks(range(len(shown)), [f"{label(role.name)} {head}" for role, head in shown])
     for tick, (role, _) in zip(ax.get_yticklabels(), shown, strict=True):
         tick.set_color(COLORS[role.name])
-    level = digits and len(columns) <= 6  # more names do not fit side by side
+    level = digits and sum(map(len, columns)) <= 45  # longer names do not fit side by side
     ax.set_xticks(range(len(columns)), columns, rotation=0 if level else 45, ha="center" if level else "right")
     ax.set_title(title)
     if digits:

@@ -19,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.interventions import knocked_out
 from helpers.models import Head
-from helpers.patching import PathEffects, Receiver, cached_run, logit_difference, path_patch
+from helpers.patching import Mlps, PathEffects, Receiver, cached_run, logit_difference, path_patch
 from helpers.stats import LEVEL, RESAMPLES, Interval, bootstrap_indices, jaccard, ratio_interval
 from helpers.tasks import Prompts
 
@@ -152,6 +152,7 @@ def find_circuit(
     *,
     scheme: Scheme = IOI,
     rule: Rule | None = None,
+    mlps: Mlps = "recompute",
     memory_gib: float = 2.0,
 ) -> Circuit:
     """Run the four stages and name the roles. A role nobody fills is empty, and stages behind it do not run."""
@@ -164,7 +165,7 @@ def find_circuit(
         if receivers and not any(head.layer > 0 for head in heads):
             continue
         receiver = Receiver(kind, heads, position)
-        evidence.stages[stage] = path_patch(model, prompts, receiver, memory_gib=memory_gib)
+        evidence.stages[stage] = path_patch(model, prompts, receiver, mlps=mlps, memory_gib=memory_gib)
         for role in (role for role in scheme.roles if role.stage == stage):
             roles[role.name] = select(evidence, role.name, rule)
     return Circuit(roles, evidence, rule)

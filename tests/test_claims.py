@@ -44,7 +44,7 @@ CASES = {
     "B5": "logit_difference_edited perplexity_ratio",
     "B6": "coordinate_by_index index_correlation attended_index_by_step",
     "B7": "accuracy_by_n accuracy_by_index",
-    "B8": "gain_points_3d gain_points",
+    "B8": "gain_points_3d gain_points gain_points_weights",
 }
 
 

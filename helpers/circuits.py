@@ -218,6 +218,21 @@ def describe(circuit: Circuit, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def unnamed(circuit: Circuit, stage: str, count: int, *, keys: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """Those of a stage's `count` largest effects whose head has no role there: effect in percent of the gap with its
+    95 % interval, attention from the stage's position to `keys`, copying score."""
+    evidence, effects = circuit.evidence, circuit.evidence.stages[stage]
+    named = {head for role in evidence.scheme.roles if role.stage == stage for head in circuit.roles[role.name]}
+    query, rows = next(role.query for role in evidence.scheme.roles if role.stage == stage), []
+    for head in (head for head in top_heads(effects, count) if head not in named):
+        effect = ratio_interval(100 * effects.change[head], effects.gap, seed)
+        rows.append({"stage": stage, "head": str(head)})
+        rows[-1] |= {"effect %": effect.value, "low": effect.low, "high": effect.high}
+        rows[-1] |= {f"{query} to {key}": evidence.attention[query, key][head].mean() for key in keys}
+        rows[-1]["copying"] = evidence.copying[head].mean()
+    return pd.DataFrame(rows)
+
+
 def stability(circuit: Circuit, *, resamples: int = 500, seed: int = 0) -> dict[str, Float[np.ndarray, " resample"]]:
     """Role -> Jaccard overlap of the selected set with the selection repeated on bootstrap resamples of the prompts.
 

@@ -23,6 +23,7 @@ from helpers.circuits import (
     select,
     stability,
     top_heads,
+    unnamed,
 )
 from helpers.interventions import knocked_out
 from helpers.models import Head
@@ -192,6 +193,20 @@ def test_top_heads_by_hand():
 NAN = [np.nan] * 3
 FIRST = [stage([[9, 1, 2], [3, 0, 8]]), stage([[9, 8, 1], [7, 7, 7]])]
 SECOND = [stage([[-9, 8, 2], [3, 0, 1]]), stage([[1, -9, 8], NAN])]
+
+
+def test_heads_without_a_role_by_hand():
+    """Of three effects, in falling size, the head that looks at S2 and does not copy backwards has no role."""
+    seen = {("END", "IO"): [[0.6, 0.6], [0.1, 0.6]], ("END", "S2"): [[0.0, 0.0], [0.7, 0.0]]}
+    made = evidence(EFFECTS, attention=seen, copying=[[2, 2], [0.5, 2]])
+    roles = {role.name: select(made, role.name, Rule()) for role in IOI.roles}
+    table = unnamed(Circuit(roles, made, Rule()), "logits", 3, keys=("IO", "S2"))
+    [row] = table.to_dict("records")
+    assert roles["movers"] == (Head(0, 1), Head(1, 1)) and roles["negative_movers"] == ()
+    assert row == pytest.approx(
+        {"stage": "logits", "head": "L1H0", "effect %": -30, "low": -30, "high": -30}
+        | {"END to IO": 0.1, "END to S2": 0.7, "copying": 0.5}
+    )
 
 
 def test_overlap_by_hand():

@@ -76,7 +76,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim; `paper` is A, B or None (ours), `model` the paper's, `known` what the paper takes as given."""
+    """One claim; `paper` is A, B or None (ours), `model` the paper's, `known` what the paper takes as given.
+
+    alone: about its model only, so it is not measured on others. rows_of: claims whose rows on that model are its own.
+    """
 
     id: str
     paper: str | None
@@ -87,6 +90,8 @@ class Claim:
     metrics: dict[str, Metric]
     figure: str | None = None
     known: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
+    rows_of: Sequence[str] = ()
 
     def template(self, name: str) -> str:
         """The name in claims.yaml of a metric, such as attention_<from>_<to> for attention_END_IO."""
@@ -121,7 +126,8 @@ def load_claims() -> dict[str, Claim]:
     ledger = read_data("claims.yaml", ClaimError)
     try:
         models = {paper: entry["model"] for paper, entry in ledger["papers"].items()}
-        return {entry["id"]: _claim({"model": models.get(entry["paper"])} | entry) for entry in ledger["claims"]}
+        metrics = {entry["id"]: entry["metrics"] for entry in ledger["claims"]}
+        return {entry["id"]: _claim(entry, models.get(entry["paper"]), metrics) for entry in ledger["claims"]}
     except (AttributeError, KeyError, TypeError) as error:
         raise ClaimError(f"data/claims.yaml has an entry that is not whole ({error}): mend or restore it.") from error
 
@@ -324,10 +330,12 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def _claim(entry: dict[str, Any]) -> Claim:
-    metrics = {
-        name: Metric(**{"name": name, "model": entry["model"]} | spec) for name, spec in entry["metrics"].items()
-    }
+def _claim(entry: dict[str, Any], model: str | None, all_metrics: dict[str, dict]) -> Claim:
+    entry = {"model": model, "alone": "model" in entry} | entry
+    specs = dict(entry["metrics"])
+    for other in entry.get("rows_of", ()):  # what a paper says of one model is not said of the other
+        specs |= {name: spec | {"paper": None, "says": ""} for name, spec in all_metrics[other].items()}
+    metrics = {name: Metric(**{"name": name, "model": entry["model"]} | spec) for name, spec in specs.items()}
     return Claim(**entry | {"metrics": metrics})
 
 

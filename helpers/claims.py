@@ -76,7 +76,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim; `paper` is A, B or None (ours), `model` the paper's, `known` what the paper takes as given."""
+    """One claim; `paper` is A, B or None (ours), `model` the paper's, `known` what the paper takes as given.
+
+    alone: about its model only, so it is not measured on others. rows_of: claims whose rows on that model are its own.
+    """
 
     id: str
     paper: str | None
@@ -87,6 +90,8 @@ class Claim:
     metrics: dict[str, Metric]
     figure: str | None = None
     known: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
+    rows_of: Sequence[str] = ()
 
     def template(self, name: str) -> str:
         """The name in claims.yaml of a metric, such as attention_<from>_<to> for attention_END_IO."""
@@ -118,14 +123,11 @@ class Control:
 @functools.cache
 def load_claims() -> dict[str, Claim]:
     """Every claim of data/claims.yaml by its id."""
-    ledger, claims = read_data("claims.yaml"), {}
+    ledger = read_data("claims.yaml")
     try:
-        models = {paper: {"model": entry["model"]} for paper, entry in ledger["papers"].items()}
-        for entry in ledger["claims"]:
-            entry = models.get(entry["paper"], {"model": None}) | entry
-            metrics = {key: Metric(**{"name": key, "model": entry["model"]} | m) for key, m in entry["metrics"].items()}
-            claims[entry["id"]] = Claim(**entry | {"metrics": metrics})
-        return claims
+        models = {paper: entry["model"] for paper, entry in ledger["papers"].items()}
+        metrics = {entry["id"]: entry["metrics"] for entry in ledger["claims"]}
+        return {entry["id"]: _claim(entry, models.get(entry["paper"]), metrics) for entry in ledger["claims"]}
     except (AttributeError, KeyError, TypeError) as error:
         raise ClaimError(f"data/claims.yaml has an entry that is not whole ({error}): mend or restore it.") from error
 
@@ -325,6 +327,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises ClaimError where that is not possible."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def _claim(entry: dict[str, Any], model: str | None, all_metrics: dict[str, dict]) -> Claim:
+    entry = {"model": model, "alone": "model" in entry} | entry
+    specs = dict(entry["metrics"])
+    for other in entry.get("rows_of", ()):  # what a paper says of one model is not said of the other
+        specs |= {name: spec | {"paper": None, "says": ""} for name, spec in all_metrics[other].items()}
+    metrics = {name: Metric(**{"name": name, "model": entry["model"]} | spec) for name, spec in specs.items()}
+    return Claim(**entry | {"metrics": metrics})
 
 
 def _as_claimed(metric: Metric, low: Number, high: Number, control: Control) -> bool:

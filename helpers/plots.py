@@ -17,7 +17,7 @@ from helpers.circuits import Circuit, Overlap, Role
 from helpers.claims import figures_dir, load_claims, whole
 from helpers.models import Head
 from helpers.patching import by_layer
-from helpers.scorecard import VERDICTS
+from helpers.scorecard import VERDICTS, applies
 from helpers.stats import Interval
 
 STYLE = {
@@ -289,35 +289,46 @@ def stability_figure(jaccards: Mapping[str, Float[np.ndarray, " resample"]], *, 
 
 
 def scorecard_figure(measured: pd.DataFrame, *, title: str) -> Figure:
-    """Every claim as a row of squares, one per measured metric, coloured by verdict: the paper's model, then others.
+    """Every claim as a row of squares, one per measured metric, coloured by verdict; the headline first and framed.
 
-    measured: `scorecard.measurements`. An empty field stands for a claim that was not run on that kind of model.
+    measured: `scorecard.measurements`. Columns: the paper's model, then every other one; our own claims, which have no
+    paper, stand below. "not run": the claim was not measured there; "-": it cannot be.
     """
-    claims = load_claims()
-    models = ["the paper's model", *sorted(set(measured.model[~measured.own]))]
-    shown = {model: measured[measured.own if i == 0 else ~measured.own & (measured.model == model)]
-             for i, model in enumerate(models)}  # fmt: skip
-    widths = [max(4, max((sum(rows.claim == claim) for claim in claims), default=0)) for rows in shown.values()]
-    figure, axes = plt.subplots(
-        1, len(models), figsize=(6.2 + 0.19 * sum(widths), 0.3 * len(claims) + 1.3), width_ratios=widths, sharey=True
-    )
-    for ax, (model, rows) in zip(np.atleast_1d(axes), shown.items(), strict=True):
-        for y, claim in enumerate(claims):
-            verdicts = sorted(rows.verdict[rows.claim == claim], key=VERDICTS.index)
-            for x, verdict in enumerate(verdicts):
-                ax.add_patch(Rectangle((x + 0.08, y - 0.38), 0.84, 0.76, color=VERDICT_COLORS[verdict], lw=0))
-            if not verdicts:
-                ax.text(0.1, y, "not run", va="center", color="0.6", fontsize=8)
-        ax.set(xlim=(0, max(widths[models.index(model)], 1)), xticks=[], title=model)
-        ax.tick_params(length=0)
-        ax.spines[["left", "bottom"]].set_visible(False)
-    names = [textwrap.shorten(f"{claim.id}  {claim.title}", 88, placeholder=" ...") for claim in claims.values()]
-    np.atleast_1d(axes)[0].set_yticks(range(len(claims)), names, fontsize=8)
-    np.atleast_1d(axes)[0].set_ylim(len(claims) - 0.4, -0.6)
-    handles = [Rectangle((0, 0), 1, 1, color=color) for color in VERDICT_COLORS.values()]
-    figure.legend(handles, VERDICT_COLORS, loc="outside lower center", ncols=len(handles))
+    claims = load_claims().values()
+    blocks = [claim for claim in claims if claim.paper], [claim for claim in claims if not claim.paper]
+    columns = {None: measured[measured.own]}
+    columns |= dict(iter(measured[~measured.own].groupby("model")))
+    widths = [max([4, *rows.groupby("claim").size()]) for rows in columns.values()]
+    size = (4.2 + 0.17 * sum(widths), 0.34 * len(claims) + 1.6)
+    kind = {"width_ratios": widths, "height_ratios": list(map(len, blocks)), "squeeze": False}
+    figure, axes = plt.subplots(2, len(widths), figsize=size, **kind)
+    ours = ", ".join(f"{claim.id} on {claim.model}" for claim in blocks[1])
+    for row, block, name in zip(axes, blocks, ("the paper's model", f"ours: {ours}"), strict=True):
+        for ax, width, (model, rows) in zip(row, widths, columns.items(), strict=True):
+            ax.set(xlim=(0, width), ylim=(len(block) - 0.5, -0.5), xticks=[], yticks=[], title=model or name)
+            ax.spines[:].set_visible(False)
+            for y, claim in enumerate(block):
+                empty = "not run" if model is None or applies(claim, model) else "-"
+                _squares(ax, y, list(rows.verdict[rows.claim == claim.id]), empty)
+        names = [f"{claim.id}  {claim.title}" for claim in block]
+        names = [textwrap.fill(name, max(56, len(name) // 2 + 7)) for name in names]  # at most two lines
+        row[0].set_yticks(range(len(block)), names, fontsize=8)
+        row[0].tick_params(length=0)
+    for ax in axes[1, 1:]:
+        ax.remove()
+    colors = {"paper's model, ours:": "none", "others:": "none"} | VERDICT_COLORS  # filled column by column
+    figure.legend([Patch(color=color) for color in colors.values()], colors, loc="outside lower center", ncols=4)
     figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
     return figure
+
+
+def _squares(ax: Axes, y: int, verdicts: list[str], empty: str) -> None:
+    """One row of the scorecard: the first verdict, then the others from the best to the worst."""
+    for x, verdict in enumerate([*verdicts[:1], *sorted(verdicts[1:], key=VERDICTS.index)]):
+        frame = {"ec": "black", "lw": 1.2} if x == 0 else {"lw": 0}
+        ax.add_patch(Rectangle((x + 0.1, y - 0.34), 0.8, 0.68, fc=VERDICT_COLORS[verdict], **frame))
+    if not verdicts:
+        ax.text(0.1, y, empty, va="center", color="0.5", fontsize=8)
 
 
 def roles_table(

@@ -13,6 +13,9 @@ from helpers.models import PROJECT
 VERDICTS = ("reproduced", "transfers", "qualitative", "partly", "differs", "does not")
 """From the best to the worst: on the paper's own model reproduced, qualitative and differs, else the others."""
 
+ON_ITS_OWN = {"transfers": "qualitative", "partly": "differs", "does not": "differs"}
+"""A verdict said of another model, as `claims.verdict` gives it on the paper's own where the paper gives no value."""
+
 COLUMNS = "claim metric model own paper value raw interval n seed control verdict notebook minutes".split()
 
 
@@ -21,24 +24,39 @@ def measurements(root: Path | None = None) -> pd.DataFrame:
 
     Columns: claim; metric; model; own, whether the paper's value is about this model; paper, value, interval and
     control as text; raw, the value as it is; n; seed; verdict; notebook; minutes, those of the whole notebook. root: a
-    folder that holds data/results, by default where results are written. Raises ClaimError for a claim or metric that
-    does not exist.
+    folder that holds data/results, by default where results are written. A claim about its model alone has no rows of
+    other models, one that compares models none before two of them were measured. Raises ClaimError for a claim or
+    metric that does not exist.
     """
     rows = []
     for path in sorted(((root or output_root()) / "data" / "results").glob("*/*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         shared = {"model": content["model"], "notebook": content["notebook"]}
         shared["minutes"] = content["provenance"]["wall_time_s"] / 60
-        rows += [shared | _measured(row, content["model"]) for row in content["claims"]]
+        rows += [shared | line for row in content["claims"] for line in _measured(row, content["model"])]
+    for claim in load_claims().values():
+        compares = len({metric.model for metric in claim.metrics.values()}) > 1
+        if compares and len({row["model"] for row in rows if row["claim"] == claim.id}) < 2:
+            rows = [row for row in rows if row["claim"] != claim.id]
     places = [(claim.id, template) for claim in load_claims().values() for template in claim.metrics]
     rows.sort(key=lambda row: places.index((row["claim"], row["template"])))
     return pd.DataFrame(rows, columns=[*COLUMNS, "template"]).drop(columns="template").astype({"own": bool})
 
 
-def _measured(row: dict, model: str) -> dict:
-    claim, metric = get_claim(row["id"]), get_claim(row["id"]).metric(row["metric"])
+def _measured(row: dict, model: str) -> Iterator[dict]:
+    """The row for its claim, and for a claim about this model that takes such rows (B9)."""
+    claim = get_claim(row["id"])
+    if not claim.alone or claim.metric(row["metric"]).model == model:
+        yield _line(claim, row, model)
+    for other in load_claims().values():
+        if claim.id in other.rows_of and other.model == model:
+            yield _line(other, row | {"verdict": ON_ITS_OWN[row["verdict"]]}, model)
+
+
+def _line(claim: Claim, row: dict, model: str) -> dict:
+    metric = claim.metric(row["metric"])
     return {
-        "claim": row["id"],
+        "claim": claim.id,
         "metric": row["metric"],
         "template": claim.template(row["metric"]),
         "own": metric.model == model,
@@ -63,6 +81,11 @@ def not_run(claim: Claim) -> str:
     return f"not run: `make reproduce MODEL={claim.model}`" if claim.model else ""
 
 
+def applies(claim: Claim, model: str) -> bool:
+    """Whether a claim can be measured on a model as one that its paper did not study."""
+    return not claim.alone and claim.model != model
+
+
 def headlines(measured: pd.DataFrame) -> pd.DataFrame:
     """One row per claim: its headline, which is its first metric, on the paper's model and on every other one.
 
@@ -78,7 +101,8 @@ def _headline(claim: Claim, rows: pd.DataFrame, others: list[str]) -> dict[str, 
     first = next(iter(claim.metrics.values()), None)
     line = {"Claim": f"**{claim.id}** {claim.title}", "Paper": f"{said(first)} ({first.name})" if first else ""}
     line["On the paper's model"] = _cell(rows[rows.own]) or not_run(claim)
-    line |= {f"On {model}": _cell(rows[~rows.own & (rows.model == model)]) for model in others}
+    for model in others:
+        line[f"On {model}"] = _cell(rows[~rows.own & (rows.model == model)]) or ("" if applies(claim, model) else "-")
     return line | {"See": ", ".join(_links(claim, rows))}
 
 

@@ -4,10 +4,11 @@ import json
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from helpers import plots
-from helpers.claims import ClaimError, load_claims
-from helpers.scorecard import headlines, markdown, measurements, not_run, tally
+from helpers.claims import ClaimError, Metric, load_claims, verdict
+from helpers.scorecard import ON_ITS_OWN, headlines, markdown, measurements, not_run, tally
 
 
 def write(root, model: str, notebook: str, *rows: dict) -> None:
@@ -82,10 +83,65 @@ def test_an_unknown_metric_is_refused(tmp_path):
 
 def test_the_figure_has_a_square_for_every_row(root):
     figure = plots.scorecard_figure(measurements(root), title="Two models")
-    assert [ax.get_title("left") for ax in figure.axes] == ["the paper's model", "smollm2"]
-    assert [len(ax.patches) for ax in figure.axes] == [2, 4]
-    written = [text.get_text() for text in figure.axes[0].texts]
-    assert written == ["not run"] * (len(load_claims()) - 1)
+    ours = "ours: X1 on planted, X2 on smollm2, X3 on smollm2"
+    assert [ax.get_title("left") for ax in figure.axes] == ["the paper's model", "smollm2", ours]
+    assert [len(ax.patches) for ax in figure.axes] == [2, 4, 0]
+    own, other, below = ([text.get_text() for text in ax.texts] for ax in figure.axes)
+    assert own == ["not run"] * 17 and below == ["not run"] * 3
+    assert other == ["not run" if claim not in ("A9", "B9") else "-" for claim in load_claims() if claim[0] in "AB"
+                     and claim not in ("A6", "B1")]  # fmt: skip
+
+
+def test_the_headline_is_the_first_square_and_the_only_framed_one(root):
+    ranks = plots.scorecard_figure(measurements(root), title="Two models").axes[1].patches[1:]
+    assert [to_hex(square.get_facecolor()) for square in ranks] == [
+        plots.VERDICT_COLORS[verdict] for verdict in ("does not", "transfers", "transfers")
+    ]
+    assert [square.get_linewidth() > 0 for square in ranks] == [True, False, False]
+
+
+def test_a_second_model_familys_rows_are_those_of_the_channel_measured_on_it(tmp_path):
+    """B9 has no rows of its own: those of B2, B3 and B4 on pythia-160m, judged as on the paper's model."""
+    value = {"value": 0.3, "low": 0.2, "high": 0.4}
+    notebook_04 = [
+        {"id": "B1", "metric": "rank_L1H2_L3H4", "value": 7, "verdict": "does not"},
+        {"id": "B2", "metric": "top_component_L3H4", "verdict": "transfers"} | value,
+        {"id": "B4", "metric": "same_component_share", "verdict": "partly"} | value,
+    ]
+    write(tmp_path, "pythia-160m", "04", *notebook_04)
+    write(tmp_path, "smollm2", "04", *notebook_04)
+    b3 = {"metric": "score_drop_L3H4", "verdict": "transfers"} | value
+    write(tmp_path, "pythia-160m", "05", b3 | {"id": "B3"}, b3 | {"id": "B5", "metric": "perplexity_ratio"})
+    frame = measurements(tmp_path)
+    rows = frame[frame.claim == "B9"]
+    assert list(zip(rows.metric, rows.verdict, strict=True)) == [
+        ("top_component_L3H4", "qualitative"),
+        ("score_drop_L3H4", "qualitative"),
+        ("same_component_share", "differs"),
+    ]
+    assert set(rows.model) == {"pythia-160m"} and rows.own.all()
+    assert list(frame[frame.claim == "B2"].verdict) == ["transfers", "transfers"] and not frame[~frame.own].empty
+    cell = headlines(frame)["On the paper's model"].iloc[list(load_claims()).index("B9")]
+    assert cell == "`top_component_L3H4` 0.3 [0.2, 0.4] (n = 9): *qualitative*. All 3: 2 qualitative, 1 differs"
+
+
+def test_a_verdict_said_of_another_model_is_translated_as_it_is_judged():
+    metric = Metric("score", "paper-model", direction="above", reference=0)
+    for value, low, high in ((0.3, 0.2, 0.4), (0.3, -0.1, 0.4), (-0.3, -0.4, -0.2)):
+        other, own = (verdict(metric, value, low=low, high=high, same_model=same) for same in (False, True))
+        assert ON_ITS_OWN[other] == own
+
+
+def test_a_claim_about_several_models_is_not_shown_from_one(tmp_path):
+    row = {"id": "A9", "value": 9, "verdict": "transfers"}
+    write(tmp_path, "smollm2", "02", row | {"metric": "shared_top_10"})
+    write(tmp_path, "gpt2-large", "02", row | {"metric": "shared_top_10_large"})
+    place = list(load_claims()).index("A9")
+    frame = measurements(tmp_path)
+    assert frame.empty
+    assert headlines(frame)["On the paper's model"].iloc[place] == "not run: `make reproduce MODEL=gpt2-large`"
+    write(tmp_path, "gpt2-xl", "02", row | {"metric": "shared_top_10_xl", "value": 0})
+    assert set(measurements(tmp_path).model) == {"gpt2-large", "gpt2-xl"}
 
 
 def test_markdown_by_hand():

@@ -25,8 +25,7 @@ def measurements(root: Path | None = None) -> pd.DataFrame:
     Columns: claim; metric; model; own, whether the paper's value is about this model; paper, value, interval and
     control as text; raw, the value as it is; n; seed; verdict; notebook; minutes, those of the whole notebook. root: a
     folder that holds data/results, by default where results are written. A claim about its model alone has no rows of
-    other models, one that compares models none before two of them were measured. Raises ClaimError for a claim or
-    metric that does not exist.
+    other models. Raises ClaimError for a claim or metric that does not exist.
     """
     rows = []
     for path in sorted(((root or output_root()) / "data" / "results").glob("*/*.json")):
@@ -34,10 +33,6 @@ def measurements(root: Path | None = None) -> pd.DataFrame:
         shared = {"model": content["model"], "notebook": content["notebook"]}
         shared["minutes"] = content["provenance"]["wall_time_s"] / 60
         rows += [shared | line for row in content["claims"] for line in _measured(row, content["model"])]
-    for claim in load_claims().values():
-        compares = len({metric.model for metric in claim.metrics.values()}) > 1
-        if compares and len({row["model"] for row in rows if row["claim"] == claim.id}) < 2:
-            rows = [row for row in rows if row["claim"] != claim.id]
     places = [(claim.id, template) for claim in load_claims().values() for template in claim.metrics]
     rows.sort(key=lambda row: places.index((row["claim"], row["template"])))
     return pd.DataFrame(rows, columns=[*COLUMNS, "template"]).drop(columns="template").astype({"own": bool})

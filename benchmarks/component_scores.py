@@ -25,11 +25,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of results.json")
     out = parser.parse_args(arguments).out
-    entries = []
-    for name, model in (("component_scores", "smollm2"), ("component_scores_gpt2", "gpt2")):
+    entries, models = [], {"component_scores": "smollm2", "component_scores_gpt2": "gpt2"}
+    for name, model in models.items():
         try:
             weights = attention_weights(model)
         except ModelError as error:
+            if model == "smollm2":
+                sys.exit(f"Error: {error}")
             print(f"{name}: not measured. {error}")
             continue
         entries.append(entry(name, limits=LIMITS, **compare(weights)))

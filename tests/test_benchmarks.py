@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import channel_grid, scaling
+from benchmarks import channel_grid, component_scores, scaling
 from benchmarks.path_patching import TARGETS, compare, missed, needed_flops
-from helpers.models import PROJECT, Head
+from helpers.models import PROJECT, Head, ModelError
 from helpers.patching import Receiver
 from helpers.tasks import Prompts
 from tests.tiny import tiny_gpt2, tiny_llama
@@ -150,6 +150,16 @@ def test_readme_shows_the_benchmarks():
     assert lines[2] == "| `fast` | 2.5 | 1234 | 123 | 99.9 | 80 | 1.23e-06 | 1.01 | 2.56 |"
     assert lines[3] == "| `slow` | 200 |  |  |  |  |  |  | 3 |"
     assert lines[-1].endswith("Measured on Some CPU, 2 cores, 24 GiB.")
+
+
+def test_without_the_embedded_model_no_target_is_met(monkeypatch, tmp_path, capsys):
+    def missing(name: str) -> None:
+        raise ModelError(f"{name} is not there")
+
+    monkeypatch.setattr(component_scores, "attention_weights", missing)
+    with pytest.raises(SystemExit, match="Error: smollm2 is not there"):
+        component_scores.main(["--out", str(tmp_path)])
+    assert "Every target is met" not in capsys.readouterr().out
 
 
 # How cost grows

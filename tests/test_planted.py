@@ -13,20 +13,16 @@ from scipy.stats import binom, t
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers import models
-from helpers.channels import component_scores, components, pair_scores, principal_angles, scaling, writing
+from helpers.channels import component_scores, components, principal_angles, scaling, writing
 from helpers.circuits import IOI, Circuit, Evidence, Rule, attention_and_copying, find_circuit, select
 from helpers.interventions import heads_changed, steer, weights_edited
 from helpers.models import AttentionWeights, Head, ModelError, attention_weights, load_model, model_provenance
 from helpers.patching import Edit, PathEffects, Receiver, cached_run, path_patch
 from helpers.planted import Plan, Planted, build, save
 from helpers.tasks import Prompts, evaluate, ioi, single_token, vocabulary
+from tests.test_channels import head_scores
 
 HEADS = [Head(layer, head) for layer in range(6) for head in range(4)]
-
-
-def head_scores(weights: AttentionWeights, side: str) -> torch.Tensor:
-    """Scores of whole heads, [sender_layer sender_head receiver_layer receiver_head]."""
-    return pair_scores(weights, side).whole.reshape(2 * weights.W_O.shape[:2])
 
 
 def channel_in(truth: Planted) -> torch.Tensor:

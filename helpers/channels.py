@@ -122,13 +122,13 @@ def read_scores(
 
 @dataclass(frozen=True)
 class PairScores:
-    """Composition scores of all pairs on one side, heads layer by layer; NaN as in `component_scores`."""
+    """Composition scores of all pairs on one side, sender before receiver; NaN as in `component_scores`."""
 
     side: Side
-    whole: Float[Tensor, "sender receiver"]
-    best: Float[Tensor, "sender receiver"]
+    whole: Float[Tensor, "layer head layer head"]
+    best: Float[Tensor, "layer head layer head"]
     """Score of the sender's component that scores highest."""
-    component: Int[Tensor, "sender receiver"]
+    component: Int[Tensor, "layer head layer head"]
     """Which component that is; 0 where there is no score."""
 
 
@@ -142,7 +142,8 @@ def pair_scores(weights: AttentionWeights, side: Side, *, distances: Sequence[in
     missing = parts[0].isnan().all(1)
     whole = sum((part.nan_to_num(0) * share).norm(dim=1) for part in parts) / len(parts)
     best, component = (sum(parts) / len(parts)).nan_to_num(-1).max(1)
-    return PairScores(side, whole.where(~missing, torch.nan), best.where(~missing, torch.nan), component)
+    tables = whole.where(~missing, torch.nan), best.where(~missing, torch.nan), component
+    return PairScores(side, *(table.view(2 * weights.W_O.shape[:2]) for table in tables))
 
 
 def pair_table(weights: AttentionWeights, scores: PairScores, pairs: Sequence[tuple[Head, Head]]) -> pd.DataFrame:
@@ -155,18 +156,18 @@ def pair_table(weights: AttentionWeights, scores: PairScores, pairs: Sequence[tu
     rows = []
     for sender, receiver in pairs:
         _check(weights, [sender, receiver])
-        i, j = (layer * weights.n_heads + head for layer, head in (sender, receiver))
-        if scores.whole[i, j].isnan():
+        at = (*sender, *receiver)
+        if scores.whole[at].isnan():
             raise ValueError(
                 f"{sender} does not write to {receiver}: give a later head, with matrices that are not zero."
             )
         row = {"sender": str(sender), "receiver": str(receiver), "side": scores.side}
-        row |= {"n": int((~scores.whole.isnan()).sum()), "n_here": int((~scores.whole[:, j].isnan()).sum())}
-        row |= {"component": int(scores.component[i, j]), "into": None}
+        row |= {"n": int((~scores.whole.isnan()).sum()), "n_here": int((~scores.whole[..., *receiver].isnan()).sum())}
+        row |= {"component": int(scores.component[at]), "into": None}
         for name, table in (("", scores.whole), ("component_", scores.best)):
-            higher = table > table[i, j] * (1 + 10 * TINY)  # equal but for rounding: the same rank
-            row |= {f"{name}score": float(table[i, j]), f"{name}rank": int(higher.sum()) + 1}
-            row |= {f"{name}rank_here": int(higher[:, j].sum()) + 1}
+            higher = table > table[at] * (1 + 10 * TINY)  # equal but for rounding: the same rank
+            row |= {f"{name}score": float(table[at]), f"{name}rank": int(higher.sum()) + 1}
+            row |= {f"{name}rank_here": int(higher[..., *receiver].sum()) + 1}
         if scores.side == "value":
             row["into"] = int(read_scores(weights, [sender], [receiver])[0, 0].nan_to_num(-1).argmax())
         rows.append(row)

@@ -174,11 +174,16 @@ def find_circuit(
 def select(
     evidence: Evidence, role: str, rule: Rule, index: Sequence[int] | np.ndarray | None = None
 ) -> tuple[Head, ...]:
-    """Heads that fill a role on these prompts, largest effect first. Raises ValueError for an unknown role."""
+    """Heads that fill a role on these prompts, largest effect first.
+
+    Raises ValueError for an unknown role, and for fewer than two prompts.
+    """
     spec = evidence.scheme.role(role)
     if spec.stage not in evidence.stages:
         return ()
     index = np.arange(evidence.copying.shape[-1]) if index is None else np.asarray(index)
+    if len(index) < 2:
+        raise ValueError("One prompt has no standard error, so no head can be chosen on it: give at least 2 prompts.")
     effects = evidence.stages[spec.stage]
     change, gap = effects.change[..., index], effects.gap[index].mean()
     percent = 100 * np.nan_to_num(change.mean(-1) / gap)

@@ -3,7 +3,7 @@
 import itertools
 import textwrap
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -58,6 +58,12 @@ def save(figure: Figure, model: str, name: str) -> None:
             figure.savefig(part, format=suffix, metadata=metadata)
 
 
+def with_errors(intervals: Iterable[Interval]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "end n"]]:
+    """Estimates, and how far the lower and the upper end of their 95 % intervals are: what matplotlib draws."""
+    value, *ends = np.array([(x.value, x.low, x.high) for x in intervals]).T
+    return value, np.abs(ends - value)
+
+
 def bars_with_intervals(
     groups: Mapping[str, Sequence[Interval]], names: Sequence[str], *, ylabel: str, title: str
 ) -> Figure:
@@ -66,8 +72,7 @@ def bars_with_intervals(
     width = 0.8 / len(groups)
     for i, (key, intervals) in enumerate(groups.items()):
         x = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * width
-        value = np.array([interval.value for interval in intervals])
-        errors = np.abs([[v - s.low, s.high - v] for v, s in zip(value, intervals, strict=True)]).T
+        value, errors = with_errors(intervals)
         color = plt.get_cmap("tab10")(i)
         ax.bar(x, value, width, yerr=errors, color=color, alpha=0.85, label=key, error_kw={"lw": 1, "capsize": 2})
     ax.axhline(0, color="black", lw=0.6)
@@ -261,11 +266,8 @@ def knock_out_figure(
 ) -> Figure:
     """Mean logit difference under each intervention with its interval, above the means of random draws."""
     figure, ax = plt.subplots(figsize=(7.5, 0.5 * len(measured) + 1.6))
-    for y, (name, interval) in enumerate(reversed(measured.items()), start=1):
-        errors = np.abs([[interval.value - interval.low], [interval.high - interval.value]])
-        ax.errorbar(
-            interval.value, y, xerr=errors, fmt="o", capsize=3, ms=7, color="#b2182b" if "circuit" in name else "0.35"
-        )
+    x, errors = with_errors(reversed(measured.values()))
+    ax.errorbar(x, np.arange(len(x)) + 1, xerr=errors, fmt="o", capsize=3, ms=7, color="#b2182b")
     ax.plot(random, np.linspace(-0.2, 0.2, len(random)), "o", color="#2166ac", ms=4, alpha=0.7)
     ax.axvline(0, color="black", lw=0.6)
     ax.set_yticks(range(len(measured) + 1), [f"{control}, {len(random)} draws", *reversed(measured)])

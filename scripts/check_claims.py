@@ -84,7 +84,8 @@ def problems(quick: Path | None) -> list[str]:
     found, compared = [], 0
     for name in names:
         new, label = (quick or output_root()) / name, name.removeprefix("data/results/")
-        old = (PROJECT / name).read_text(encoding="utf-8") if quick else git("show", f"HEAD:{name}")
+        here = quick and (PROJECT / name).is_file()
+        old = (PROJECT / name).read_text(encoding="utf-8") if here else git("show", f"HEAD:{name}")
         if not new.parent.exists():
             print(f"{new.parent.name}: not run")
         elif not new.exists():

@@ -48,8 +48,8 @@ def made(W_Q, W_K, W_V, W_O, **changes) -> AttentionWeights:
 
 
 def head_scores(weights: AttentionWeights, side: str, *, distances=(0,)) -> torch.Tensor:
-    """Scores of whole heads, [sender_layer sender_head receiver_layer receiver_head]."""
-    return pair_scores(weights, side, distances=distances).whole.reshape(2 * weights.W_O.shape[:2])
+    """Scores of whole heads, [layer head layer head]."""
+    return pair_scores(weights, side, distances=distances).whole
 
 
 def talking(side: str, writes: list, reads: list) -> AttentionWeights:
@@ -321,9 +321,9 @@ def test_ranks_of_pairs_by_hand():
     """L0H0 to L1H0 sqrt(6^2 + 4^2) / sqrt(5 x 25), to L1H1 2 / sqrt(5); L0H1 to L1H0 4 / 5, to L1H1 0."""
     weights, scores = four_heads(), pair_scores(four_heads(), "query")
     whole = [[math.sqrt(52 / 125), 2 / math.sqrt(5)], [4 / 5, 0]]
-    assert_close(scores.whole[:2, 2:], torch.tensor(whole))
-    assert_close(scores.best[:2, 2:], torch.tensor([[4 / 5, 1], [4 / 5, 0]]))  # e0 is component 0 of L0H0, e1 is 1
-    assert scores.component[:2, 2:].tolist() == [[1, 0], [0, 0]]
+    assert_close(scores.whole[0, :, 1], torch.tensor(whole))
+    assert_close(scores.best[0, :, 1], torch.tensor([[4 / 5, 1], [4 / 5, 0]]))  # e0 is component 0 of L0H0, e1 is 1
+    assert scores.component[0, :, 1].tolist() == [[1, 0], [0, 0]]
     table = pair_table(weights, scores, [(Head(0, 0), Head(1, 0)), (Head(0, 0), Head(1, 1)), (Head(0, 1), Head(1, 0))])
     assert table["receiver"].tolist() == ["L1H0", "L1H1", "L1H0"] and (table["n"] == 4).all()
     assert table["rank"].tolist() == [3, 1, 2] and table["rank_here"].tolist() == [2, 1, 1]
@@ -343,9 +343,9 @@ def test_pair_scores_are_of_whole_heads_and_of_their_best_components(side):
     found = pair_scores(weights, side, distances=distances)
     parts = component_scores(weights, side, distances=distances)
     A, B = dense(weights, "value", Head(0, 0)), [dense(weights, side, Head(1, 1), d) for d in distances]
-    assert_close(found.whole[0, 5], sum((A @ b).norm() / A.norm() / b.norm() for b in B) / 2)
-    assert_close(found.best, parts.amax(1), equal_nan=True)
-    assert_close(parts[0, found.component[0, 5], 5], found.best[0, 5])
+    assert_close(found.whole[0, 0, 1, 1], sum((A @ b).norm() / A.norm() / b.norm() for b in B) / 2)
+    assert_close(found.best.flatten(0, 1).flatten(1), parts.amax(1), equal_nan=True)
+    assert_close(parts[0, found.component[0, 0, 1, 1], 5], found.best[0, 0, 1, 1])
 
 
 def test_pairs_without_a_score_are_told():

@@ -150,6 +150,8 @@ def test_selection_on_some_prompts():
 def test_refuses():
     with pytest.raises(ValueError, match="Unknown role 'mover'; choose one of movers, negative_movers, inhibition"):
         select(evidence(EFFECTS, **SAME), "mover", Rule())
+    with pytest.raises(ValueError, match="One prompt has no standard error, .* give at least 2"):
+        select(evidence(EFFECTS, **SAME), "movers", Rule(), [3])
     for threshold in Rule.__dataclass_fields__:
         with pytest.raises(ValueError, match="cannot be negative"):
             Rule(**{threshold: -0.1})

@@ -178,8 +178,9 @@ def test_knock_out_figure():
     labels = [t.get_text() for t in ax.get_yticklabels()]
     assert labels == ["random heads, 3 draws", "circuit knocked out", "whole model"]
     height = {labels.index(name): interval.value for name, interval in measured.items()}
-    points = {int(c.lines[0].get_ydata()[0]): c.lines[0].get_xdata()[0] for c in ax.containers}
-    assert points == height
+    dots, _, (whiskers,) = ax.containers[0].lines
+    assert dict(zip(dots.get_ydata(), dots.get_xdata(), strict=True)) == height
+    assert sorted(ends[:, 0].tolist() for ends in whiskers.get_segments()) == [[0.2, 0.9], [2.5, 3.5]]
     assert any(list(line.get_xdata()) == [2.8, 2.9, 3.1] for line in ax.lines)
     assert ax.get_xlabel() == "logit(IO) - logit(S) at END"
     named = plots.knock_out_figure(measured, np.ones(2), control="random heads", title="T", xlabel="logits")

@@ -13,7 +13,7 @@ REPOSITORY ?=#                    owner/name on GitHub; default: repository-code
 MODELS ?=
 NOTEBOOKS ?=
 SEEDS ?=
-ONLY ?=
+ONLY ?=#                         of reproduce: notebooks whose name begins so, such as 03; of stress: scenarios
 EXECUTOR ?= local#               of the sweep: a folder of sweep/profiles, local or slurm
 # Smaller download on Linux: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
@@ -23,6 +23,7 @@ PAPER_SHAPES := gpt2 gpt2-medium pythia-160m
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.complete
+NBVAL = JUPYTER_PATH="$(CURDIR)/$(VENV)/share/jupyter" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600
 SWEEP := .venv-sweep#             the sweep's engine, apart from the suite
 MEMORY_MB = $(shell $(PY) -c 'import os; print(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20)')
 ifneq ($(origin PY),file) # PY=python: an environment of your own, from environment.yml
@@ -53,16 +54,17 @@ $(READY): requirements.txt requirements-model.txt requirements.lock pyproject.to
 	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ && rm $(VENV)/.unfinished
 
-reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= N_PROMPTS= SEED= DEVICE= SET= [21 min on 2 cores, quick 5; 4 GB of memory, 1 GB cache]
-	@$(PY) -m scripts.run_notebooks --model "$(MODEL)" --profile "$(PROFILE)" $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
+reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= ONLY= N_PROMPTS= SEED= DEVICE= SET= [21 min on 2 cores, quick 5; 4 GB of memory, 1 GB cache]
+	@$(PY) -m scripts.run_notebooks --model "$(MODEL)" --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)") $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
 	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)") $(foreach pair,$(SET),--set "$(pair)")
 
 test: export HF_HUB_OFFLINE := 1
-test: $(READY) ## Lint, unit tests, every notebook on fewer prompts against its results [10 min on 2 cores; 1 GB cache]
+test: $(READY) ## Lint, unit tests, notebook 00 replayed with nbval, every notebook on fewer prompts against its results [11 min on 2 cores; 1 GB cache]
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
 	rm -rf build/quick
+	CIRCUITS_OUT="$(CURDIR)/build/quick" $(NBVAL) notebooks/00_*.ipynb
 	CIRCUITS_OUT="$(CURDIR)/build/quick" $(PY) -m scripts.run_notebooks --profile quick --prove
 	$(PY) -m scripts.check_notebooks --executed build/quick/build/*
 	$(PY) -m scripts.check_claims --quick build/quick
@@ -71,10 +73,9 @@ check-claims: $(READY) ## Compare the results of a full run with the committed o
 	@$(PY) -m scripts.check_claims
 
 replay: export HF_HUB_OFFLINE := 1
-replay: export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 replay: $(READY) ## Replay the committed notebooks with nbval: verdict tables must come out as they are [as reproduce]
 	rm -rf build/replay
-	CIRCUITS_OUT="$(CURDIR)/build/replay" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 notebooks/*.ipynb
+	CIRCUITS_OUT="$(CURDIR)/build/replay" $(NBVAL) notebooks/*.ipynb
 
 bench: export HF_HUB_OFFLINE := 1
 bench: $(READY) ## Time the methods, write benchmarks/results.json [35 min on 2 cores; under 4 GB of memory]
@@ -97,7 +98,7 @@ colab: $(READY) ## Copies for Google Colab, notebooks/colab/: REPOSITORY=owner/n
 book: $(READY) ## The executed notebooks as a static site, build/book/index.html [10 s]
 	@$(PY) -m scripts.book
 
-fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; 0.5 GB gpt2 to 6.5 GB gpt2-xl]
+fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; sizes in data/models.yaml]
 	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m helpers.models fetch "$(MODEL)"
 
 shapes: $(PAPER_SHAPES:%=build/checkpoints/%/config.json) ## Random weights in the papers' shapes through the notebooks; needs CIRCUITS_ASSETS [4 min; 3 GB]

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.circuits import IOI, Rule, find_circuit
-from helpers.claims import ClaimError, peak_memory_gib, whole, write_text
+from helpers.claims import ClaimError, peak_memory_gib, plain, whole, write_text
 from helpers.models import PROJECT, Head, ModelError, load_model, resolve
 from helpers.patching import Receiver, path_patch, path_patch_reference
 from helpers.plots import COLORS
@@ -277,20 +277,12 @@ def entry(name: str, **measured: Any) -> dict[str, Any]:
     """One entry of results.json, printed as it is made; floats to four significant digits."""
     fixed = dict.fromkeys(("ratio", "max_difference", "seconds", "baseline_seconds", "peak_memory_gib", "n", "target"))
     fixed |= {"peak_memory_gib": peak_memory_gib(resource.RUSAGE_SELF)} | measured
-    record = {"name": name} | {key: rounded(value) for key, value in fixed.items()}
-    shown = ("ratio", "max_difference", "seconds", "baseline_seconds", "flop_ratio", "peak_memory_gib")
-    print(f"{name}:", *(f"{key} {record[key]}" for key in shown if record.get(key) is not None), flush=True)
     packages = ("torch", "transformer_lens", "transformers")
     versions = {"python": platform.python_version()} | {package: version(package) for package in packages}
-    return record | {"machine": machine(), "versions": versions}
-
-
-def rounded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    record = plain({"name": name} | fixed | {"machine": machine(), "versions": versions}, digits=4)
+    shown = ("ratio", "max_difference", "seconds", "baseline_seconds", "flop_ratio", "peak_memory_gib")
+    print(f"{name}:", *(f"{key} {record[key]}" for key in shown if record.get(key) is not None), flush=True)
+    return record
 
 
 def machine() -> dict[str, Any]:
@@ -298,11 +290,11 @@ def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     cpu = re.search(r"model name\s*: (.*)", info)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    found = {"cpu": cpu[1] if cpu else platform.processor(), "cores": os.cpu_count(), "memory_gib": rounded(memory)}
+    found = {"cpu": cpu[1] if cpu else platform.processor(), "cores": os.cpu_count(), "memory_gib": memory}
     if torch.cuda.is_initialized():
         found |= {
             "gpu": torch.cuda.get_device_name(),
-            "gpu_peak_gib": rounded(torch.cuda.max_memory_allocated() / 2**30),
+            "gpu_peak_gib": torch.cuda.max_memory_allocated() / 2**30,
         }
     return found
 

@@ -244,8 +244,8 @@ class Results:
         spec, name = get_claim(claim_id).metric(metric), f"{claim_id} {metric}"
         if isinstance(value, Interval):
             value, low, high = value.value, value.low, value.high
-        value, low, high = _plain(value), _plain(low), _plain(high)
-        control = control and Control(**_plain(asdict(control)))
+        value, low, high = plain(value), plain(low), plain(high)
+        control = control and Control(**plain(asdict(control)))
         if n < 1:
             raise ClaimError(f"{name} was measured on n = {n} examples: record it with n of at least 1.")
         _check_kind(name, spec, value)
@@ -276,7 +276,7 @@ class Results:
         """Write data/results/<model>/<notebook>.json, whole or not at all; two runs differ only in its provenance."""
         path = results_path(self.source, self.notebook)
         content = {"model": self.model, "notebook": self.notebook, "claims": list(self._rows.values())}
-        content["provenance"] = _plain(model_provenance(self.source) | self._provenance())
+        content["provenance"] = plain(model_provenance(self.source) | self._provenance())
         write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
         return path
 
@@ -301,6 +301,19 @@ class Results:
 def peak_memory_gib(who: int) -> float:
     """Largest resident memory so far, of this process (`resource.RUSAGE_SELF`) or of a finished child."""
     return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
+
+
+def plain(value, digits: int = 6):
+    """What JSON can hold: heads by name, tensors and arrays as lists, floats to so many significant digits."""
+    if isinstance(value, Head):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: plain(v, digits) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v, digits) for v in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), digits)
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 @contextmanager
@@ -367,19 +380,6 @@ def _unknown(what: str, name: str, known) -> ClaimError:
     return ClaimError(f"Unknown {what} {name!r}: use {', '.join(near)}.")
 
 
-def _plain(value):
-    """Heads by name, tensors and arrays as lists, floats to six significant digits."""
-    if isinstance(value, Head):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
 def package_versions(project: Path = PROJECT) -> dict[str, str]:
     """Installed versions of the packages that the requirements files pin."""
     lines = "\n".join(path.read_text(encoding="utf-8") for path in sorted(project.glob("requirements*.txt")))
@@ -392,12 +392,13 @@ def package_versions(project: Path = PROJECT) -> dict[str, str]:
 
 def _git_state() -> dict[str, str | bool | None]:
     """Commit, and whether anything but figures and results differs from it; None outside a checkout or without git."""
-    commit = _git("rev-parse", "--verify", "HEAD")
-    changes = _git("status", "--porcelain", "--", ".", ":!figures", ":!data/results")
+    commit = git("rev-parse", "--verify", "HEAD")
+    changes = git("status", "--porcelain", "--", ".", ":!figures", ":!data/results")
     return {"git_commit": commit, "git_dirty": bool(changes) if commit else None}
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """What git says of the project; None where there is no git, no checkout or no such thing in it."""
     command = ["git", f"--git-dir={PROJECT / '.git'}", f"--work-tree={PROJECT}", *arguments]
     with suppress(OSError, subprocess.CalledProcessError):
         return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.strip()

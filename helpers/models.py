@@ -123,7 +123,9 @@ def resolve(name: str) -> ModelSource:
         return ModelSource(name, "folder", folder, folder.name, None, f"local-{folder.name}")
     if entry is None and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         known = ", ".join(known_models())
-        raise ModelError(f"Unknown model {name!r}: use one of {known}, a hub id (org/name) or an existing folder.")
+        raise ModelError(
+            f"Unknown model {name!r}: use one of {known} (data/models.yaml), a hub id (org/name) or an existing folder."
+        )
     hub_id = entry["hub"] if entry else name
     folder, revision = _cached(hub_id), None
     if not folder and (folder := _attention_only(short)):

@@ -140,7 +140,8 @@ def stage_figure(
         top.text(0.5, 0.5, "no head fills this role", ha="center", va="center")
         return figure
     rows = np.array([example[head][positions[role.query]] for role, head in shown])
-    _attention(top, rows, shown, list(tokens), title=f"attention from {shown[0][0].query}, one prompt")
+    cut = f" (first {per_role} heads of a role)" if len(shown) < sum(map(len, found.values())) else ""
+    _attention(top, rows, shown, list(tokens), title=f"attention from {shown[0][0].query}, one prompt{cut}")
     keys = [pair for pair in circuit.evidence.attention if pair[0] in {role.query for role in roles}]
     average = [[circuit.evidence.attention[pair][head].mean() for pair in keys] for _, head in shown]
     _attention(

@@ -25,7 +25,8 @@ def measurements(root: Path | None = None) -> pd.DataFrame:
     Columns: claim; metric; model; own, whether the paper's value is about this model; paper, value, interval and
     control as text; raw, the value as it is; n; seed; verdict; notebook; minutes, those of the whole notebook. root: a
     folder that holds data/results, by default where results are written. A claim about its model alone has no rows of
-    other models. Raises ClaimError for a claim or metric that does not exist.
+    other models, one that compares models none before all of them were measured. Raises ClaimError for a claim or
+    metric that does not exist.
     """
     rows = []
     for path in sorted(((root or output_root()) / "data" / "results").glob("*/*.json")):
@@ -33,9 +34,12 @@ def measurements(root: Path | None = None) -> pd.DataFrame:
         shared = {"model": content["model"], "notebook": content["notebook"]}
         shared["minutes"] = content["provenance"]["wall_time_s"] / 60
         rows += [shared | line for row in content["claims"] for line in _measured(row, content["model"])]
+    seen = {(row["claim"], row["model"]) for row in rows}
+    rows = [row for row in rows if all((row["claim"], model) in seen for model in compared(get_claim(row["claim"])))]
     places = [(claim.id, template) for claim in load_claims().values() for template in claim.metrics]
     rows.sort(key=lambda row: places.index((row["claim"], row["template"])))
-    return pd.DataFrame(rows, columns=[*COLUMNS, "template"]).drop(columns="template").astype({"own": bool})
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, "template"]).drop(columns="template")
+    return frame.astype({"own": bool, "seed": "Int64"})  # a row may have no seed
 
 
 def _measured(row: dict, model: str) -> Iterator[dict]:
@@ -71,9 +75,16 @@ def said(metric: Metric) -> str:
     return metric.text(metric.paper) or metric.says or "no value given"
 
 
+def compared(claim: Claim) -> list[str]:
+    """The models that a claim compares: those of its metrics, if there are several."""
+    models = dict.fromkeys(metric.model for metric in claim.metrics.values())
+    return list(models) if len(models) > 1 else []
+
+
 def not_run(claim: Claim) -> str:
-    """How to measure a claim on the paper's model."""
-    return f"not run: `make reproduce MODEL={claim.model}`" if claim.model else ""
+    """How to measure a claim on the paper's model, or on all that it compares."""
+    models = compared(claim) or [claim.model]
+    return f"not run: {', '.join(f'`make reproduce MODEL={model}`' for model in models)}" if claim.model else ""
 
 
 def applies(claim: Claim, model: str) -> bool:
@@ -84,7 +95,7 @@ def applies(claim: Claim, model: str) -> bool:
 def headlines(measured: pd.DataFrame) -> pd.DataFrame:
     """One row per claim: its headline, which is its first metric, on the paper's model and on every other one.
 
-    A cell holds value, interval, n, control and verdict; where a claim has several rows, all verdicts are counted.
+    A cell holds value, interval, n, seed, control and verdict; where a claim has several rows, all verdicts are told.
     """
     others = sorted(set(measured.model[~measured.own]))
     return pd.DataFrame(
@@ -105,7 +116,8 @@ def _cell(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     first = rows.iloc[0]
-    beside = "; ".join(filter(None, [f"n = {first.n}", first.control]))
+    seed = "" if pd.isna(first.seed) else f", seed {first.seed}"
+    beside = "; ".join(filter(None, [f"n = {first.n}{seed}", first.control]))
     cell = f"`{first.metric}` {first.value} {first.interval}".strip() + f" ({beside}): *{first.verdict}*"
     return cell if len(rows) == 1 else f"{cell}. All {len(rows)}: {tally(rows)}"
 
@@ -114,6 +126,42 @@ def tally(rows: pd.DataFrame) -> str:
     """How many rows have which verdict, the best first: "3 transfers, 1 does not"."""
     counts = Counter(rows.verdict)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+
+
+def gaps(measured: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the verdict "not run": metrics of a claim that lack on a model on which others of it were measured.
+
+    A metric whose name is a template, such as score_drop_<head>, is no single one that could lack.
+    """
+    rows = []
+    for (name, model), found in measured.groupby(["claim", "model"], sort=False):
+        claim = get_claim(name)
+        missing = [metric for key, metric in claim.metrics.items() if "<" not in key and key not in set(found.metric)]
+        rows += [
+            dict.fromkeys(COLUMNS, "")
+            | {"claim": name, "metric": metric.name, "model": model, "paper": said(metric), "verdict": "not run"}
+            for metric in missing
+            if metric.model == model or not claim.alone
+        ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def costs(measured: pd.DataFrame) -> pd.DataFrame:
+    """One row per notebook: its claims, its minutes (0.1 or more) on each model that it ran on, and its command."""
+    rows = []
+    for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        number = path.name[:2]
+        minutes = measured[measured.notebook == number].groupby("model").minutes.first()
+        times = [f"{max(taken, 0.1):.1f} on {model}" for model, taken in minutes.items()]
+        rows.append(
+            {
+                "Notebook": f"[{path.stem}](notebooks/{path.name})",
+                "Claims": " ".join(claim.id for claim in load_claims().values() if claim.notebook == number),
+                "Minutes": ", ".join(times) or "not run",
+                "Command": f"`make reproduce ONLY={number}`",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _links(claim: Claim, rows: pd.DataFrame) -> Iterator[str]:

@@ -314,17 +314,15 @@ def colored_objects(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     return _prompts(rows)
 
 
-def colored_objects_file(tokenizer: Any, path: str | Path, *, n: int | None = None) -> Prompts:
-    """The first n prompts (all, by default) of a file in the format of the authors' own: fields as `colored_objects`.
+def colored_objects_file(tokenizer: Any, path: str | Path) -> Prompts:
+    """The prompts of a file in the format of the authors' own: fields as `colored_objects`.
 
     The file is a JSON list of [prompt, answer] pairs, whose lists are of one length; `circuits.COLORED_OBJECTS` has
     roles for three objects. An object may be several tokens, but a row is left out where no other object of its list
     has as many as the one asked for: it has no partner of equal length in this vocabulary.
-    Raises TaskError, with the row, for what is missing or is not of this form; and where fewer than n prompts remain.
+    Raises TaskError, with the row, for what is missing or is not of this form; and where no prompt remains.
     """
     path, rows = Path(path), []
-    if n is not None and n < 1:
-        raise TaskError(NO_PROMPT)
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -341,13 +339,8 @@ def colored_objects_file(tokenizer: Any, path: str | Path, *, n: int | None = No
         except TaskError as error:
             raise TaskError(f"Row {i} of {path}: {error}") from error
         rows += [row] if row else []
-        if len(rows) == n:
-            break
-    if len(rows) < (n or 1):
-        raise TaskError(
-            f"{path} has {len(rows)} prompts with a partner of equal length in this model's vocabulary, but {n or 1} "
-            "were asked for; give more rows or a smaller n."
-        )
+    if not rows:
+        raise TaskError(f"{path} has no prompt with a partner of equal length in this model's vocabulary; give others.")
     return _prompts(rows)
 
 

@@ -8,12 +8,15 @@ With $CIRCUITS_OUT set, the full run's results are those below it.
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
-from helpers.claims import ClaimError, get_claim, output_root
+from helpers.claims import ClaimError, get_claim, git, output_root
 from helpers.models import PROJECT, ModelError
+
+WORST = {"reproduced": "differs", "transfers": "does not"}  # best verdict -> worst, on the paper's model and on others
+
+REMEDY = "Make one with `CIRCUITS_OUT=build/again make reproduce`, then `CIRCUITS_OUT=build/again make check-claims`."
 
 
 def moved(old: dict, new: dict) -> list[str]:
@@ -26,19 +29,34 @@ def moved(old: dict, new: dict) -> list[str]:
 
 
 def contradicted(old: dict, new: dict) -> list[str]:
-    """Where a run on fewer prompts contradicts the old one: a claim is missing, or intervals and verdicts differ.
-
-    On fewer prompts a borderline head may be missed, which moves an average over the heads of its role, so intervals
-    that do not meet are no contradiction by themselves.
-    """
+    """Where a run on fewer prompts contradicts the old one: a claim is missing, or a metric's row is refuted."""
     old, new = rows(old), rows(new)
     missing = {claim for claim, _ in old} ^ {claim for claim, _ in new}
-    pairs = {key: (old[key], new[key]) for key in old if key in new and None not in (old[key]["low"], new[key]["low"])}
     return [f"{claim}: measured in one of them only" for claim in sorted(missing)] + [
-        f"{claim} {metric}: [{a['low']}, {a['high']}] {a['verdict']}, now [{b['low']}, {b['high']}] {b['verdict']}"
-        for (claim, metric), (a, b) in pairs.items()
-        if (a["low"] > b["high"] or b["low"] > a["high"]) and a["verdict"] != b["verdict"]
+        f"{key[0]} {key[1]}: {shown(old[key])}, now {shown(new[key])}"
+        for key in old
+        if key in new and refuted(old[key], new[key])
     ]
+
+
+def refuted(old: dict, new: dict) -> bool:
+    """Whether a row on fewer prompts says that the old one of its metric was wrong.
+
+    Heads: none of the old ones is found. On fewer prompts a borderline head may be missed or added, which moves an
+    average over the heads of its role, so for intervals it is not enough that they do not meet: the verdicts differ,
+    too. Without intervals: the best verdict is now the worst; not the reverse, since a control of fewer draws is easier
+    to beat.
+    """
+    if get_claim(old["id"]).metric(old["metric"]).kind == "heads":
+        return bool(old["value"]) and not set(old["value"]) & set(new["value"])
+    if None in (old["low"], new["low"]):
+        return WORST.get(old["verdict"]) == new["verdict"]
+    return (old["low"] > new["high"] or new["low"] > old["high"]) and old["verdict"] != new["verdict"]
+
+
+def shown(row: dict) -> str:
+    """A row's verdict, after its interval where it has one, else its value."""
+    return f"{row['value'] if row['low'] is None else [row['low'], row['high']]} {row['verdict']}"
 
 
 def rows(results: dict) -> dict[tuple[str, str], dict]:
@@ -68,20 +86,12 @@ def same(a, b, tolerance: float | None) -> bool:
     return a == b
 
 
-def git(*words: str) -> str:
-    """What git says of the project; nothing where there is no git, no commit or no such file in it."""
-    try:
-        return subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
 def problems(quick: Path | None) -> list[str]:
     """What differs, file by file. Raises ClaimError where there is nothing to compare."""
-    names = git("ls-files", "data/results").split()
+    names = (git("ls-files", "data/results") or "").split()
     if quick and not names:
         names = [path.relative_to(PROJECT).as_posix() for path in sorted(PROJECT.glob("data/results/*/*.json"))]
-    found, compared = [], 0
+    found, compared, same_run = [], 0, True
     for name in names:
         new, label = (quick or output_root()) / name, name.removeprefix("data/results/")
         here = quick and (PROJECT / name).is_file()
@@ -91,11 +101,13 @@ def problems(quick: Path | None) -> list[str]:
         elif not new.exists():
             found.append(f"{label}: the run left no results")
         elif old:
-            texts = (contradicted if quick else moved)(json.loads(old), json.loads(new.read_text(encoding="utf-8")))
-            found += [f"{label}: {text}" for text in texts]
-            compared += 1
+            before, after = json.loads(old), json.loads(new.read_text(encoding="utf-8"))
+            found += [f"{label}: {text}" for text in (contradicted if quick else moved)(before, after)]
+            compared, same_run = compared + 1, same_run and before == after  # two runs differ in their times
     if not compared and not found:
         raise ClaimError("No results to compare: this needs a git checkout with committed results, and those of a run.")
+    if same_run and not found:
+        raise ClaimError(f"No new run: the {compared} files of results are the committed ones. {REMEDY}")
     print(f"{compared} files of results compared.")
     return found
 

@@ -23,7 +23,8 @@ from helpers.models import PROJECT
 MAX_LINES = 25
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ACTIVE = re.compile(r"<\s*(script|iframe|object|embed)|\bon\w+\s*=\s*[\"']|javascript:", re.IGNORECASE)
-HEAD_LITERAL = re.compile(r"\bL\d{1,2}H\d{1,2}\b|\(\s*\d+\s*,\s*\d+\s*\)\s*,\s*\(\s*\d+\s*,\s*\d+\s*\)")
+PAIR = r"\(\s*(?:layer\s*=\s*)?\d+\s*,\s*(?:head\s*=\s*)?\d+\s*,?\s*\)"  # (9, 6)
+HEAD_LITERAL = re.compile(rf"\bL\d{{1,2}}H\d{{1,2}}\b|\bHead{PAIR}|[\[{{]\s*{PAIR}|{PAIR}\s*,\s*{PAIR}")
 
 
 def notebooks_in(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from nbconvert.preprocessors import ClearOutputPreprocessor
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
@@ -45,11 +46,7 @@ def student(nb: NotebookNode) -> NotebookNode:
 
 def without_outputs(nb: NotebookNode) -> NotebookNode:
     """A copy as if it had never been run."""
-    copy = nbformat.from_dict(nb)
-    for cell in copy.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return copy
+    return ClearOutputPreprocessor().preprocess(nbformat.from_dict(nb), {})[0]
 
 
 def proven(nb: NotebookNode) -> NotebookNode:

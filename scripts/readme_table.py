@@ -1,7 +1,12 @@
-"""Rewrite README.md's tables from data/claims.yaml, data/results and benchmarks; --check only says if one is stale."""
+"""Rewrite the tables of README.md and TEACHING.md from data/claims.yaml, data/results and benchmarks; --check only says
+if one is stale.
+
+A table stands between the lines <!-- NAME:start --> and <!-- NAME:end -->; `tables` lists the names.
+"""
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,9 +14,8 @@ import pandas as pd
 
 from helpers.claims import ClaimError, write_text
 from helpers.models import PROJECT
-from helpers.scorecard import headlines, markdown, measurements
+from helpers.scorecard import costs, headlines, markdown, measurements
 
-START, END = "<!-- results:start -->", "<!-- results:end -->"
 LEGEND = (
     "Baseline: for path patching the published loop, which visits every head; for component scores dense matrices, a "
     "sample scaled to all; for `channel_grid` full forward passes, likewise. Ratio: its time over ours; paths only: "
@@ -19,46 +23,56 @@ LEGEND = (
     "logit difference. Operations: executed over needed. GiB: peak memory of the largest process. "
     "`path_patching_linear`:"
 )
-BENCHMARKS_START, BENCHMARKS_END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
-SCALING_START, SCALING_END = "<!-- scaling:start -->", "<!-- scaling:end -->"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done or up to date, 1 stale or no place for the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--readme", type=Path, default=PROJECT / "README.md")
+    """Exit status: 0 done or up to date, 1 stale or no place for a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--pages", nargs="+", type=Path, default=[PROJECT / "README.md", PROJECT / "TEACHING.md"])
     parser.add_argument("--root", type=Path, default=PROJECT, help="folder that holds data/results")
     parser.add_argument("--benchmarks", type=Path, default=PROJECT / "benchmarks" / "results.json")
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if the table is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a table is stale")
     options = parser.parse_args(arguments)
     try:
-        old = options.readme.read_text(encoding="utf-8")
-        new = with_table(old, markdown(headlines(measurements(options.root))), START, END)
-        if BENCHMARKS_START in old:
-            entries = json.loads(options.benchmarks.read_text(encoding="utf-8"))
-            scaling = next((entry for entry in entries if entry["name"] == "scaling"), None)
-            others = [entry for entry in entries if entry is not scaling]
-            new = with_table(new, benchmark_table(others), BENCHMARKS_START, BENCHMARKS_END)
-            new = with_table(new, scaling_table(scaling), SCALING_START, SCALING_END)
+        current = tables(options.root, json.loads(options.benchmarks.read_text(encoding="utf-8")))
+        old = {page: page.read_text(encoding="utf-8") for page in options.pages}
+        new = {page: with_tables(text, current, page.name) for page, text in old.items()}
     except OSError as error:
         return _fail(f"{error.filename} cannot be read ({error.strerror}): restore it from the repository.")
     except json.JSONDecodeError as error:
         return _fail(f"{options.benchmarks} is damaged ({error}): restore it from the repository.")
     except ValueError as error:
         return _fail(str(error))
-    if old == new:
-        return 0
-    if options.check:
-        return _fail(f"The table in {options.readme.name} is stale: run `.venv/bin/python -m scripts.readme_table`.")
-    write_text(options.readme, new)
+    stale = [page for page in old if old[page] != new[page]]
+    if stale and options.check:
+        return _fail(f"A table in {stale[0].name} is stale: run `.venv/bin/python -m scripts.readme_table`.")
+    for page in stale:
+        write_text(page, new[page])
     return 0
 
 
-def with_table(readme: str, table: str, start: str, end: str) -> str:
-    """The text with whatever stands between the two markers replaced."""
-    if readme.count(start) != 1 or readme.count(end) != 1 or readme.index(start) > readme.index(end):
-        raise ClaimError(f"README.md has no place for the table: add the lines {start} and {end} once each.")
-    return readme.split(start)[0] + f"{start}\n{table}\n{end}" + readme.split(end)[1]
+def tables(root: Path, benchmarks: list[dict]) -> dict[str, str]:
+    """Every table, in Markdown, by its name in the pages."""
+    measured = measurements(root)
+    scaling = next((entry for entry in benchmarks if entry["name"] == "scaling"), None)
+    return {
+        "results": markdown(headlines(measured)),
+        "costs": markdown(costs(measured)),
+        "minutes": markdown(costs(measured)[["Notebook", "Minutes"]]),
+        "benchmarks": benchmark_table([entry for entry in benchmarks if entry is not scaling]),
+        "scaling": scaling_table(scaling),
+    }
+
+
+def with_tables(text: str, tables: dict[str, str], page: str) -> str:
+    """The text with whatever stands between a table's markers replaced by it. Raises ClaimError where they lack."""
+    found = [name for name in tables if re.search(f"<!-- {name}:(start|end) -->", text)]
+    for name in found or tables:
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        if not text.count(start) == text.count(end) == 1 or text.index(start) > text.index(end):
+            raise ClaimError(f"{page} has no place for the table: add the lines {start} and {end} once each.")
+        text = text.split(start)[0] + f"{start}\n{tables[name]}\n{end}" + text.split(end)[1]
+    return text
 
 
 def benchmark_table(entries: list[dict]) -> str:

@@ -143,20 +143,21 @@ def assignments(pairs: Iterable[str], known: set[str]) -> dict[str, str]:
     return settings
 
 
-def own_model(number: str) -> str | None:
-    """The model of a notebook's first claim: the paper's, or the one it is about; None for a notebook without one."""
-    return next((claim.model for claim in load_claims().values() if claim.notebook == number and claim.model), None)
+def own_model(number: str, *, of_a_paper: bool = False) -> str | None:
+    """The model of a notebook's first claim, or of its first that is a paper's; None for a notebook without one."""
+    claims = [claim for claim in load_claims().values() if claim.notebook == number and (claim.paper or not of_a_paper)]
+    return next((claim.model for claim in claims if claim.model), None)
 
 
 def models(path: Path, model: str, known: dict[Path, dict]) -> list[str]:
     """The models to run a notebook on: the one asked for, or its own if that is "paper" or it is about one model.
 
-    Notebook 01 finds the heads from which later notebooks start, so with "paper" it runs on their models, too.
+    Notebook 01 finds the heads from which later notebooks start, so with "paper" it runs on their papers' models, too.
     """
     if model != "paper" and "MODEL" in known[path]:
         return [model]
     later = [other for other in known if path.name[:2] == "01" and "MODEL" in known[other]]
-    names = [own_model(other.name[:2]) for other in (path, *later)]
+    names = [own_model(path.name[:2]), *(own_model(other.name[:2], of_a_paper=True) for other in later)]
     if names[0] is None:
         print(f"{path.stem}: skipped, it has no paper's model (run it with another MODEL)")
     return [name for name in dict.fromkeys(names) if name]
@@ -233,6 +234,7 @@ def fingerprint(job: Job) -> dict:
         "data": tree(job.root / "data", "*"),
         "earlier results": earlier(job),
         "parameters": job.parameters,
+        "proof of exercises": job.prove,
         "versions": package_versions(job.root),
         "model": identity(job.model.name),
         "outputs": {path.name: sha256([path.read_bytes()]) for path in outputs(job)},

@@ -1,11 +1,13 @@
 """Comparing results: last digits may differ, nothing else; a quick run may be less certain but not contradict."""
 
+import copy
 import json
 import math
 
 import pytest
 
 from helpers.claims import get_claim
+from helpers.models import PROJECT
 from scripts import check_claims
 from scripts.check_claims import contradicted, moved, same
 
@@ -53,6 +55,42 @@ def test_a_quick_run_contradicts_where_intervals_do_not_meet_and_the_verdict_is_
     assert contradicted(results(low=None), results(value=9, low=8.9, high=9.1)) == []
 
 
+def test_without_intervals_a_quick_run_contradicts_if_the_best_verdict_turns_into_the_worst():
+    """As where a list of numbers no longer passes its notebook's test."""
+    row = {"id": "B7", "metric": "accuracy_by_n", "low": None, "high": None, "value": [0.9, 0.5]}
+    for verdict, said in (("transfers", 0), ("partly", 0), ("does not", 1)):
+        assert len(contradicted(results(**row), results(**row | {"verdict": verdict}))) == said
+    assert contradicted(results(**row), results(**row | {"verdict": "does not"})) == [
+        "B7 accuracy_by_n: [0.9, 0.5] transfers, now [0.9, 0.5] does not"
+    ]
+    assert contradicted(results(**row | {"verdict": "does not"}), results(**row)) == []
+    census = {"id": "X2", "metric": "claims_holding", "low": None, "value": 0.56, "verdict": "qualitative"}
+    assert contradicted(results(**census), results(**census | {"value": 0.44, "verdict": "differs"})) == []
+    assert (
+        len(contradicted(results(**census | {"verdict": "reproduced"}), results(**census | {"verdict": "differs"})))
+        == 1
+    )
+
+
+def test_a_quick_run_may_miss_heads_but_not_a_circuit():
+    row = {"id": "A2", "metric": "movers", "low": None, "high": None}
+    found = [["L1H2", "L3H4"], ["L3H4", "L5H6"], ["L5H6"], []]
+    said = [[contradicted(results(**row, value=a), results(**row, value=b)) for b in found] for a in found]
+    assert [[len(texts) for texts in line] for line in said] == [[0, 0, 1, 1], [0, 0, 0, 1], [1, 0, 0, 1], [0, 0, 0, 0]]
+    assert said[2][3] == ["A2 movers: ['L5H6'] transfers, now [] transfers"]
+
+
+def test_the_committed_circuit_emptied_is_a_contradiction():
+    """Every role that notebook 01 found in the embedded model is one that a quick run must find, too."""
+    committed = json.loads((PROJECT / "data/results/smollm2/01.json").read_text())
+    emptied = copy.deepcopy(committed)
+    roles = [row for row in emptied["claims"] if isinstance(row["value"], list) and row["value"]]
+    for row in roles:
+        row["value"] = []
+    assert contradicted(committed, committed) == []
+    assert len(contradicted(committed, emptied)) == len(roles) > 0
+
+
 @pytest.mark.parametrize("quick", [False, True])
 def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(check_claims, "PROJECT", tmp_path)
@@ -65,7 +103,9 @@ def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
         for number, value in (("01", 3.0), ("02", 9.0 if quick == (root.name == "quick") else 3.0)):
             row = {"value": value, "low": value - 0.1, "high": value + 0.1}
             row |= {"verdict": "transfers" if value == 3.0 else "partly"}
-            (root / f"data/results/smollm2/{number}.json").write_text(json.dumps(results(**row)))
+            content = results(**row)
+            content["provenance"]["utc"] = root.name  # two runs, at two times
+            (root / f"data/results/smollm2/{number}.json").write_text(json.dumps(content))
     arguments = ["--quick", str(tmp_path / "quick")] if quick else []
     assert check_claims.main(arguments) == 1
     first, *rest = capsys.readouterr().out.splitlines()
@@ -77,8 +117,25 @@ def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
     assert check_claims.main(arguments) == 1 and "left no results" in capsys.readouterr().out
 
 
+def test_the_committed_results_are_no_new_run(tmp_path, monkeypatch):
+    """As in a fresh checkout: nothing ran, so nothing can have moved."""
+    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
+    path, committed = tmp_path / "data/results/smollm2/01.json", results()
+    path.parent.mkdir(parents=True)
+    committed["provenance"]["utc"] = "2026-11-25T21:34:46+00:00"
+    path.write_text(json.dumps(committed))
+    said = {"ls-files": "data/results/smollm2/01.json", "show": json.dumps(committed)}
+    monkeypatch.setattr(check_claims, "git", lambda *words: said[words[0]])
+    with pytest.raises(SystemExit, match="Error: No new run: .*CIRCUITS_OUT=build/again make reproduce"):
+        check_claims.main([])
+    committed["provenance"]["utc"] = "2026-11-26T21:34:46+00:00"
+    path.write_text(json.dumps(committed))
+    assert check_claims.main([]) == 0
+
+
 @pytest.mark.parametrize("quick", [False, True])
 def test_nothing_to_compare_is_an_error(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(check_claims, "PROJECT", tmp_path)  # no checkout, no results
+    monkeypatch.setattr(check_claims, "PROJECT", tmp_path)  # no results
+    monkeypatch.setattr(check_claims, "git", lambda *words: None)  # no checkout
     with pytest.raises(SystemExit, match="Error: No results to compare: this needs a git checkout"):
         check_claims.main(["--quick", str(tmp_path)] if quick else [])

@@ -21,6 +21,7 @@ from helpers.claims import (
     found_heads,
     get_claim,
     load_claims,
+    plain,
     verdict,
     write_text,
 )
@@ -108,7 +109,7 @@ def test_every_metric_can_be_judged():
 @pytest.mark.parametrize(
     "claim_id, metric, message",
     [
-        ("A12", "accuracy", "Unknown claim (data/claims.yaml) 'A12': use A2, A1."),
+        ("A1x", "accuracy", "Unknown claim (data/claims.yaml) 'A1x': use A1"),
         ("A1", "acuracy", "Unknown metric of A1 'acuracy': use accuracy."),
     ],
 )
@@ -246,6 +247,13 @@ def test_values_are_printed_as_a_reader_sees_them():
     assert rank.control_text({"name": "ends at", "value": 95, "low": None, "high": None}) == "ends at: 95"
 
 
+def test_plain_values_are_what_json_can_hold():
+    value = {"head": Head(9, 6), "pair": (1.23456789, 2), "array": np.array([2 / 3]), "none": None, "yes": True}
+    expected = {"head": "L9H6", "pair": [1.23457, 2], "array": [0.666667], "none": None, "yes": True}
+    assert plain(value) == expected and plain(value, digits=2)["pair"] == [1.2, 2]
+    assert json.loads(json.dumps(plain(np.float32(0.1)))) == 0.1
+
+
 def test_recording_again_replaces(results):
     results.record("A1", "accuracy", 0.1, n=10)
     results.record("A1", "accuracy", torch.tensor(0.75), n=20)
@@ -330,11 +338,13 @@ def test_readme_table_is_written_and_checked(script, results, tmp_path, capsys):
     record_two(results)
     results.save()
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{script.START}\nold\n{script.END}\n\nAfter.\n")
-    options = ["--readme", str(readme), "--root", str(tmp_path)]
+    readme.write_text("# Title\n\n<!-- results:start -->\nold\n<!-- results:end -->\n\nAfter.\n")
+    teaching = tmp_path / "TEACHING.md"
+    teaching.write_text("<!-- minutes:start -->\n<!-- minutes:end -->\n")
+    options = ["--pages", str(readme), str(teaching), "--root", str(tmp_path)]
 
     assert script.main([*options, "--check"]) == 1
-    assert "is stale: run `.venv/bin/python -m scripts.readme_table`" in capsys.readouterr().err
+    assert "README.md is stale: run `.venv/bin/python -m scripts.readme_table`" in capsys.readouterr().err
     assert script.main(options) == 0
     assert script.main([*options, "--check"]) == 0
 
@@ -346,20 +356,27 @@ def test_readme_table_is_written_and_checked(script, results, tmp_path, capsys):
     accuracy = next(cells for key, cells in lines.items() if key.startswith("| **A1**"))
     assert accuracy[1] == "no value given (accuracy)" and accuracy[2].startswith("not run: ")
     assert accuracy[3].startswith(
-        "`accuracy` 66.7 % [60.0 %, 75.0 %] (n = 200; swapped names: 1.0 % [0.0 %, 3.0 %]): *transfers*"
+        "`accuracy` 66.7 % [60.0 %, 75.0 %] (n = 200, seed 3; swapped names: 1.0 % [0.0 %, 3.0 %]): *transfers*"
     )
     unmeasured = next(cells for key, cells in lines.items() if key.startswith("| **A6**"))
     assert unmeasured[1] == "93.7 % (both)" and unmeasured[2].startswith("not run: ")
+    teaching.write_text(teaching.read_text().replace("0.1 on", "9.9 on"))
+    assert script.main([*options, "--check"]) == 1
+    assert "TEACHING.md is stale" in capsys.readouterr().err
 
 
-def test_readme_without_a_place_for_the_table(script, tmp_path, capsys):
-    (tmp_path / "README.md").write_text("nothing here\n")
-    assert script.main(["--readme", str(tmp_path / "README.md")]) == 1
-    assert "add the lines <!-- results:start -->" in capsys.readouterr().err
+@pytest.mark.parametrize("text", ["nothing here\n", "<!-- results:end -->\n<!-- results:start -->\n"])
+def test_a_page_without_a_place_for_its_table(text, script, tmp_path, capsys):
+    (tmp_path / "README.md").write_text(text)
+    assert script.main(["--pages", str(tmp_path / "README.md")]) == 1
+    assert "README.md has no place for the table: add the lines <!-- results:start -->" in capsys.readouterr().err
 
 
-def test_the_readme_is_current(script):
+def test_the_pages_are_current(script):
     changed = subprocess.run(["git", "status", "--porcelain", "data/results"], cwd=PROJECT, capture_output=True)
     if changed.stdout:
         pytest.skip("data/results hold a run that is not committed; README.md shows the committed ones")
-    assert script.main(["--check"]) == 0, "README.md is stale: run `.venv/bin/python -m scripts.readme_table`."
+    assert script.main(["--check"]) == 0, "A table is stale: run `.venv/bin/python -m scripts.readme_table`."
+    text = {name: (PROJECT / name).read_text() for name in ("README.md", "TEACHING.md")}
+    found = {name: re.findall(r"<!-- (\w+):start -->", page) for name, page in text.items()}
+    assert found == {"README.md": ["results", "costs", "benchmarks", "scaling"], "TEACHING.md": ["minutes"]}

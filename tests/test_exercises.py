@@ -1,5 +1,7 @@
 """Student copies: stubs for solutions, and proof that a check tells one from the other."""
 
+import re
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -69,6 +71,17 @@ def test_the_proof_passes_with_a_check_that_sees_the_stub_and_fails_with_one_tha
 def test_marks_that_do_not_fit_are_refused(sources, sentence):
     with pytest.raises(ExerciseError, match=f"{sentence}.*def double"):
         student(notebook(*sources))
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb")), ids=lambda path: path.stem)
+def test_every_exercise_has_its_card_and_a_folded_hint(path):
+    """As TEACHING.md says of all of them."""
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    exercises = re.split(r"^### Exercise ", text.partition("## What to read next")[0], flags=re.MULTILINE)[1:]
+    assert exercises
+    for card in exercises:
+        assert re.search(r"^Difficulty \d of 5 · importance \d of 5 · \d+ minutes", card, re.MULTILINE), card
+        assert "*Why it matters.*" in card and "<details><summary>Hint" in card, card
 
 
 def test_the_notebooks_student_copies(tmp_path):

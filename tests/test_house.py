@@ -73,6 +73,7 @@ def test_help_lists_every_target_with_its_cost():
         (["MODEL=nonsense"], "Error: Unknown model 'nonsense'"),
         (["MODEL=no such folder"], "Error: Unknown model 'no such folder'"),
         (["N_PROMPTS=many"], "Error: N_PROMPTS takes a value of type int"),
+        (["ONLY=42"], "Error: No notebook begins with '42'"),
     ],
 )
 def test_bad_values_end_in_one_sentence(arguments, sentence):

@@ -54,14 +54,29 @@ def test_rule_can_fail(rule):
     assert len(RULE[rule](broken(rule))) == 1
 
 
-@pytest.mark.parametrize("source", ["heads = [(9, 6), (9, 9)]", "heads = {( 9,6 ) , (10,0)}", "ablate(L12H3)"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "heads = [(9, 6), (9, 9)]",
+        "heads = {( 9,6 ) , (10,0)}",
+        "ablate(L12H3)",
+        "mover = Head(9, 6)",
+        "movers = [Head(9,6), Head(9,9)]",
+        "mover = models.Head(\n    layer=9,\n    head=6,\n)",
+        "movers = [(9, 6)]",
+        'roles = {"movers": ((9, 6), (10, 0))}',
+    ],
+)
 def test_typed_heads_are_found(source):
     nb = good()
     nb.cells[3].source = source
     assert len(RULE["no_head_literals"](nb)) == 1
 
 
-@pytest.mark.parametrize("source", ["figsize=(4, 3)", "zip((1, 2, 3), (4, 5, 6))", "Head(layer, head)", "XL9H6_total"])
+@pytest.mark.parametrize(
+    "source",
+    ["figsize=(4, 3)", "zip((1, 2, 3), (4, 5, 6))", "Head(layer, head)", "Head(0, h)", "x.mean((0, 1))", "XL9H6_total"],
+)
 def test_other_code_is_not_taken_for_heads(source):
     nb = good()
     nb.cells[3].source = source

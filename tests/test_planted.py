@@ -14,8 +14,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers import models
 from helpers.channels import component_scores, components, principal_angles, scaling, writing
-from helpers.circuits import IOI, Circuit, Evidence, Rule, attention_and_copying, find_circuit, select
-from helpers.interventions import heads_changed, steer, weights_edited
+from helpers.circuits import IOI, Circuit, Evidence, Rule, attention_and_copying, find_circuit, knock_out, select
+from helpers.interventions import heads_changed, knocked_out, steer, weights_edited
 from helpers.models import AttentionWeights, Head, ModelError, attention_weights, load_model, model_provenance
 from helpers.patching import Edit, PathEffects, Receiver, cached_run, path_patch
 from helpers.planted import Plan, Planted, build, save
@@ -63,7 +63,7 @@ def grow_weights(saved):
 @pytest.fixture(scope="module")
 def prompts(grow) -> Prompts:
     """Names at 1 and 3, 2 and 4, 4 and 6; the tokenizer is every plan's."""
-    return ioi(grow(Plan())[0].tokenizer, 64, templates=vocabulary("ioi_templates")[1::2])
+    return ioi(grow(Plan())[0].tokenizer, 48, templates=vocabulary("ioi_templates")[1::2])
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,37 @@ def logit_differences(rank: int, prompts: Prompts, channel=1.0, movers: float = 
     s1, io = (np.array([place(p)[:rank] for p in prompts.positions[name]]) for name in ("S1", "IO"))
     delta = gain * (channel * cubes * s1 * (s1 - io)).sum(1)
     return 20 * (movers * np.tanh(delta / 2) + negative * 0.3)
+
+
+def worked_out(plan: Plan, *, first=1.0, second=1.0, movers=(1.0, 1.0), negative: float = 1.0) -> float:
+    """Logit difference of a plan of rank 1 or 2, whatever its circuits, copies and readers.
+
+    first, second: what is left of the two inhibition heads' messages, or of those of the heads that tell them. In one
+    channel both movers read 0.6 first + 0.4 second; in two channels one mover reads the first, one the second. A mover
+    that reads x prefers IO by delta = 4 x and, with its share of 0.6 or 0.4, adds 20 share tanh(delta / 2). The
+    negative mover adds 20 * 0.3, and where it shares the first channel its own tanh of that.
+    """
+    left = np.array([first, second]) if plan.circuits == 2 else np.full(2, 0.6 * first + 0.4 * second)
+    told = np.tanh(2 * left)
+    return 20 * float(told @ np.multiply([0.6, 0.4], movers) + 0.3 * negative * (told[0] if plan.shared else 1))
+
+
+LOST = {
+    "previous_token": {"second": 0.0},  # it serves induction
+    "duplicate_token": {"first": 0.0},
+    "induction": {"second": 0.0},
+    "inhibition": {"first": 0.0},
+    "movers": {"movers": (0.0, 1.0)},
+    "negative_movers": {"negative": 0.0},
+}
+"""Role -> what `worked_out` loses with the first head of that role, in all its copies."""
+
+DEGENERATE = [Plan(distractors=0, **odd) for odd in ({"circuits": 2}, {"copies": 2}, {"shared": True})]
+
+
+def cost(plan: Plan, **left) -> float:
+    """Effect in percent of the gap, as corrupted prompts have no logit difference."""
+    return 100 * (1 - worked_out(plan, **left) / worked_out(plan))
 
 
 def names(circuit: Circuit) -> dict[str, set[Head]]:
@@ -175,10 +206,21 @@ def test_the_circuit_found_is_the_plan(plan, grow, search):
     assert search(plan).roles == grow(plan)[0].roles  # in the order of importance, too
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_circuit_found_is_the_plan_up_to_a_tenth_of_noise(seed, grow, search):
-    plan = Plan(noise=0.1, seed=seed)
+@pytest.mark.parametrize(
+    "noise, seed", [(0.02, 0), (0.02, 1), (0.05, 0), (0.05, 1), *((0.1, seed) for seed in range(4))]
+)
+def test_the_circuit_found_is_the_plan_up_to_a_tenth_of_noise(noise, seed, grow, search):
+    plan = Plan(noise=noise, seed=seed)
     assert names(search(plan)) == planned(grow(plan)[0])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_fiftieth_of_noise_leaves_path_effects_within_a_twentieth_of_the_gap(seed, grow, search):
+    plan = Plan(noise=0.02, seed=seed)
+    roles, stages = grow(plan)[0].roles, search(plan).evidence.stages
+    for role, lost in LOST.items():
+        percent = stages[IOI.role(role).stage].percent[roles[role][0]]
+        assert percent == pytest.approx(cost(plan, **lost), abs=5), role
 
 
 def test_too_much_noise_breaks_task_and_circuit(grow, search, prompts):
@@ -203,11 +245,12 @@ def test_two_circuits_for_one_task_are_both_found(grow, search, prompts):
     plan = Plan(circuits=2)
     truth, model = grow(plan)
     assert search(plan).roles == truth.roles
-    for mover, (helper, stranger) in zip(
-        truth.roles["movers"], [truth.roles["inhibition"], truth.roles["inhibition"][::-1]], strict=True
-    ):
+    helpers, movers = truth.roles["inhibition"], truth.roles["movers"]
+    # a mover's only helper carries all that it does, 0.6 tanh(2) and 0.4 tanh(2) of tanh(2) + 0.3, the other nothing
+    for mover, helper, stranger, share in zip(movers, helpers, helpers[::-1], (0.6, 0.4), strict=True):
         percent = path_patch(model, prompts, Receiver("q", (mover,))).percent
-        assert percent[helper] > 25 and abs(percent[stranger]) < 0.1
+        assert percent[helper] == pytest.approx(100 * share * np.tanh(2) / (np.tanh(2) + 0.3), abs=0.2)
+        assert percent[stranger] == pytest.approx(0, abs=0.05)
 
 
 def test_a_channel_with_two_readers_reaches_both(grow, search, prompts):
@@ -224,7 +267,12 @@ def test_a_channel_with_two_readers_reaches_both(grow, search, prompts):
 def test_both_copies_of_duplicated_heads_are_found(grow, search):
     plan = Plan(copies=2)
     assert names(search(plan)) == planned(grow(plan)[0])
-    assert [len(heads) for heads in grow(plan)[0].roles.values()] == [2, 2, 2, 4, 4, 2]
+    roles, stages = grow(plan)[0].roles, search(plan).evidence.stages
+    assert [len(heads) for heads in roles.values()] == [2, 2, 2, 4, 4, 2]
+    for role, lost in LOST.items():  # one of two copies takes half of it along
+        half = {name: tuple((1 + x) / 2 for x in left) if name == "movers" else 0.5 for name, left in lost.items()}
+        percent = stages[IOI.role(role).stage].percent
+        assert [percent[head] for head in roles[role][:2]] == pytest.approx(2 * [cost(plan, **half)], abs=0.4), role
 
 
 # The weights
@@ -294,13 +342,35 @@ def test_two_circuits_have_two_channels_and_one_channel_can_have_two_readers(gro
     first, second = (components(weights, "OV").V[head][:, :2] for head in truth.roles["inhibition"])
     assert principal_angles(first, second).min() > 89.9
     scores = head_scores(weights, "query")
+    whole = math.sqrt(1 + 0.9**4) / (1 + 0.9**2)  # |s^2| / |s|^2
     for sender, own, other in zip(truth.roles["inhibition"], (0, 1), (1, 0), strict=True):
-        assert (
-            scores[*sender, *truth.roles["movers"][own]] > 0.7 > 1e-3 > scores[*sender, *truth.roles["movers"][other]]
-        )
+        found = [float(scores[*sender, *truth.roles["movers"][receiver]]) for receiver in (own, other)]
+        assert found == pytest.approx([whole, 0], abs=1e-3)
     truth, weights = grow_weights(Plan(shared=True, distractors=0))
     scores, (negative,) = head_scores(weights, "query"), truth.roles["negative_movers"]
-    assert all(scores[*head, *negative] > 0.7 for head in truth.roles["inhibition"])
+    found = [float(scores[*head, *negative]) for head in truth.roles["inhibition"]]
+    assert found == pytest.approx([whole, whole], abs=1e-3)
+
+
+@pytest.mark.parametrize("noise, seed", [(0.02, 0), (0.05, 0), (0.1, 0), (0.1, 1)])
+def test_noise_turns_the_channel_a_little_and_no_planned_pair_falls_behind(noise, seed, grow_weights):
+    """Noise of n |s| in W_O, spread evenly over 64 x 255 entries, has a largest singular value of n |s| (1/8 + 1/16).
+
+    Beside a message of strength 0.9 it turns a direction by at most n 1.345 / 0.9 * 0.1875 = 0.28 n, 16 n degrees.
+    """
+    truth, weights = grow_weights(Plan(noise=noise, seed=seed))
+    for head in truth.roles["inhibition"]:
+        assert principal_angles(components(weights, "OV").V[head][:, :2], truth.channel).max() < 16 * noise
+    connections = {
+        "query": (("inhibition",), "movers"),
+        "value": (("duplicate_token", "induction"), "inhibition"),
+        "key": (("previous_token",), "induction"),
+    }
+    for side, (senders, receivers) in connections.items():
+        scores = head_scores(weights, side).nan_to_num()
+        pairs = [(*a, *b) for role in senders for a in truth.roles[role] for b in truth.roles[receivers]]
+        best = scores.flatten().topk(len(pairs)).values
+        torch.testing.assert_close(torch.stack([scores[pair] for pair in pairs]).sort(descending=True).values, best)
 
 
 # Interventions
@@ -353,6 +423,77 @@ def test_moving_along_the_channel_moves_attention_as_the_algebra_says(coordinate
         np.testing.assert_allclose(attention[0], 1 / (1 + np.exp(-delta)), atol=2e-3)
         np.testing.assert_allclose(attention[1], 1 / (1 + np.exp(delta)), atol=2e-3)
     np.testing.assert_allclose(run.logit_difference[0], 20 * (np.tanh(delta / 2) + 0.3), atol=0.1)
+
+
+@pytest.mark.parametrize("plan", DEGENERATE, ids=str)
+def test_knocking_out_heads_of_degenerate_plans_costs_what_the_algebra_says(plan, grow, prompts):
+    """In the partner nobody is repeated: the messages are empty, and movers name others than the two that count."""
+    truth, model = grow(plan)
+    circuit = [head for heads in truth.roles.values() for head in heads]
+    leads = [truth.roles[role][: plan.copies] for role in LOST]
+    got = knock_out(model, prompts, [circuit, [head for head in HEADS if head not in circuit], *leads])
+    expected = [0, worked_out(plan), *(worked_out(plan, **lost) for lost in LOST.values())]
+    np.testing.assert_allclose(got, np.tile(expected, (len(prompts), 1)).T, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "first, second", [((0, 0), (0, 0)), ((-1, -1), (-1, -1)), ((0, 0), (1, 1)), ((0, 1), (1, 0.5))]
+)
+@pytest.mark.parametrize("plan", DEGENERATE, ids=str)
+def test_scaling_the_channel_of_degenerate_plans_does_what_the_algebra_says(
+    plan, first, second, grow, grow_weights, prompts
+):
+    """Factors on the two components of the first and of the second inhibition head, in all copies: what is left of a
+    message is their mean, weighted by 1 and 0.9^3."""
+    (truth, model), weights, some = grow(plan), grow_weights(plan)[1], prompts.select(range(12))
+    V, heads = components(weights, "OV").V, truth.roles["inhibition"]
+    factors = dict.fromkeys(heads[: plan.copies], first) | dict.fromkeys(heads[plan.copies :], second)
+    maps = {h: scaling(weights.W_O[h], V[h][:, :2], torch.tensor(f).float()) for h, f in factors.items()}
+    left = [np.average(f, weights=[1, 0.729]) for f in (first, second)]
+    expected = worked_out(plan, first=left[0], second=left[1])
+    ways = {weight: weights_edited(model, maps, weight=weight) for weight in ("W_O", "W_V")}
+    ways["output"] = heads_changed(model, {head: (lambda z, M=M: z @ M) for head, M in maps.items()})
+    for name, way in ways.items():
+        with way:
+            np.testing.assert_allclose(evaluate(model, some).logit_difference, expected, atol=0.1, err_msg=name)
+    np.testing.assert_allclose(evaluate(model, some).logit_difference, worked_out(plan), atol=0.1)  # all is restored
+
+
+@pytest.mark.parametrize("everyone", [True, False])
+@pytest.mark.parametrize("plan", DEGENERATE, ids=str)
+def test_a_message_transplanted_in_degenerate_plans_is_obeyed(plan, everyone, grow):
+    """It says 1 where the donors have the names' order, -1 where they have the other, 0 where nobody is repeated."""
+    truth, model = grow(plan)
+    own, others = (ioi(truth.tokenizer, 8, templates=vocabulary("ioi_templates")[1:2], seed=seed) for seed in (0, 1))
+    assert own.positions == others.positions and own.answers != others.answers
+    assert (np.roll(others.position("IO"), 1) == own.position("S1")).all()  # neighbours have the other order
+    donors = {1: others.tensors()[0], -1: others.tensors()[0].roll(1, 0), 0: own.tensors()[1]}
+    for left, tokens in donors.items():
+        heads = truth.roles["inhibition"][: None if everyone else plan.copies]
+        expected = worked_out(plan, first=left, second=left if everyone else 1)
+        with knocked_out(model, heads, cached_run(model, tokens, ["attn.hook_z"])):
+            np.testing.assert_allclose(evaluate(model, own).logit_difference, expected, atol=0.1)
+
+
+@pytest.mark.parametrize("plan, channel", [*((plan, 0) for plan in DEGENERATE), (DEGENERATE[0], 1)], ids=str)
+def test_writing_into_a_channel_turns_those_that_read_it_and_no_others(plan, channel, grow):
+    """Nobody is repeated; c along the channel's first direction makes a mover prefer the name at p to that at q by
+    4 / 1.729 c (place(q) - place(p)), by the first coordinate of place; the negative mover, where it reads, the other
+    way round. In two channels the mover of the other one stays undecided."""
+    truth, model = grow(plan)
+    batch = ioi(truth.tokenizer, 8, templates=vocabulary("ioi_templates")[1:2])
+    p, q = sorted({*batch.position("IO").tolist(), *batch.position("S1").tolist()})
+    readers = dict.fromkeys(truth.roles["movers"], 1) | dict.fromkeys(truth.roles["negative_movers"] * plan.shared, -1)
+    if plan.circuits == 2:
+        readers[truth.roles["movers"][1 - channel]] = 0
+    for c in (-1.0, 0.5):
+        written = c * truth.channel[:, 2 * channel]
+        with model.hooks(fwd_hooks=[("blocks.4.hook_resid_pre", lambda x, hook, written=written: x + written)]):
+            seen = cached_run(model, batch.tensors()[1], ["attn.hook_pattern"])
+        for head, sign in readers.items():
+            attention = seen["pattern", head.layer][:, head.head, -1]
+            expected = 1 / (1 + np.exp(sign * 4 / 1.729 * c * (place(p)[0] - place(q)[0])))
+            np.testing.assert_allclose(attention[:, p] / (attention[:, p] + attention[:, q]), expected, atol=5e-3)
 
 
 def test_the_channel_carries_position_and_no_content(grow, prompts):

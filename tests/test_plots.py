@@ -96,6 +96,8 @@ def test_stage_figure_shows_at_most_so_many_heads_of_a_role():
     assert len(framed(figure)) == 3  # the map frames all
     shown = [[t.get_text() for t in ax.get_yticklabels()] for ax in attention_axes(figure)]
     assert shown == [["movers L3H0", "negative movers L3H2"]] * 2
+    assert "first 1 heads of a role" in attention_axes(figure)[0].get_title(loc="left")
+    assert "first" not in attention_axes(stage_figure("logits"))[0].get_title(loc="left")
 
 
 def test_stage_figure_greys_heads_without_a_path():

@@ -119,6 +119,15 @@ def test_the_quick_profile_takes_the_values_of_the_comments(run, project):
     )
 
 
+def test_a_run_that_proves_exercises_is_another_run(run, project):
+    """Its notebook has cells that are not the reader's."""
+    solved = "def one():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION", "assert one() == 1"
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", *solved)
+    assert run("--prove")[0] == 0 and "NotImplementedError" in str(executed(project).cells)
+    assert "running (proof of exercises changed)" in run()[1] and "up to date" in run()[1]
+    assert "NotImplementedError" not in str(executed(project).cells)
+
+
 def test_only_parameters_that_differ_are_injected(run, project, model):
     def injected() -> list[str]:
         return [c.source for c in executed(project).cells if "injected-parameters" in c.metadata.get("tags", [])]
@@ -251,6 +260,7 @@ def test_a_notebook_has_the_model_of_its_first_claim():
     assert run_notebooks.own_model("01") == "gpt2-medium"
     assert run_notebooks.own_model("05") == "gpt2"
     assert run_notebooks.own_model("99") is None
+    assert run_notebooks.own_model("07") == "smollm2" and run_notebooks.own_model("07", of_a_paper=True) is None
 
 
 def test_a_notebook_about_one_model_runs_on_that(project):
@@ -261,14 +271,17 @@ def test_a_notebook_about_one_model_runs_on_that(project):
         assert (job.model.slug, job.parameters) == ("planted", {})
 
 
-def test_paper_means_each_notebooks_own_model_and_notebook_01_on_all_of_them(project, monkeypatch):
-    """Notebook 05 is about gpt2 and starts from the heads that 01 finds there, though 01 is about gpt2-medium."""
+def test_paper_means_each_notebooks_own_model_and_notebook_01_on_all_of_the_papers(project, monkeypatch):
+    """Notebook 05 is about gpt2 and starts from the heads that 01 finds there, though 01 is about gpt2-medium; 07, the
+    scorecard, is ours and starts from no heads."""
     monkeypatch.setattr(run_notebooks, "resolve", lambda name: ModelSource(name, "hub", project, name, None, name))
-    write_notebook(project / "notebooks" / "05_later.ipynb")
+    for name in ("05_later", "07_scorecard"):
+        write_notebook(project / "notebooks" / f"{name}.ipynb")
     jobs = run_notebooks.plan(project, "paper", [], "")
     assert [(job.notebook.name[:2], job.model.slug) for job in jobs] == [
         ("01", "gpt2-medium"),
         ("01", "gpt2"),
         ("05", "gpt2"),
+        ("07", "smollm2"),
     ]
-    assert [job.parameters for job in jobs] == [{"MODEL": "gpt2-medium"}, {"MODEL": "gpt2"}, {"MODEL": "gpt2"}]
+    assert [job.parameters for job in jobs] == [{"MODEL": "gpt2-medium"}, {"MODEL": "gpt2"}, {"MODEL": "gpt2"}, {}]

@@ -8,7 +8,8 @@ from matplotlib.colors import to_hex
 
 from helpers import plots
 from helpers.claims import ClaimError, Metric, load_claims, verdict
-from helpers.scorecard import ON_ITS_OWN, headlines, markdown, measurements, not_run, tally
+from helpers.models import PROJECT
+from helpers.scorecard import ON_ITS_OWN, costs, gaps, headlines, markdown, measurements, not_run, tally
 
 
 def write(root, model: str, notebook: str, *rows: dict) -> None:
@@ -47,7 +48,8 @@ def test_rows_stand_in_the_order_of_the_ledger(root):
 
 
 def test_every_claim_has_one_headline(root):
-    table = headlines(measurements(root)).set_index(headlines(measurements(root)).Claim.str[2:4])
+    table = headlines(measurements(root))
+    table.index = table.Claim.str.extract(r"^\*\*(\w+)\*\* ", expand=False)
     assert list(table.index) == list(load_claims()) and list(table.columns[1:4]) == [
         "Paper",
         "On the paper's model",
@@ -55,10 +57,10 @@ def test_every_claim_has_one_headline(root):
     ]
     assert table.Paper["A6"] == "93.7 % (both)"
     assert table["On the paper's model"]["A6"] == (
-        "`both` 90.0 % [85.0 %, 94.0 %] (n = 9): *qualitative*. All 2: 1 reproduced, 1 qualitative"
+        "`both` 90.0 % [85.0 %, 94.0 %] (n = 9, seed 0): *qualitative*. All 2: 1 reproduced, 1 qualitative"
     )
     assert table["On smollm2"]["A6"] == (
-        "`both` 90.0 % [85.0 %, 94.0 %] (n = 9; random heads: 30.0 % [20.0 %, 40.0 %]): *partly*"
+        "`both` 90.0 % [85.0 %, 94.0 %] (n = 9, seed 0; random heads: 30.0 % [20.0 %, 40.0 %]): *partly*"
     )
     assert table["On smollm2"]["B1"].endswith("*does not*. All 3: 2 transfers, 1 does not")
     assert (
@@ -83,13 +85,17 @@ def test_an_unknown_metric_is_refused(tmp_path):
 
 def test_the_figure_has_a_square_for_every_row(root):
     figure = plots.scorecard_figure(measurements(root), title="Two models")
-    ours = "ours: X1 on planted, X2 on smollm2, X3 on smollm2"
-    assert [ax.get_title("left") for ax in figure.axes] == ["the paper's model", "smollm2", ours]
+    papers = {claim.id: claim for claim in load_claims().values() if claim.paper}
+    ours = {claim.id: claim for claim in load_claims().values() if not claim.paper}
+    title, *others = (ax.get_title("left") for ax in figure.axes)
+    assert title == "the paper's model" and others[0] == "smollm2"
+    assert others[1] == "ours: " + ", ".join(f"{name} on {claim.model}" for name, claim in ours.items())
+    assert others[1].startswith("ours: X1 on planted, X2 on smollm2, X3 on smollm2")
     assert [len(ax.patches) for ax in figure.axes] == [2, 4, 0]
     own, other, below = ([text.get_text() for text in ax.texts] for ax in figure.axes)
-    assert own == ["not run"] * 17 and below == ["not run"] * 3
-    assert other == ["not run" if claim not in ("A9", "B9") else "-" for claim in load_claims() if claim[0] in "AB"
-                     and claim not in ("A6", "B1")]  # fmt: skip
+    assert own == ["not run"] * (len(papers) - 1) and below == ["not run"] * len(ours)  # all but A6
+    assert other == ["-" if papers[name].alone else "not run" for name in papers if name not in ("A6", "B1")]
+    assert other.count("-") >= 2 and papers["A9"].alone and papers["B9"].alone
 
 
 def test_the_headline_is_the_first_square_and_the_only_framed_one(root):
@@ -122,7 +128,7 @@ def test_a_second_model_familys_rows_are_those_of_the_channel_measured_on_it(tmp
     assert set(rows.model) == {"pythia-160m"} and rows.own.all()
     assert list(frame[frame.claim == "B2"].verdict) == ["transfers", "transfers"] and not frame[~frame.own].empty
     cell = headlines(frame)["On the paper's model"].iloc[list(load_claims()).index("B9")]
-    assert cell == "`top_component_L3H4` 0.3 [0.2, 0.4] (n = 9): *qualitative*. All 3: 2 qualitative, 1 differs"
+    assert cell == "`top_component_L3H4` 0.3 [0.2, 0.4] (n = 9, seed 0): *qualitative*. All 3: 2 qualitative, 1 differs"
 
 
 def test_a_verdict_said_of_another_model_is_translated_as_it_is_judged():
@@ -132,15 +138,50 @@ def test_a_verdict_said_of_another_model_is_translated_as_it_is_judged():
         assert ON_ITS_OWN[other] == own
 
 
-def test_a_claim_about_the_papers_models_has_no_rows_of_others(tmp_path):
-    row = {"id": "A9", "value": 9, "verdict": "differs"}
-    write(tmp_path, "smollm2", "02", row | {"metric": "shared_top_10_large"})
-    frame, place = measurements(tmp_path), list(load_claims()).index("A9")
-    assert frame.empty
-    assert headlines(frame)["On the paper's model"].iloc[place] == "not run: `make reproduce MODEL=gpt2-large`"
-    write(tmp_path, "gpt2-large", "02", row | {"metric": "shared_top_10_large"})
+def test_a_claim_that_compares_models_is_shown_from_all_of_them_or_not_at_all(tmp_path):
+    """Reuse that fades with scale (A9) cannot be seen in GPT-2 Large alone, whatever it shares."""
+    row, place = {"id": "A9", "value": 5, "verdict": "reproduced"}, list(load_claims()).index("A9")
+    for model in ("smollm2", "gpt2-large"):
+        write(tmp_path, model, "02", row | {"metric": "shared_top_10_large"})
+        assert measurements(tmp_path).empty
+    command = headlines(measurements(tmp_path))["On the paper's model"].iloc[place]
+    assert command == "not run: `make reproduce MODEL=gpt2-large`, `make reproduce MODEL=gpt2-xl`"
     write(tmp_path, "gpt2-xl", "02", row | {"metric": "shared_top_10_xl", "value": 0})
     assert list(measurements(tmp_path).model) == ["gpt2-large", "gpt2-xl"]
+
+
+def test_a_metric_that_lacks_is_said_to_be_not_run(root):
+    """A6 has two of its metrics on the paper's model and one on another; those of B1 are a template; A1 is not run."""
+    frame, metrics = gaps(measurements(root)), list(load_claims()["A6"].metrics)
+    assert set(frame.claim) == {"A6"} and set(frame.verdict) == {"not run"}
+    lacking = {model: list(rows.metric) for model, rows in frame.groupby("model")}
+    assert lacking == {"gpt2-medium": [m for m in metrics if m not in ("both", "baseline")], "smollm2": metrics[1:]}
+    assert frame.set_index("metric").paper["inhibition"].tolist() == ["81.5 %"] * 2
+
+
+def test_models_that_a_claim_compares_lack_nothing_of_each_other(tmp_path):
+    row = {"id": "A9", "value": 5, "verdict": "reproduced"}
+    write(tmp_path, "gpt2-large", "02", row | {"metric": "shared_top_10_large"})
+    write(tmp_path, "gpt2-xl", "02", row | {"metric": "shared_top_10_xl"})
+    assert gaps(measurements(tmp_path)).empty
+
+
+def test_every_notebook_has_its_claims_minutes_and_command(root):
+    frame = costs(measurements(root)).set_index("Command")
+    assert len(frame) == len(list((PROJECT / "notebooks").glob("[0-9]*.ipynb")))
+    line = frame.loc["`make reproduce ONLY=03`"]
+    assert line.Notebook == "[03_colored_objects_repair](notebooks/03_colored_objects_repair.ipynb)"
+    assert line.Claims.split()[:2] == ["A6", "A7"] and line.Minutes == "1.5 on gpt2-medium, 1.5 on smollm2"
+    assert frame.loc["`make reproduce ONLY=01`"].Minutes == "not run"
+    named = " ".join(frame.Claims).split()
+    assert sorted(named) == sorted(claim.id for claim in load_claims().values() if claim.notebook)
+
+
+def test_a_row_without_seed_shows_none(tmp_path):
+    write(
+        tmp_path, "smollm2", "01", {"id": "A1", "metric": "accuracy", "value": 1.0, "verdict": "partly", "seed": None}
+    )
+    assert headlines(measurements(tmp_path))["On smollm2"][0] == "`accuracy` 100.0 % (n = 9): *partly*"
 
 
 def test_markdown_by_hand():

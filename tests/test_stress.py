@@ -1,6 +1,8 @@
 """The stress report: what counts as a clear error and as half-written, and how the report is kept."""
 
 import json
+import re
+from datetime import date
 
 import pytest
 
@@ -58,19 +60,28 @@ def test_the_report_keeps_rows_of_scenarios_that_were_not_asked_for(tmp_path, mo
 
     monkeypatch.setattr(stress, "REPORT", tmp_path / "RELIABILITY.md")
     monkeypatch.setattr(stress, "SCENARIOS", scenarios("all | well", True))
-    full = f"| {stress.FULL} | equal | yes |"
-    stress.REPORT.write_text(f"| --- | --- | --- |\n{full}\n| of an older suite | well | yes |\n")
+    full = f"| {stress.FULL} | equal | yes | 2026-11-25, 40ab3b7 |"
+    older = "| of an older suite | well | yes | 2026-11-25, 306d1c3 |"
+    stress.REPORT.write_text(f"| --- | --- | --- | --- |\n{full}\n{older}\n")
+    monkeypatch.setattr(stress, "git", lambda *words: "abcdef0")
     assert stress.main([]) == 0 and list(rows(stress.REPORT)) == [f"| {stress.FULL}", "| one", "| two"]
     monkeypatch.setattr(stress, "SCENARIOS", scenarios("lost", False))
+    monkeypatch.setattr(stress, "git", lambda *words: "1234567-dirty")
     assert stress.main(["--only", "two"]) == 1
-    assert list(rows(stress.REPORT).values()) == [full, "| one | all / well | yes |", "| two | lost | **no** |"]
+    one = f"| one | all / well | yes | {date.today()}, abcdef0 |"
+    assert list(rows(stress.REPORT).values()) == [
+        full, one, f"| two | lost | **no** | {date.today()}, 1234567-dirty |",
+    ]  # fmt: skip
     assert "WRONG: two: lost" in capsys.readouterr().out
 
 
 def test_the_committed_report_is_whole_and_all_is_well():
     report = PROJECT / "benchmarks" / "RELIABILITY.md"
     found = rows(report)
-    assert all(row.endswith("| yes |") for row in found.values())
+    assert [
+        row for row in found.values() if not re.search(r"\| yes \| \d{4}-\d\d-\d\d, [0-9a-f]{7,}(-dirty)? \|$", row)
+    ] == []
+    assert report.read_text().startswith(stress.HEAD)
     words = (
         "notebook on the embedded model, started",
         stress.FULL,

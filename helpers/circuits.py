@@ -203,23 +203,12 @@ def describe(circuit: Circuit, *, seed: int = 0) -> pd.DataFrame:
     rows = []
     for role in circuit.evidence.scheme.roles:
         for head in circuit.roles[role.name]:
-            stage = circuit.evidence.stages[role.stage]
-            effect = ratio_interval(100 * stage.change[head], stage.gap, seed)
             seen = {key: circuit.evidence.attention[role.query, key][head].mean() for key in role.keys}
             seen = {" ".join(seen): sum(seen.values())} if role.spread else seen
             key = max(seen, key=seen.get)
-            rows.append(
-                {
-                    "role": role.name,
-                    "head": str(head),
-                    "effect %": effect.value,
-                    "low": effect.low,
-                    "high": effect.high,
-                    "attends": f"{role.query} to {key}",
-                    "attention": seen[key],
-                    "copying": circuit.evidence.copying[head].mean(),
-                }
-            )
+            row = {"role": role.name, "head": str(head)} | _effect(circuit.evidence.stages[role.stage], head, seed)
+            row |= {"attends": f"{role.query} to {key}", "attention": seen[key]}
+            rows.append(row | {"copying": circuit.evidence.copying[head].mean()})
     return pd.DataFrame(rows)
 
 
@@ -230,12 +219,15 @@ def unnamed(circuit: Circuit, stage: str, count: int, *, keys: Sequence[str], se
     named = {head for role in evidence.scheme.roles if role.stage == stage for head in circuit.roles[role.name]}
     query, rows = next(role.query for role in evidence.scheme.roles if role.stage == stage), []
     for head in (head for head in top_heads(effects, count) if head not in named):
-        effect = ratio_interval(100 * effects.change[head], effects.gap, seed)
-        rows.append({"stage": stage, "head": str(head)})
-        rows[-1] |= {"effect %": effect.value, "low": effect.low, "high": effect.high}
-        rows[-1] |= {f"{query} to {key}": evidence.attention[query, key][head].mean() for key in keys}
-        rows[-1]["copying"] = evidence.copying[head].mean()
+        row = {"stage": stage, "head": str(head)} | _effect(effects, head, seed)
+        row |= {f"{query} to {key}": evidence.attention[query, key][head].mean() for key in keys}
+        rows.append(row | {"copying": evidence.copying[head].mean()})
     return pd.DataFrame(rows)
+
+
+def _effect(effects: PathEffects, head: Head, seed: int) -> dict[str, float]:
+    effect = ratio_interval(100 * effects.change[head], effects.gap, seed)
+    return {"effect %": effect.value, "low": effect.low, "high": effect.high}
 
 
 def stability(circuit: Circuit, *, resamples: int = 500, seed: int = 0) -> dict[str, Float[np.ndarray, " resample"]]:

@@ -1,6 +1,8 @@
 """The notebooks on the planted model return the planted numbers, worked out by hand as in tests/test_planted.py."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +17,14 @@ SMALL = {"N_PROMPTS": 32, "N_PATCH": 16, "N_LISTS": 12, "N_TEXTS": 2}
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("notebooks")
+
+
+@pytest.fixture(scope="module")
+def measured(out):
     """Notebook -> metric -> row, of the notebooks that later tests look at, run on the planted model."""
-    out, rows = tmp_path_factory.mktemp("notebooks"), {}
+    rows = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CIRCUITS_OUT", str(out))
         patch.setenv("JUPYTER_PATH", str(Path(sys.prefix, "share", "jupyter")))
@@ -63,3 +70,20 @@ def test_the_coordinate_follows_the_planted_clock(measured):
         coordinates[:3] / size, np.sign(coordinates[0]) * clock / np.abs(clock) * np.sign(clock[0])
     )
     assert np.abs(coordinates[3:]).max() < 0.01 * size.min()
+
+
+@pytest.mark.parametrize(
+    "number, said",
+    [
+        ("02", "skipped, No head moves colors to the logits"),
+        ("03", "skipped, The question changes nothing"),
+        ("04", " s"),
+        ("06", "skipped, This model answers every list rightly, or none"),
+    ],
+)
+def test_the_other_notebooks_run_or_say_why_they_do_not(number, said, measured, out):
+    command = [sys.executable, "-m", "scripts.run_notebooks", "--model", "planted", "--profile", "quick"]
+    environment = os.environ | {"CIRCUITS_OUT": str(out)}
+    kind = {"cwd": PROJECT, "env": environment, "capture_output": True, "text": True}
+    ended = subprocess.run([*command, "--only", number], **kind)
+    assert ended.returncode == 0 and said in ended.stdout, ended.stderr

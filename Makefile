@@ -54,12 +54,12 @@ $(READY): requirements.txt requirements-model.txt requirements.lock pyproject.to
 	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ && rm $(VENV)/.unfinished
 
-reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= ONLY= N_PROMPTS= SEED= DEVICE= SET= [21 min on 2 cores, quick 5; 4 GB of memory, 1 GB cache]
+reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= ONLY= N_PROMPTS= SEED= DEVICE= SET= [23 min on 2 cores, quick 5; 4 GB of memory, 1 GB cache]
 	@$(PY) -m scripts.run_notebooks --model "$(MODEL)" --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)") $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
 	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)") $(foreach pair,$(SET),--set "$(pair)")
 
 test: export HF_HUB_OFFLINE := 1
-test: $(READY) ## Lint, unit tests, notebook 00 replayed with nbval, every notebook on fewer prompts against its results [11 min on 2 cores; 1 GB cache]
+test: $(READY) ## Lint, unit tests, notebook 00 replayed with nbval, every notebook on fewer prompts against its results [12 min on 2 cores; 1 GB cache]
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest

@@ -3,7 +3,7 @@
 python -m scripts.stress [--kills 20] [--only SCENARIO ...]
 
 Exit status 1 if a scenario did not end as it should. --only replaces the rows of these scenarios in the report; every
-row says when it was tried. The full run (21 minutes, its times go into benchmarks/results.json) is made only when asked
+row says when it was tried. The full run (23 minutes, its times go into benchmarks/results.json) is made only when asked
 for: --only full_run; else its old row is kept.
 """
 

@@ -54,11 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
 def tables(root: Path, benchmarks: list[dict]) -> dict[str, str]:
     """Every table, in Markdown, by its name in the pages."""
     measured = measurements(root)
+    cost = costs(measured)
     scaling = next((entry for entry in benchmarks if entry["name"] == "scaling"), None)
     return {
         "results": markdown(headlines(measured)),
-        "costs": markdown(costs(measured)),
-        "minutes": markdown(costs(measured)[["Notebook", "Minutes"]]),
+        "costs": markdown(cost),
+        "minutes": markdown(cost[["Notebook", "Minutes"]]),
         "benchmarks": benchmark_table([entry for entry in benchmarks if entry is not scaling]),
         "scaling": scaling_table(scaling),
     }

@@ -222,7 +222,8 @@ def unnamed(circuit: Circuit, stage: str, count: int, *, keys: Sequence[str], se
         row = {"stage": stage, "head": str(head)} | _effect(effects, head, seed)
         row |= {f"{query} to {key}": evidence.attention[query, key][head].mean() for key in keys}
         rows.append(row | {"copying": evidence.copying[head].mean()})
-    return pd.DataFrame(rows)
+    columns = ["stage", "head", "effect %", "low", "high", *(f"{query} to {key}" for key in keys), "copying"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _effect(effects: PathEffects, head: Head, seed: int) -> dict[str, float]:

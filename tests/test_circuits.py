@@ -209,6 +209,9 @@ def test_heads_without_a_role_by_hand():
         {"stage": "logits", "head": "L1H0", "effect %": -30, "low": -30, "high": -30}
         | {"END to IO": 0.1, "END to S2": 0.7, "copying": 0.5}
     )
+    others = roles | {"negative_movers": (Head(1, 0),)}  # now every one of the three has a role
+    empty = unnamed(Circuit(others, made, Rule()), "logits", 3, keys=("IO", "S2"))
+    assert empty.empty and list(empty) == list(table)
 
 
 def test_overlap_by_hand():

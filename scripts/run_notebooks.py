@@ -253,6 +253,11 @@ def reasons(job: Job) -> str:
     return ", ".join(f"{key} changed" for key in new if old.get(key) != json.loads(json.dumps(new[key])))
 
 
+def write_stamp(job: Job) -> None:
+    """Remember on what the run depended, and what it left."""
+    write_text(job.stamp, json.dumps(fingerprint(job), indent=1))
+
+
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
@@ -283,7 +288,7 @@ def skip(job: Job) -> None:
     job.stamp.unlink(missing_ok=True)
     for path in outputs(job):
         path.unlink()
-    write_text(job.stamp, json.dumps(fingerprint(job), indent=1))
+    write_stamp(job)
 
 
 def failure(job: Job, part: Path, message: str) -> RunError:
@@ -318,7 +323,7 @@ def execute(job: Job, place: str) -> float:
         )
         job.stamp.unlink(missing_ok=True)
         os.replace(part, job.output)
-        write_text(job.stamp, json.dumps(fingerprint(job), indent=1))
+        write_stamp(job)
     except PapermillExecutionError as error:
         if error.ename in (NotApplicable.__name__, VocabularyError.__name__):
             raise NotApplicable(error.evalue) from None

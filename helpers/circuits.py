@@ -6,14 +6,14 @@ here: `find_circuit` discovers them, and `Rule` says how much is enough.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.stats import hypergeom
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -22,6 +22,8 @@ from helpers.models import Head
 from helpers.patching import Mlps, PathEffects, Receiver, cached_run, logit_difference, path_patch
 from helpers.stats import LEVEL, RESAMPLES, Interval, bootstrap_indices, jaccard, ratio_interval
 from helpers.tasks import Prompts
+
+Heads = tuple[Head, ...]
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Rule:
     """|copying score|, in standard deviations, where a role asks for its sign."""
 
     def __post_init__(self) -> None:
-        if min(self.min_percent, self.min_errors, self.min_attention, self.min_copying) < 0:
+        if min(vars(self).values()) < 0:
             raise ValueError("The thresholds of a selection rule cannot be negative.")
 
 
@@ -136,12 +138,12 @@ class Evidence:
 class Circuit:
     """Roles and the evidence for them."""
 
-    roles: dict[str, tuple[Head, ...]]
+    roles: dict[str, Heads]
     evidence: Evidence
     rule: Rule
 
     @property
-    def heads(self) -> tuple[Head, ...]:
+    def heads(self) -> Heads:
         """Every head that has a role, by layer."""
         return tuple(sorted({head for heads in self.roles.values() for head in heads}))
 
@@ -156,9 +158,8 @@ def find_circuit(
     memory_gib: float = 2.0,
 ) -> Circuit:
     """Run the four stages and name the roles. A role nobody fills is empty, and stages behind it do not run."""
-    rule = rule or Rule()
-    attention, copying = attention_and_copying(model, prompts, scheme=scheme)
-    evidence, roles = Evidence(attention, copying, {}, scheme), {role.name: () for role in scheme.roles}
+    rule, roles = rule or Rule(), {role.name: () for role in scheme.roles}
+    evidence = Evidence(*attention_and_copying(model, prompts, scheme=scheme), {}, scheme)
     for stage, position in scheme.places.items():
         receivers, _, kind = stage.rpartition(".")
         heads = roles.get(receivers, ())
@@ -166,14 +167,11 @@ def find_circuit(
             continue
         receiver = Receiver(kind, heads, position)
         evidence.stages[stage] = path_patch(model, prompts, receiver, mlps=mlps, memory_gib=memory_gib)
-        for role in (role for role in scheme.roles if role.stage == stage):
-            roles[role.name] = select(evidence, role.name, rule)
+        roles |= {role.name: select(evidence, role.name, rule) for role in scheme.roles if role.stage == stage}
     return Circuit(roles, evidence, rule)
 
 
-def select(
-    evidence: Evidence, role: str, rule: Rule, index: Sequence[int] | np.ndarray | None = None
-) -> tuple[Head, ...]:
+def select(evidence: Evidence, role: str, rule: Rule, index: Sequence[int] | np.ndarray | None = None) -> Heads:
     """Heads that fill a role on these prompts, largest effect first.
 
     Raises ValueError for an unknown role, and for fewer than two prompts.
@@ -215,15 +213,14 @@ def describe(circuit: Circuit, *, seed: int = 0) -> pd.DataFrame:
 def unnamed(circuit: Circuit, stage: str, count: int, *, keys: Sequence[str], seed: int = 0) -> pd.DataFrame:
     """Those of a stage's `count` largest effects whose head has no role there: effect in percent of the gap with its
     95 % interval, attention from the stage's position to `keys`, copying score."""
-    evidence, effects = circuit.evidence, circuit.evidence.stages[stage]
+    evidence, effects, query = circuit.evidence, circuit.evidence.stages[stage], circuit.evidence.scheme.places[stage]
     named = {head for role in evidence.scheme.roles if role.stage == stage for head in circuit.roles[role.name]}
-    query, rows = next(role.query for role in evidence.scheme.roles if role.stage == stage), []
+    looks, rows = {f"{query} to {key}": evidence.attention[query, key] for key in keys}, []
     for head in (head for head in top_heads(effects, count) if head not in named):
         row = {"stage": stage, "head": str(head)} | _effect(effects, head, seed)
-        row |= {f"{query} to {key}": evidence.attention[query, key][head].mean() for key in keys}
+        row |= {name: seen[head].mean() for name, seen in looks.items()}
         rows.append(row | {"copying": evidence.copying[head].mean()})
-    columns = ["stage", "head", "effect %", "low", "high", *(f"{query} to {key}" for key in keys), "copying"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["stage", "head", "effect %", "low", "high", *looks, "copying"])
 
 
 def _effect(effects: PathEffects, head: Head, seed: int) -> dict[str, float]:
@@ -244,25 +241,17 @@ def stability(circuit: Circuit, *, resamples: int = 500, seed: int = 0) -> dict[
     }
 
 
-def top_heads(
-    effects: PathEffects,
-    count: int,
-    *,
-    index: Sequence[int] | np.ndarray | None = None,
-    among: Bool[np.ndarray, "layer head"] | None = None,
-) -> tuple[Head, ...]:
-    """The `count` heads with the largest |mean effect| of a stage, in order.
+def top_heads(effects: PathEffects, count: int, *, index: Sequence[int] | np.ndarray | None = None) -> Heads:
+    """The `count` heads with the largest |mean effect| of a stage over the prompts of `index` (default: all), in order.
 
-    index: the prompts to average over, `among`: the heads to choose from (all, by default); a head without a path is
-    never chosen, so there may be fewer. Raises ValueError for a count below one.
+    A head without a path is never chosen, so there may be fewer. Raises ValueError for a count below one.
     """
     if count < 1:
         raise ValueError(f"{count} heads cannot be chosen; give a count of at least 1.")
     size = np.abs((effects.change if index is None else effects.change[..., index]).mean(-1))
-    size[np.isnan(size) if among is None else np.isnan(size) | ~among] = -1
-    order = np.argsort(-size, axis=None, kind="stable")[:count]
+    order = np.argsort(-size, axis=None, kind="stable")[:count]  # NaN last
     heads = (Head(*map(int, np.unravel_index(i, size.shape))) for i in order)
-    return tuple(head for head in heads if size[head] >= 0)
+    return tuple(head for head in heads if not np.isnan(size[head]))
 
 
 @dataclass(frozen=True)
@@ -273,11 +262,11 @@ class Overlap:
     """Shared heads over heads chosen, both summed over stages: 0 = none, 1 = the same heads in every stage."""
     chance: Interval
     """The same for heads drawn at random: hypergeometric expectation and 95 % of draws."""
-    chosen: tuple[tuple[tuple[Head, ...], tuple[Head, ...]], ...]
+    chosen: tuple[tuple[Heads, Heads], ...]
     """Per stage: the heads of the first and of the second circuit, largest effect first."""
 
     @property
-    def shared(self) -> tuple[tuple[Head, ...], ...]:
+    def shared(self) -> tuple[Heads, ...]:
         """Per stage, in the first circuit's order."""
         return tuple(tuple(head for head in first if head in second) for first, second in self.chosen)
 
@@ -292,33 +281,31 @@ def overlap(first: Sequence[PathEffects], second: Sequence[PathEffects], count: 
     if not first or len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} stages have no match; give the same stages of two tasks.")
     pairs = list(zip(first, second, strict=True))
-    common = [~np.isnan(a.change[..., 0]) & ~np.isnan(b.change[..., 0]) for a, b in pairs]
+    common = [~np.isnan(a.change[..., :1] + b.change[..., :1]) for a, b in pairs]
+    pairs = [
+        [replace(effects, patched=np.where(both, effects.patched, np.nan)) for effects in pair]
+        for pair, both in zip(pairs, common, strict=True)
+    ]
 
-    def choose(*index: np.ndarray | None) -> tuple[tuple[tuple[Head, ...], tuple[Head, ...]], ...]:
-        return tuple(
-            tuple(top_heads(effects, count, index=i, among=among) for effects, i in zip(pair, index, strict=True))
-            for pair, among in zip(pairs, common, strict=True)
-        )
+    def choose(*index: np.ndarray | None) -> tuple[tuple[Heads, Heads], ...]:
+        return tuple(tuple(top_heads(e, count, index=i) for e, i in zip(pair, index, strict=True)) for pair in pairs)
 
     chosen = choose(None, None)
     sizes = [len(heads) for heads, _ in chosen]
 
-    def share(chosen: tuple[tuple[tuple[Head, ...], tuple[Head, ...]], ...]) -> float:
+    def share(chosen: tuple[tuple[Heads, Heads], ...]) -> float:
         return sum(len({*a} & {*b}) for a, b in chosen) / sum(sizes)
 
     resamples = [bootstrap_indices(len(e[0].clean), RESAMPLES // 4, seed + i) for i, e in enumerate((first, second))]
     draws = [share(choose(*index)) for index in zip(*resamples, strict=True)]
-    kinds = [(int(among.sum()), size, size) for among, size in zip(common, sizes, strict=True)]
+    kinds = [(int(both.sum()), size, size) for both, size in zip(common, sizes, strict=True)]
     expected = sum(size**2 / total for total, size, _ in kinds) / sum(sizes)
     rng = np.random.default_rng(seed)
     by_chance = sum(hypergeom.rvs(*kind, size=RESAMPLES, random_state=rng) for kind in kinds) / sum(sizes)
     value, ends = share(chosen), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    low, high = np.quantile(draws, ends)
-    return Overlap(
-        Interval(value, min(value, float(low)), max(value, float(high))),
-        Interval(expected, *map(float, np.quantile(by_chance, ends))),
-        chosen,
-    )
+    low, high = map(float, np.quantile(draws, ends))
+    chance = Interval(expected, *map(float, np.quantile(by_chance, ends)))
+    return Overlap(Interval(value, min(value, low), max(value, high)), chance, chosen)
 
 
 def attention_and_copying(
@@ -334,7 +321,6 @@ def attention_and_copying(
     attention, copying = {pair: np.zeros(shape) for pair in scheme.pairs}, np.zeros(shape)
     targets = {source: tuple(map(int, tokens(prompts))) for source, tokens in scheme.copied.items()}
     names = sorted({*prompts.answers, *prompts.distractors, *itertools.chain(*targets.values())})
-    column = {token: i for i, token in enumerate(names)}
     for index in prompts.groups(size=batch_size):
         batch, rows = prompts.select(index), np.arange(len(index))
         cache = cached_run(model, batch.tensors()[0].to(model.cfg.device), ("attn.hook_pattern", "attn.hook_v"))
@@ -345,20 +331,13 @@ def attention_and_copying(
                 seen = pattern[rows, :, batch.position(query)] * inside[key][:, None]
                 attention[query, key][layer][:, index] = seen.sum(-1).T.cpu()
             for source, tokens in targets.items():
-                scores = _own_scores(model, layer, cache["v", layer][rows, batch.position(source)], names)
-                own = [column[tokens[i]] for i in index]
+                v = cache["v", layer][rows, batch.position(source)]
+                v = v.repeat_interleave(model.cfg.n_heads // v.shape[1], dim=1)
+                logits = torch.einsum("bhd,hdm->bhm", v, model.blocks[layer].attn.W_O) @ model.W_U[:, names]
+                scores = (logits - logits.mean(-1, keepdim=True)) / logits.std(-1, keepdim=True)
+                own = [names.index(tokens[i]) for i in index]
                 copying[layer][:, index] += scores[rows, :, own].T.cpu().numpy() / len(targets)
     return attention, copying
-
-
-def _own_scores(
-    model: TransformerBridge, layer: int, v: Float[torch.Tensor, "batch kv_head d_head"], names: list[int]
-) -> Float[torch.Tensor, "batch head name"]:
-    """Logits of the names from each head's output for one source position, standardised over the names."""
-    v = v.repeat_interleave(model.cfg.n_heads // v.shape[1], dim=1)
-    written = torch.einsum("bhd,hdm->bhm", v, model.blocks[layer].attn.W_O)
-    logits = written @ model.W_U[:, names]
-    return (logits - logits.mean(-1, keepdim=True)) / logits.std(-1, keepdim=True)
 
 
 def knock_out(
@@ -377,9 +356,7 @@ def knock_out(
     return result
 
 
-def random_sets(
-    model: TransformerBridge, heads: Sequence[Head], *, draws: int = 20, seed: int = 0
-) -> list[tuple[Head, ...]]:
+def random_sets(model: TransformerBridge, heads: Sequence[Head], *, draws: int = 20, seed: int = 0) -> list[Heads]:
     """Sets of as many heads per layer as `heads` has, drawn from the heads of those layers that are not in it.
 
     Where a layer has too few other heads, its members fill up.

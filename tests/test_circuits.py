@@ -184,8 +184,6 @@ def test_top_heads_by_hand():
     effects = stage([[0.1, -0.9, 0.3], [0.5, np.nan, 0.0]])
     assert top_heads(effects, 3) == (Head(0, 1), Head(1, 0), Head(0, 2))  # by size, whatever the sign
     assert top_heads(effects, 10) == (Head(0, 1), Head(1, 0), Head(0, 2), Head(0, 0), Head(1, 2))  # L1H1 has no path
-    layer = np.array([[True] * 3, [False] * 3])
-    assert top_heads(effects, 2, among=layer) == (Head(0, 1), Head(0, 2))
     flipped = stage([[1.0, 0.0], [0.0, 2.0]], flip=(0, 1))
     assert top_heads(flipped, 1) == (Head(1, 1),) and top_heads(flipped, 1, index=[0, 1, 1]) == (Head(0, 0),)
     with pytest.raises(ValueError, match="0 heads cannot be chosen; give a count of at least 1"):

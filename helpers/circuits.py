@@ -55,11 +55,6 @@ class Scheme:
     copied: dict[str, Callable[[Prompts], Sequence[int]]]
     """Source position -> the token that a head copying from there would raise, per prompt."""
 
-    @property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
-        """All (query, key) pairs of positions whose attention matters."""
-        return tuple(dict.fromkeys([*((role.query, key) for role in self.roles for key in role.keys), *self.others]))
-
     def role(self, name: str) -> Role:
         """The role of that name. Raises ValueError if there is none."""
         for role in self.roles:
@@ -318,18 +313,19 @@ def attention_and_copying(
     says in standard deviations whether the head raises (> 0) or lowers (< 0) it. Mean over the scheme's sources.
     """
     shape = (model.cfg.n_layers, model.cfg.n_heads, len(prompts))
-    attention, copying = {pair: np.zeros(shape) for pair in scheme.pairs}, np.zeros(shape)
+    asked = [(role.query, key) for role in scheme.roles for key in role.keys]
+    attention, copying = {pair: np.zeros(shape) for pair in (*asked, *scheme.others)}, np.zeros(shape)
     targets = {source: tuple(map(int, tokens(prompts))) for source, tokens in scheme.copied.items()}
     names = sorted({*prompts.answers, *prompts.distractors, *itertools.chain(*targets.values())})
     for index in prompts.groups(size=batch_size):
         batch, rows = prompts.select(index), np.arange(len(index))
         cache = cached_run(model, batch.tensors()[0].to(model.cfg.device), ("attn.hook_pattern", "attn.hook_v"))
-        inside = {key: torch.tensor(batch.span(key), device=model.cfg.device) for _, key in scheme.pairs}
+        inside = {key: torch.tensor(batch.span(key), device=model.cfg.device) for _, key in attention}
         for layer in range(model.cfg.n_layers):
             pattern = cache["pattern", layer]
-            for query, key in scheme.pairs:
-                seen = pattern[rows, :, batch.position(query)] * inside[key][:, None]
-                attention[query, key][layer][:, index] = seen.sum(-1).T.cpu()
+            for (query, key), seen in attention.items():
+                from_query = pattern[rows, :, batch.position(query)]
+                seen[layer][:, index] = (from_query * inside[key][:, None]).sum(-1).T.cpu()
             for source, tokens in targets.items():
                 v = cache["v", layer][rows, batch.position(source)]
                 v = v.repeat_interleave(model.cfg.n_heads // v.shape[1], dim=1)

@@ -78,7 +78,7 @@ class Metric:
 class Claim:
     """One claim; `paper` is A, B or None (ours), `model` the paper's, `known` what the paper takes as given.
 
-    alone: about its model only, so it is not measured on others. rows_of: claims whose rows on that model are its own.
+    alone: about its model only, so it is not measured on others. rows_of: earlier claims whose rows on it are its own.
     """
 
     id: str
@@ -123,11 +123,17 @@ class Control:
 @functools.cache
 def load_claims() -> dict[str, Claim]:
     """Every claim of data/claims.yaml by its id."""
-    ledger = read_data("claims.yaml")
+    ledger, claims = read_data("claims.yaml"), {}
     try:
         models = {paper: entry["model"] for paper, entry in ledger["papers"].items()}
-        metrics = {entry["id"]: entry["metrics"] for entry in ledger["claims"]}
-        return {entry["id"]: _claim(entry, models.get(entry["paper"]), metrics) for entry in ledger["claims"]}
+        for entry in ledger["claims"]:
+            model = entry.get("model", models.get(entry["paper"]))
+            metrics = {name: Metric(**{"name": name, "model": model} | spec) for name, spec in entry["metrics"].items()}
+            for other in entry.get("rows_of", ()):  # what a paper says of one model is not said of the other
+                for metric in claims[other].metrics.values():
+                    metrics[metric.name] = replace(metric, model=model, paper=None, says="")
+            claims[entry["id"]] = Claim(**entry | {"model": model, "alone": "model" in entry, "metrics": metrics})
+        return claims
     except (AttributeError, KeyError, TypeError) as error:
         raise ClaimError(f"data/claims.yaml has an entry that is not whole ({error}): mend or restore it.") from error
 
@@ -340,15 +346,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises ClaimError where that is not possible."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def _claim(entry: dict[str, Any], model: str | None, all_metrics: dict[str, dict]) -> Claim:
-    entry = {"model": model, "alone": "model" in entry} | entry
-    specs = dict(entry["metrics"])
-    for other in entry.get("rows_of", ()):  # what a paper says of one model is not said of the other
-        specs |= {name: spec | {"paper": None, "says": ""} for name, spec in all_metrics[other].items()}
-    metrics = {name: Metric(**{"name": name, "model": entry["model"]} | spec) for name, spec in specs.items()}
-    return Claim(**entry | {"metrics": metrics})
 
 
 def _as_claimed(metric: Metric, low: Number, high: Number, control: Control) -> bool:

@@ -67,11 +67,9 @@ class Metric:
         """[low, high] of a results row or of its control, empty where there is none."""
         return "" if row["low"] is None else f"[{self.text(row['low'])}, {self.text(row['high'])}]"
 
-    def control_text(self, control: dict | None) -> str:
-        """A results row's control: name, value and interval."""
-        return (
-            f"{control['name']}: {self.text(control['value'])} {self.interval_text(control)}".strip() if control else ""
-        )
+    def control_text(self, row: dict | None) -> str:
+        """The control of a results row: name, value and interval."""
+        return f"{row['name']}: {self.text(row['value'])} {self.interval_text(row)}".strip() if row else ""
 
 
 @dataclass(frozen=True)
@@ -254,7 +252,10 @@ class Results:
         control = control and Control(**plain(asdict(control)))
         if n < 1:
             raise ClaimError(f"{name} was measured on n = {n} examples: record it with n of at least 1.")
-        _check_kind(name, spec, value)
+        if isinstance(value, str) or isinstance(value, list) == (spec.kind == "number"):
+            raise ClaimError(f"{name} is of kind {spec.kind}, not {value!r}: record what data/claims.yaml declares.")
+        for head in value if spec.kind == "heads" else ():
+            Head.parse(head)
         _check_interval(name, value, low, high)
         if control:
             _check_interval(f"{name}, control {control.name}", control.value, control.low, control.high)
@@ -262,8 +263,7 @@ class Results:
         judged = verdict(spec, value, same_model=same, low=low, high=high, control=control, supported=supported)
         row = {"id": claim_id, "metric": metric, "value": value, "low": low, "high": high, "n": int(n), "note": note}
         seed = self.parameters.get("SEED") if seed is None else seed
-        row |= {"seed": seed, "control": control and asdict(control), "verdict": judged}
-        self._rows[claim_id, metric] = row
+        self._rows[claim_id, metric] = row | {"seed": seed, "control": control and asdict(control), "verdict": judged}
         return judged
 
     def table(self) -> pd.DataFrame:
@@ -280,16 +280,11 @@ class Results:
 
     def save(self) -> Path:
         """Write data/results/<model>/<notebook>.json, whole or not at all; two runs differ only in its provenance."""
-        path = results_path(self.source, self.notebook)
-        content = {"model": self.model, "notebook": self.notebook, "claims": list(self._rows.values())}
-        content["provenance"] = plain(model_provenance(self.source) | self._provenance())
-        write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
-        return path
-
-    def _provenance(self) -> dict[str, Any]:
-        device = torch.device(self.parameters.get("DEVICE", "cpu"))
+        path, device = results_path(self.source, self.notebook), torch.device(self.parameters.get("DEVICE", "cpu"))
         data = [p for p in sorted(DATA.rglob("*")) if p.is_file() and DATA / "results" not in p.parents]
-        return {
+        provenance = {
+            **model_provenance(self.source),
+            **self._git,
             "packages": package_versions(),
             "data_sha256": {str(p.relative_to(DATA)): hashlib.sha256(p.read_bytes()).hexdigest() for p in data},
             "seed": self.parameters.get("SEED"),
@@ -300,8 +295,11 @@ class Results:
             "wall_time_s": time.perf_counter() - self._start,
             "peak_memory_gib": peak_memory_gib(resource.RUSAGE_SELF),
             "utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            **self._git,
         }
+        content = {"model": self.model, "notebook": self.notebook, "claims": list(self._rows.values())}
+        content |= {"provenance": plain(provenance)}
+        write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        return path
 
 
 def peak_memory_gib(who: int) -> float:
@@ -334,9 +332,7 @@ def whole(path: Path) -> Iterator[Path]:
         yield part
         os.replace(part, path)
     except OSError as error:
-        raise ClaimError(
-            f"{path} cannot be written ({error.strerror}): set CIRCUITS_OUT to a writable folder on a disk with space."
-        ) from error
+        raise ClaimError(f"{path}: {error.strerror}; set CIRCUITS_OUT to a writable folder with space.") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -355,21 +351,12 @@ def _as_claimed(metric: Metric, low: Number, high: Number, control: Control) -> 
     return low > ceiling if metric.direction == "above" else high < floor
 
 
-def _check_kind(name: str, metric: Metric, value) -> None:
-    if isinstance(value, str) or isinstance(value, list) == (metric.kind == "number"):
-        raise ClaimError(f"{name} is of kind {metric.kind}, not {value!r}: record what data/claims.yaml declares.")
-    if metric.kind == "heads":
-        [Head.parse(head) for head in value]
-
-
 def _check_interval(name: str, value, low: Number | None, high: Number | None) -> None:
     numbers = [*(value if isinstance(value, list) else [value]), low, high]
     if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):
         raise ClaimError(f"{name} holds NaN or infinity: check the measurement before recording it.")
     if (low is None) != (high is None) or (low is not None and not low <= value <= high):
-        raise ClaimError(
-            f"{name} has no interval [{low}, {high}] around {value}: give low <= value <= high, or neither."
-        )
+        raise ClaimError(f"{name}: [{low}, {high}] does not hold {value}; give low <= value <= high, or neither.")
 
 
 def _unknown(what: str, name: str, known) -> ClaimError:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from helpers.circuits import Circuit, Overlap, Role
+from helpers.circuits import Circuit, Overlap
 from helpers.claims import figures_dir, load_claims, whole
 from helpers.models import Head
 from helpers.patching import by_layer
@@ -43,6 +43,7 @@ COLORS = {
     "previous_token": "#2166ac",
 }
 VERDICT_COLORS = dict(zip(VERDICTS, ("#1b7837", "#5aae61", "#a6dba0", "#fee08b", "#d6604d", "#b2182b"), strict=True))
+CENTER = {"ha": "center", "va": "center"}
 plt.rcParams.update(STYLE)
 
 
@@ -73,8 +74,7 @@ def bars_with_intervals(
     for i, (key, intervals) in enumerate(groups.items()):
         x = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * width
         value, errors = with_errors(intervals)
-        color = plt.get_cmap("tab10")(i)
-        ax.bar(x, value, width, yerr=errors, color=color, alpha=0.85, label=key, error_kw={"lw": 1, "capsize": 2})
+        ax.bar(x, value, width, yerr=errors, alpha=0.85, label=key, error_kw={"lw": 1, "capsize": 2})
     ax.axhline(0, color="black", lw=0.6)
     ax.set_xticks(range(len(names)), names)
     ax.set(ylabel=ylabel, title=title)
@@ -95,20 +95,13 @@ def head_map(
         for layer, head in heads:
             ax.add_patch(Rectangle((layer - 0.5, head - 0.5), 1, 1, fill=False, ec=COLORS[role], lw=2))
             right = any(other.head == head and 0 < layer - other.layer < 5 for other in framed)  # no room on the left
-            ax.annotate(
-                f"{Head(layer, head)} {percent[layer, head]:+.0f}",
-                (layer + 0.6 if right else layer - 0.6, head),
-                ha="left" if right else "right",
-                va="center",
-                fontsize=7,
-                color=COLORS[role],
-                weight="bold",
-            )
+            place, side = ((layer + 0.6, head), "left") if right else ((layer - 0.6, head), "right")
+            style = {"ha": side, "va": "center", "fontsize": 7, "color": COLORS[role], "weight": "bold"}
+            ax.annotate(f"{Head(layer, head)} {percent[layer, head]:+.0f}", place, **style)
     ax.set(xlabel="layer", ylabel="head", title=title)
     ax.set_yticks(range(0, percent.shape[1], 2))
-    ax.figure.colorbar(
-        image, ax=ax, orientation="horizontal", aspect=40, pad=0.03, label="effect of the path (% of the gap)"
-    )
+    bar = ax.figure.colorbar(image, ax=ax, orientation="horizontal", aspect=40, pad=0.03)
+    bar.set_label("effect of the path (% of the gap)")
 
 
 def stage_figure(
@@ -137,38 +130,27 @@ def stage_figure(
     if not shown:
         for ax in (top, bottom):
             ax.axis("off")
-        top.text(0.5, 0.5, "no head fills this role", ha="center", va="center")
+        top.text(0.5, 0.5, "no head fills this role", **CENTER)
         return figure
-    rows = np.array([example[head][positions[role.query]] for role, head in shown])
     cut = f" (first {per_role} heads of a role)" if len(shown) < sum(map(len, found.values())) else ""
-    _attention(top, rows, shown, list(tokens), title=f"attention from {shown[0][0].query}, one prompt{cut}")
-    keys = [pair for pair in circuit.evidence.attention if pair[0] in {role.query for role in roles}]
-    average = [[circuit.evidence.attention[pair][head].mean() for pair in keys] for _, head in shown]
-    _attention(
-        bottom, np.array(average), shown, [f"{q}→{k}" for q, k in keys], title="average over prompts", digits=True
+    words = np.array([example[head][positions[role.query]] for role, head in shown])
+    seen = {(q, k): x for (q, k), x in circuit.evidence.attention.items() if q in {role.query for role in roles}}
+    average = np.array([[x[head].mean() for x in seen.values()] for _, head in shown])
+    panels = (
+        (top, words, tokens, f"attention from {roles[0].query}, one prompt{cut}"),
+        (bottom, average, [f"{q}→{k}" for q, k in seen], "average over prompts"),
     )
+    for ax, rows, columns, title in panels:
+        ax.imshow(rows, cmap="Purples", vmin=0, vmax=1, aspect="auto")
+        ax.set_yticks(range(len(shown)), [f"{label(role.name)} {head}" for role, head in shown])
+        for tick, (role, _) in zip(ax.get_yticklabels(), shown, strict=True):
+            tick.set_color(COLORS[role.name])
+        level = ax is bottom and sum(map(len, columns)) <= 45  # longer names do not fit side by side
+        ax.set_xticks(range(len(columns)), columns, rotation=0 if level else 45, ha="center" if level else "right")
+        ax.set_title(title)
+    for (i, j), value in np.ndenumerate(average):
+        bottom.text(j, i, f"{value:.2f}", color="white" if value > 0.6 else "black", **CENTER)
     return figure
-
-
-def _attention(
-    ax: Axes,
-    rows: Float[np.ndarray, "head key"],
-    shown: Sequence[tuple[Role, Head]],
-    columns: Sequence[str],
-    *,
-    title: str,
-    digits: bool = False,
-) -> None:
-    ax.imshow(rows, cmap="Purples", vmin=0, vmax=1, aspect="auto")
-    ax.set_yticks(range(len(shown)), [f"{label(role.name)} {head}" for role, head in shown])
-    for tick, (role, _) in zip(ax.get_yticklabels(), shown, strict=True):
-        tick.set_color(COLORS[role.name])
-    level = digits and sum(map(len, columns)) <= 45  # longer names do not fit side by side
-    ax.set_xticks(range(len(columns)), columns, rotation=0 if level else 45, ha="center" if level else "right")
-    ax.set_title(title)
-    if digits:
-        for (i, j), value in np.ndenumerate(rows):
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else "black")
 
 
 def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
@@ -178,24 +160,22 @@ def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
     place: dict[tuple[str, Head], tuple[float, float]] = {}
     for x, roles in enumerate(columns):
         members = [(role, head) for role in roles for head in circuit.roles[role]]
-        for i, member in enumerate(members):
-            place[member] = (float(x), (len(members) - 1) / 2 - i)
+        place |= {member: (float(x), (len(members) - 1) / 2 - i) for i, member in enumerate(members)}
     figure, ax = plt.subplots(figsize=(10, 4.5))
     out = (float(len(columns)), 0.0)
     for role in scheme.roles:
         ends = [place[member] for member in place if member[0] == role.stage.rpartition(".")[0]] or [out]
         for head in circuit.roles[role.name]:
-            percent = circuit.evidence.stages[role.stage].percent[head]
+            percent, (x, y) = circuit.evidence.stages[role.stage].percent[head], place[role.name, head]
+            arrow = {"arrowstyle": "-|>", "lw": 0.6 + 5 * min(abs(percent), 100) / 100, "shrinkA": 22, "shrinkB": 24}
+            arrow |= {"color": "#b2182b" if percent > 0 else "#2166ac", "alpha": 0.55}
             for end in ends:
-                _arrow(ax, place[role.name, head], end, percent)
-            x, y = place[role.name, head]
-            ax.text(x, y - 0.36, f"{percent:+.0f} %", ha="center", va="center", fontsize=7, color=COLORS[role.name])
+                ax.annotate("", end, (x, y), arrowprops=arrow)
+            ax.text(x, y - 0.36, f"{percent:+.0f} %", fontsize=7, color=COLORS[role.name], **CENTER)
     for (role, head), (x, y) in place.items():
-        ax.text(x, y, str(head), ha="center", va="center", color="white", weight="bold",
-                bbox={"boxstyle": "round,pad=0.35", "fc": COLORS[role], "ec": "none"})  # fmt: skip
-    ax.text(
-        *out, "logits\nat END", ha="center", va="center", bbox={"boxstyle": "round,pad=0.4", "fc": "0.92", "ec": "0.5"}
-    )
+        box = {"boxstyle": "round,pad=0.35", "fc": COLORS[role], "ec": "none"}
+        ax.text(x, y, str(head), color="white", weight="bold", bbox=box, **CENTER)
+    ax.text(*out, "logits\nat END", bbox={"boxstyle": "round,pad=0.4", "fc": "0.92", "ec": "0.5"}, **CENTER)
     top = max((y for _, y in place.values()), default=0)
     for x, roles in enumerate(columns):
         above = max((y for (_, _), (column, y) in place.items() if column == x), default=0) + 0.5
@@ -204,13 +184,6 @@ def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
     ax.set(xlim=(-0.5, len(columns) + 0.5), ylim=(-top - 0.6, top + 1.2), title=title)
     ax.axis("off")
     return figure
-
-
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], percent: float) -> None:
-    color = "#b2182b" if percent > 0 else "#2166ac"
-    width = 0.6 + 5 * min(abs(percent), 100) / 100
-    style = {"arrowstyle": "-|>", "lw": width, "color": color, "alpha": 0.55, "shrinkA": 22, "shrinkB": 24}
-    ax.annotate("", end, start, arrowprops=style)
 
 
 def overlay(
@@ -246,8 +219,8 @@ def overlay(
     box = {"boxstyle": "round,pad=0.3", "ec": "none"}
     for key, whose in nodes.items():
         style = {"color": "white", "weight": "bold", "fontsize": 7, "bbox": box | {"fc": kinds[tuple(whose)][0]}}
-        ax.text(*place[key], str(key[1]), ha="center", va="center", **style)
-    ax.text(*place[-1, None], "logits\nat END", ha="center", va="center", bbox=box | {"fc": "0.92", "ec": "0.5"})
+        ax.text(*place[key], str(key[1]), **style, **CENTER)
+    ax.text(*place[-1, None], "logits\nat END", bbox=box | {"fc": "0.92", "ec": "0.5"}, **CENTER)
     ax.set(xlim=(-0.6, len(stages) + 0.4), ylim=(-0.7, len(layers) - 0.3), ylabel="layer", title=title)
     ax.set_yticks(range(len(layers)), layers)
     receivers = ["\n".join(dict.fromkeys(f"to {label(name)}" for name in pair)) for pair in reversed(stages)]
@@ -299,8 +272,7 @@ def scorecard_figure(measured: pd.DataFrame, *, title: str) -> Figure:
     """
     claims = load_claims().values()
     blocks = [claim for claim in claims if claim.paper], [claim for claim in claims if not claim.paper]
-    columns = {None: measured[measured.own]}
-    columns |= dict(iter(measured[~measured.own].groupby("model")))
+    columns = {None: measured[measured.own]} | dict(iter(measured[~measured.own].groupby("model")))
     widths = [max([4, *rows.groupby("claim").size()]) for rows in columns.values()]
     size = (4.2 + 0.17 * sum(widths), 0.34 * len(claims) + 1.6)
     kind = {"width_ratios": widths, "height_ratios": list(map(len, blocks)), "squeeze": False}
@@ -339,16 +311,13 @@ def roles_table(
 ) -> pd.DataFrame:
     """Role by role: the paper's heads beside those found here, and their mean depth (0 first layer, 1 last)."""
 
-    def depth(heads: Sequence[Head], of: int) -> str:
-        return f"{np.mean([head.layer for head in heads]) / (of - 1):.2f}" if heads else "-"
+    def told(heads: Sequence[Head], of: int, nobody: str) -> list[str]:
+        depth = f"{np.mean([head.layer for head in heads]) / (of - 1):.2f}" if heads else "-"
+        return [" ".join(map(str, heads)) or nobody, depth]
 
     rows = {}
     for role, heads in circuit.roles.items():
         theirs = [Head.parse(head) for head in paper.get(role) or ()]
-        rows[label(role)] = {
-            f"paper: {paper_model}": " ".join(map(str, theirs)) or "not given",
-            "depth": depth(theirs, paper_layers),
-            "here": " ".join(map(str, heads)) or "none",
-            "depth here": depth(heads, layers),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+        rows[label(role)] = told(theirs, paper_layers, "not given") + told(heads, layers, "none")
+    columns = [f"paper: {paper_model}", "depth", "here", "depth here"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)

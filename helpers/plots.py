@@ -178,7 +178,7 @@ def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
     ax.text(*out, "logits\nat END", bbox={"boxstyle": "round,pad=0.4", "fc": "0.92", "ec": "0.5"}, **CENTER)
     top = max((y for _, y in place.values()), default=0)
     for x, roles in enumerate(columns):
-        above = max((y for (_, _), (column, y) in place.items() if column == x), default=0) + 0.5
+        above = sum(len(circuit.roles[role]) for role in roles) / 2  # over the first of its heads
         for i, role in enumerate(r for r in roles[::-1] if circuit.roles[r]):
             ax.text(x, above + 0.3 * i, label(role), ha="center", color=COLORS[role], weight="bold")
     ax.set(xlim=(-0.5, len(columns) + 0.5), ylim=(-top - 0.6, top + 1.2), title=title)

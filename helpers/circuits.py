@@ -328,7 +328,7 @@ def attention_and_copying(
                 seen[layer][:, index] = (from_query * inside[key][:, None]).sum(-1).T.cpu()
             for source, tokens in targets.items():
                 v = cache["v", layer][rows, batch.position(source)]
-                v = v.repeat_interleave(model.cfg.n_heads // v.shape[1], dim=1)
+                v = v.repeat_interleave(model.cfg.n_heads // v.shape[1], dim=1)  # one v may serve several heads
                 logits = torch.einsum("bhd,hdm->bhm", v, model.blocks[layer].attn.W_O) @ model.W_U[:, names]
                 scores = (logits - logits.mean(-1, keepdim=True)) / logits.std(-1, keepdim=True)
                 own = [names.index(tokens[i]) for i in index]

@@ -112,9 +112,8 @@ def stage_figure(
     tokens: Sequence[str],
     positions: Mapping[str, int],
     example: Mapping[Head, Float[np.ndarray, "query key"]],
-    per_role: int = 3,
 ) -> Figure:
-    """Effects of all heads; attention of the heads found, on one prompt (`example`) and on average over prompts."""
+    """Effects of all heads; attention of each role's first three, on one prompt (`example`) and on average."""
     roles = [role for role in circuit.evidence.scheme.roles if role.stage == stage]
     if stage not in circuit.evidence.stages:
         figure, ax = plt.subplots(figsize=(12, 1))
@@ -125,14 +124,14 @@ def stage_figure(
     figure = plt.figure(figsize=(12, 4.4))
     left, right = figure.add_gridspec(1, 2, width_ratios=(1.25, 1))
     head_map(figure.add_subplot(left), circuit.evidence.stages[stage].percent, found, title=title)
-    shown = [(role, head) for role in roles for head in found[role.name][:per_role]]
+    shown = [(role, head) for role in roles for head in found[role.name][:3]]
     top, bottom = right.subgridspec(2, 1, height_ratios=(1, 1)).subplots()
     if not shown:
         for ax in (top, bottom):
             ax.axis("off")
         top.text(0.5, 0.5, "no head fills this role", **CENTER)
         return figure
-    cut = f" (first {per_role} heads of a role)" if len(shown) < sum(map(len, found.values())) else ""
+    cut = " (first 3 heads of a role)" if len(shown) < sum(map(len, found.values())) else ""
     words = np.array([example[head][positions[role.query]] for role, head in shown])
     seen = {(q, k): x for (q, k), x in circuit.evidence.attention.items() if q in {role.query for role in roles}}
     average = np.array([[x[head].mean() for x in seen.values()] for _, head in shown])

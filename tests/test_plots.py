@@ -44,11 +44,9 @@ def circuit(roles: dict[str, tuple[Head, ...]]) -> Circuit:
     return Circuit(roles, Evidence(attention, np.zeros((4, 4, 3)), stages), Rule())
 
 
-def stage_figure(stage: str, roles: dict[str, tuple[Head, ...]] = FOUND, per_role: int = 3) -> Figure:
+def stage_figure(stage: str, roles: dict[str, tuple[Head, ...]] = FOUND) -> Figure:
     example = {head: np.eye(5) for heads in roles.values() for head in heads}  # each token attends to itself
-    return plots.stage_figure(
-        circuit(roles), stage, title="A stage", tokens=WORDS, positions=WHERE, example=example, per_role=per_role
-    )
+    return plots.stage_figure(circuit(roles), stage, title="A stage", tokens=WORDS, positions=WHERE, example=example)
 
 
 def texts(figure: Figure) -> list[str]:
@@ -91,12 +89,13 @@ def test_the_name_of_a_framed_head_stands_where_no_other_does():
     assert sides == {"L0H1": "right", "L3H1": "left", "L3H2": "right"}
 
 
-def test_stage_figure_shows_at_most_so_many_heads_of_a_role():
-    figure = stage_figure("logits", per_role=1)
-    assert len(framed(figure)) == 3  # the map frames all
+def test_stage_figure_shows_at_most_three_heads_of_a_role():
+    many = tuple(Head(3 - i, i) for i in range(4))
+    figure = stage_figure("logits", FOUND | {"movers": many})
+    assert len(framed(figure)) == 5  # the map frames all
     shown = [[t.get_text() for t in ax.get_yticklabels()] for ax in attention_axes(figure)]
-    assert shown == [["movers L3H0", "negative movers L3H2"]] * 2
-    assert "first 1 heads of a role" in attention_axes(figure)[0].get_title(loc="left")
+    assert shown == [["movers L3H0", "movers L2H1", "movers L1H2", "negative movers L3H2"]] * 2
+    assert "first 3 heads of a role" in attention_axes(figure)[0].get_title(loc="left")
     assert "first" not in attention_axes(stage_figure("logits"))[0].get_title(loc="left")
 
 

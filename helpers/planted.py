@@ -37,7 +37,6 @@ import re
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -179,20 +178,14 @@ def save(planted: Planted, folder: Path | str) -> None:
     planted.tokenizer.save_pretrained(folder)
 
 
-def _tokenizer(words: Any) -> PreTrainedTokenizerFast:
+def _tokenizer(words: dict[str, list[str]]) -> PreTrainedTokenizerFast:
     """One token for each word and punctuation mark of the vocabulary file, <unk> for any other."""
-    texts = [re.sub(r"\{\w+\}", " ", text) for text in _strings(words)]
-    found = sorted({part for text in texts for part in re.findall(r"\w+|[^\w\s]+", text)})
+    text = re.sub(r"\{\w+\}", " ", " ".join(itertools.chain(*words.values())))
+    found = sorted(set(re.findall(r"\w+|[^\w\s]+", text)))
     ids = {word: i for i, word in enumerate(["<end>", "<unk>", *found])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>")
-
-
-def _strings(node: Any) -> list[str]:
-    """Every text in nested lists and dicts."""
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-    return [node] if isinstance(node, str) else [text for child in children for text in _strings(child)]
 
 
 def _features(plan: Plan, n_names: int) -> dict[str, Rows]:

@@ -166,7 +166,12 @@ def build(plan: Plan | None = None) -> Planted:
     model.transformer.wte.weight.copy_(tokens @ basis.T)
     model.transformer.wpe.weight.copy_(_positions(features) @ basis.T)
     model.lm_head.weight[ids] = LOGIT * features["output"] @ basis.T
-    _write_heads(model, heads, basis, plan.noise, random)
+    for head in heads:
+        model.transformer.h[head.layer].attn.c_attn.bias[D_HEAD * (head.head + 1) - 1] = D_HEAD**0.5
+    matrices = _matrices(heads, plan.noise, random) @ basis.T
+    for block, parts in zip(model.transformer.h, matrices.transpose(1, 2), strict=True):
+        block.attn.c_attn.weight.copy_(parts[:3].flatten(0, 2).T)
+        block.attn.c_proj.weight.copy_(parts[3].flatten(0, 1))
     directions = {name: basis @ rows.T for name, rows in features.items()}
     return Planted(model, tokenizer, plan, roles, distractors, directions, gain)
 
@@ -286,20 +291,13 @@ def _place(
     return heads, roles, [rest[i] for i in torch.randperm(len(rest), generator=random)]
 
 
-def _write_heads(
-    model: GPT2LMHeadModel,
-    heads: dict[Head, _Wires],
-    basis: Float[Tensor, "d_model feature"],
-    noise: float,
-    random: torch.Generator,
-) -> None:
-    """Turn wires into c_attn and c_proj, with noise in every matrix."""
-    maps = torch.zeros(N_LAYERS, N_HEADS, 4, D_HEAD, D_MODEL - 1)  # q, k, v, out
+def _matrices(heads: dict[Head, _Wires], noise: float, random: torch.Generator) -> Tensor:
+    """Rows of query, key, value and output in feature space, [layer head 4 d_head feature], with noise in every one."""
+    maps = torch.zeros(N_LAYERS, N_HEADS, 4, D_HEAD, D_MODEL - 1)
     for head, wires in heads.items():
         for part, rows in enumerate([wires.query * D_HEAD**0.5, wires.key, wires.value, wires.out]):
             maps[head][part, : len(rows)] = rows
-        maps[head][1, -1] = wires.prefer  # which meets a query that is constant
-        model.transformer.h[head.layer].attn.c_attn.bias[D_HEAD * (head.head + 1) - 1] = D_HEAD**0.5
+        maps[head][1, -1] = wires.prefer  # which meets a query that is constant: the bias that `build` writes
     if noise:
         norms = maps.norm(dim=(-2, -1), keepdim=True)
         planted = norms[:, :, 2:3] > 0
@@ -307,7 +305,4 @@ def _write_heads(
         gaussian = torch.randn(maps.shape, generator=random)
         gaussian[..., 0] = 0  # the carrier
         maps += noise * norms * gaussian / gaussian.norm(dim=(-2, -1), keepdim=True)
-    rows = maps @ basis.T
-    for block, (query, key, value, out) in zip(model.transformer.h, rows.transpose(1, 2), strict=True):
-        block.attn.c_attn.weight.copy_(torch.cat([query, key, value]).flatten(0, 1).T)
-        block.attn.c_proj.weight.copy_(out.flatten(0, 1))
+    return maps

@@ -239,27 +239,23 @@ def _wires(plan: Plan, features: dict[str, Rows], gain: float) -> dict[str, list
     early_match = 2 * SHARP * (f["early"] + f["sink"] / 2)[0]  # scores in units of SHARP: match 4, sink 3, others 2
     match = 2 * SHARP * f["identity"]
     singular = torch.tensor(SINGULAR[:rank])[:, None]
-    channels = list(zip(f["channel_in"].split(rank), f["channel"].split(rank), strict=True))
-    (first_in, first), (second_in, second) = channels[0], channels[-1]
-    share, other = (1.0, 1.0) if plan.circuits == 2 else SHARES  # in a channel of its own a head does all the work
+    back = SHARP / 2 * _one_step_back(f["clock"], PERIODS)
+    told, channels = ((f[name].split(rank) * 2)[:2] for name in ("channel_in", "channel"))  # one circuit: its own twice
+    shares = (1.0, 1.0) if plan.circuits == 2 else SHARES  # in a channel of its own a head does all the work
 
-    def inhibition(read: Rows, channel: Rows, weight: float) -> _Wires:
-        return _Wires(read, plan.inhibition * weight * singular * channel, late_name)
-
-    def mover(channel: Rows, weight: float, sign: int = -1) -> _Wires:
+    def reader(channel: Rows, weight: float, sign: int = -1) -> _Wires:
         return _Wires(f["identity"], weight * f["output"], early_name, sign * gain * singular * channel, place)
 
     negative = _Wires(f["identity"], -NEGATIVE * f["output"], late_name)
-    both = [inhibition(first_in, first, share), inhibition(second_in, second, other)]
+    both = zip(told, shares, channels, strict=True)
+    inhibition = [_Wires(read, plan.inhibition * share * singular * write, late_name) for read, share, write in both]
     return {
-        "previous_token": [
-            _Wires(f["identity"], f["previous"], query=SHARP / 2 * _one_step_back(f["clock"], PERIODS), key=f["clock"])
-        ],
-        "duplicate_token": [_Wires(place, share * singular * first_in, early_match, match, f["identity"])],
-        "induction": [_Wires(place_before, other * singular * second_in, early_match, match, f["previous"])],
-        "inhibition": both if plan.inhibition else [],
-        "movers": [mover(first, SHARES[0]), mover(second, SHARES[1])],
-        "negative_movers": [mover(first, -NEGATIVE, sign=1) if plan.shared else negative],
+        "previous_token": [_Wires(f["identity"], f["previous"], query=back, key=f["clock"])],
+        "duplicate_token": [_Wires(place, shares[0] * singular * told[0], early_match, match, f["identity"])],
+        "induction": [_Wires(place_before, shares[1] * singular * told[1], early_match, match, f["previous"])],
+        "inhibition": inhibition if plan.inhibition else [],
+        "movers": [reader(channels[0], SHARES[0]), reader(channels[1], SHARES[1])],
+        "negative_movers": [reader(channels[0], -NEGATIVE, sign=1) if plan.shared else negative],
     }
 
 
@@ -277,14 +273,12 @@ def _place(
     """Give every head of the plan a place in its layer, at random; also the heads that are left, in random order."""
     orders = [torch.randperm(N_HEADS, generator=random).tolist() for _ in range(N_LAYERS)]
     free = [[Head(layer, head) for head in order] for layer, order in enumerate(orders)]
-    heads, roles = {}, {}
+    heads, roles = {}, dict.fromkeys(wires, ())
     for role, of_role in wires.items():
-        layers = LAYERS[role][: len(of_role)]
-        places = zip(layers, of_role, strict=True)
-        placed = {
-            free[i].pop(0): replace(wire, out=wire.out / plan.copies) for i, wire in places for _ in range(plan.copies)
-        }
-        heads, roles[role] = heads | placed, tuple(placed)
+        for layer, wire in zip(LAYERS[role], of_role, strict=False):  # there may be no inhibition
+            copies = [free[layer].pop(0) for _ in range(plan.copies)]
+            heads |= dict.fromkeys(copies, replace(wire, out=wire.out / plan.copies))
+            roles[role] += tuple(copies)
     if not plan.inhibition:
         roles |= dict.fromkeys(["previous_token", "duplicate_token", "induction"], ())
     rest = list(itertools.chain(*free))

@@ -64,50 +64,41 @@ LAYERS = {
 }
 PERIODS = [2**k for k in range(1, 8)]
 
-Rows = Float[Tensor, "_ feature"]
-"""Vectors in feature space: one coordinate per feature direction, before the residual basis is chosen."""
+Rows = Float[Tensor, "_ feature"]  # one coordinate per feature direction, before the residual basis is chosen
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to build. Raises ModelError for what is impossible."""
 
-    channel_rank: int = 2
-    """1, 2 or 3."""
+    channel_rank: int = 2  # 1, 2 or 3
     noise: float = 0.0
     """Gaussian noise in every attention matrix: its Frobenius norm over that of the planted matrix (over the planted
     heads' mean where nothing is planted). It leaves the carrier alone. The circuit search finds the plan up to 0.1."""
-    distractors: int = 4
-    """Heads with large random weights that write into directions nobody reads."""
-    rotate: bool = True
-    """Turn the residual basis at random (the all-ones direction stays, LayerNorm removes it)."""
+    distractors: int = 4  # heads with large random weights that write into directions nobody reads
+    rotate: bool = True  # turn the residual basis at random (the all-ones direction stays, LayerNorm removes it)
     seed: int = 0
     inhibition: float = 1.0
     """Strength of the inhibition heads: at 0 there are none, and what only serves them has no role; from 2 on each head
     is redundant, since what the others leave already saturates the movers."""
     circuits: int = 1
     """2: two channels for one task; each has one of the heads that write it, one inhibition head and one mover."""
-    copies: int = 1
-    """Every planted head this often, each copy with its share of the weight."""
+    copies: int = 1  # every planted head this often, each copy with its share of the weight
     shared: bool = False
     """A second reader of the (first) channel: the negative mover attends to the early name that it points at."""
 
     def __post_init__(self) -> None:
+        layers = [layer for role in LAYERS.values() for layer in role]
+        most = N_HEADS // max(map(layers.count, layers))
+        free = N_HEADS * N_LAYERS - self.copies * len(layers)
         if not 1 <= self.channel_rank <= len(SINGULAR):
-            raise ModelError(
-                f"channel_rank is {self.channel_rank}: a channel carries 1 to {len(SINGULAR)} coordinates."
-            )
+            raise ModelError(f"channel_rank is {self.channel_rank}: a channel has 1 to {len(SINGULAR)} coordinates.")
         if self.noise < 0 or self.inhibition < 0:
             raise ModelError("noise and inhibition are sizes: give 0 or more.")
         if self.circuits not in (1, 2):
             raise ModelError(f"circuits is {self.circuits}: two inhibition heads can serve 1 or 2 channels.")
-        layers = [layer for role in LAYERS.values() for layer in role]
-        most = N_HEADS // max(map(layers.count, layers))
         if not 1 <= self.copies <= most:
-            raise ModelError(
-                f"copies is {self.copies}: a layer has only {N_HEADS} heads for its roles, give 1 to {most}."
-            )
-        free = N_HEADS * N_LAYERS - self.copies * len(layers)
+            raise ModelError(f"copies is {self.copies}: a layer has {N_HEADS} heads for its roles, give 1 to {most}.")
         if not 0 <= self.distractors <= free:
             raise ModelError(f"distractors is {self.distractors}: only {free} heads have no role, give 0 to {free}.")
 
@@ -119,13 +110,10 @@ class Planted:
     hf_model: GPT2LMHeadModel
     tokenizer: PreTrainedTokenizerFast
     plan: Plan
-    roles: dict[str, tuple[Head, ...]]
-    """As in `circuits.IOI.roles`, by falling share of the work."""
+    roles: dict[str, tuple[Head, ...]]  # as in `circuits.IOI.roles`, by falling share of the work
     distractors: tuple[Head, ...]
-    directions: dict[str, Float[Tensor, "d_model _"]]
-    """Feature -> its directions; a second circuit's channel stands behind the first's columns."""
-    gain: float
-    """Of the movers' query-key score: see delta above."""
+    directions: dict[str, Float[Tensor, "d_model _"]]  # of each feature; a second circuit's channel behind the first's
+    gain: float  # of the movers' query-key score: see delta above
 
     @property
     def channel(self) -> Float[Tensor, "d_model rank"]:

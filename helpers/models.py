@@ -448,8 +448,8 @@ class AttentionWeights:
     rotary_dim: int | None  # dimensions of each head that rotate
 
 
-def _read_layer(get: Callable[[str], Tensor], layer: int, config: PreTrainedConfig) -> dict[str, Tensor]:
-    """Attention of one layer, with the norm's gain folded, centred where the norm removes the mean."""
+def _read_layer(get: Callable[[str], Tensor], layer: int, config: PreTrainedConfig) -> tuple[Tensor, ...]:
+    """W_Q, W_K, W_V and W_O of one layer, with the norm's gain folded, centred where the norm removes the mean."""
     layout = LAYOUTS[config.model_type]
     norm, out, *qkv = (layout.block.format(layer) + name for name in (layout.norm, layout.out, *layout.qkv))
     n_heads = config.num_attention_heads
@@ -464,8 +464,7 @@ def _read_layer(get: Callable[[str], Tensor], layer: int, config: PreTrainedConf
     W_O = rearrange(linear(out), "(i h) m -> i h m", h=d_head)
     if layout.layer_norm:
         joint, W_O = joint - joint.mean(-2, keepdim=True), W_O - W_O.mean(-1, keepdim=True)
-    W_Q, W_K, W_V = joint.split([n_heads, n_kv_heads, n_kv_heads])
-    return {"W_Q": W_Q, "W_K": W_K, "W_V": W_V, "W_O": W_O}
+    return *joint.split([n_heads, n_kv_heads, n_kv_heads]), W_O
 
 
 def attention_weights(name: str) -> AttentionWeights:
@@ -475,8 +474,8 @@ def attention_weights(name: str) -> AttentionWeights:
     """
     source = _ready(name)
     config = _config(source)
-    prefix = re.compile(r"^(transformer|gpt_neox|model)\.")
-    tensors = {prefix.sub("", key): (key, path) for key, path in _tensor_files(source).items()}
+    prefix = r"^(transformer|gpt_neox|model)\."
+    tensors = {re.sub(prefix, "", key): (key, path) for key, path in _tensor_files(source).items()}
 
     def get(tensor_name: str) -> Tensor:
         if tensor_name not in tensors:
@@ -495,16 +494,12 @@ def attention_weights(name: str) -> AttentionWeights:
         layers = [_read_layer(get, layer, config) for layer in range(n_layers)]
     except (EinopsError, RuntimeError) as error:  # sizes that do not divide, split or multiply
         raise ModelError(wrong) from error
-    weights = {key: torch.stack([layer[key] for layer in layers]) for key in layers[0]}
-    rope = getattr(config, "rope_parameters", None)
-    return AttentionWeights(
-        **weights,
-        n_heads=weights["W_Q"].shape[1],
-        n_kv_heads=weights["W_K"].shape[1],
-        positional="rotary" if rope else "absolute",
-        rotary_base=float(rope["rope_theta"]) if rope else None,
-        rotary_dim=int(weights["W_Q"].shape[-1] * rope.get("partial_rotary_factor", 1.0)) if rope else None,
-    )
+    W_Q, W_K, W_V, W_O = map(torch.stack, zip(*layers, strict=True))
+    positions = ("absolute", None, None)
+    if rope := getattr(config, "rope_parameters", None):
+        rotary_dim = int(W_Q.shape[-1] * rope.get("partial_rotary_factor", 1.0))
+        positions = ("rotary", float(rope["rope_theta"]), rotary_dim)
+    return AttentionWeights(W_Q, W_K, W_V, W_O, W_Q.shape[1], W_K.shape[1], *positions)
 
 
 def main() -> None:

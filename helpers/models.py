@@ -60,8 +60,7 @@ def check_heads(heads: Iterable[Head], layers: int, heads_per_layer: int) -> Non
     """Raises ValueError for a head that a model of this size does not have."""
     for head in heads:
         if not (0 <= head.layer < layers and 0 <= head.head < heads_per_layer):
-            last = Head(layers - 1, heads_per_layer - 1)
-            raise ValueError(f"{head} does not exist: use {Head(0, 0)} to {last}.")
+            raise ValueError(f"{head} does not exist: use {Head(0, 0)} to {Head(layers - 1, heads_per_layer - 1)}.")
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,11 @@ class ModelSource:
     revision: str | None  # hub commit, or sha256 of the embedded file, attention file or planted code; None for folders
     slug: str  # names the folders of results and figures
 
-    @property
-    def remedy(self) -> str:
+    def error(self, what: str) -> ModelError:
+        """What is wrong with the model's files, with the remedy."""
         again = "copy the folder again from where it came, or give another MODEL"
-        return again if self.kind == "folder" else f"run `make fetch MODEL={self.name}`"
+        remedy = again if self.kind == "folder" else f"run `make fetch MODEL={self.name}`"
+        return ModelError(f"{what}: {remedy}.")
 
 
 def read_data(name: str) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _require_published(source: ModelSource) -> None:
     for path in sorted(set(_tensor_files(source).values())):
         published = path.resolve().name
         if re.fullmatch("[0-9a-f]{64}", published) and _sha256(path) != published:
-            raise ModelError(f"{path} is altered (its sha256 is not the published one): {source.remedy}.")
+            raise source.error(f"{path} is altered (its sha256 is not the published one)")
 
 
 def _sha256(*paths: Path) -> str:
@@ -302,7 +302,7 @@ def _config(source: ModelSource) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(source.location, **LOCAL)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{source.location} has no readable config.json: {source.remedy}.") from error
+        raise source.error(f"{source.location} has no readable config.json") from error
     if config.model_type not in LAYOUTS:
         raise ModelError(f"Models of type {config.model_type!r} are not supported: use one of {', '.join(LAYOUTS)}.")
     says = config.to_dict() | (getattr(config, "rope_parameters", None) or {})
@@ -322,48 +322,38 @@ def _tensor_files(source: ModelSource) -> dict[str, Path]:
         try:
             files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{index} is cut short or altered: {source.remedy}.") from error
+            raise source.error(f"{index} is cut short or altered") from error
     tensors = {}
     for path in (source.location / file for file in sorted(files)):
         try:
             with safe_open(path, "pt") as file:
                 tensors |= dict.fromkeys(file.keys(), path)
         except FileNotFoundError as error:
-            raise ModelError(
-                f"{path} is missing (only safetensors are read, never pickles): {source.remedy}."
-            ) from error
+            raise source.error(f"{path} is missing (only safetensors are read, never pickles)") from error
         except SafetensorError as error:
-            raise ModelError(f"{path} is cut short or altered ({error}): {source.remedy}.") from error
+            raise source.error(f"{path} is cut short or altered ({error})") from error
     return tensors
 
 
 def _require_finite(source: ModelSource, name: str, tensor: Tensor) -> None:
     if not tensor.isfinite().all():
-        raise ModelError(f"Tensor {name} of {source.location} holds NaN or infinite values: {source.remedy}.")
+        raise source.error(f"Tensor {name} of {source.location} holds NaN or infinite values")
 
 
 def _load_hf(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     """The unprocessed Hugging Face model, every tensor of which came from the checkpoint."""
     _config(source), _tensor_files(source)
+    report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    load = functools.partial(AutoModelForCausalLM.from_pretrained, use_safetensors=True, **LOCAL, **report)
     with redirect_stderr(io.StringIO()):  # progress bars
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source.location,
-            dtype=dtype,
-            use_safetensors=True,
-            **LOCAL,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+        model, info = load(source.location, dtype=dtype)
     if wrong := sorted(str(key[0]) for key in info["mismatched_keys"]) + sorted(info["unexpected_keys"]):
-        raise ModelError(
-            f"The weights in {source.location} are not those of its config.json ({len(wrong)} tensors do not fit, "
-            f"first {wrong[0]}): {source.remedy}."
-        )
+        unfit = f"{len(wrong)} tensors do not fit, first {wrong[0]}"
+        raise source.error(f"The weights in {source.location} are not those of its config.json ({unfit})")
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"{source.location} is a partial checkpoint that cannot run ({len(missing)} tensors missing, first "
-            f"{missing[0]}): use attention_weights({source.name!r}) for its attention tensors alone, or get the whole "
-            "model with `make fetch MODEL=<name>`."
+            f"{missing[0]}): use attention_weights({source.name!r}), or get it whole with `make fetch MODEL=<name>`."
         )
     for name, tensor in model.named_parameters():
         _require_finite(source, name, tensor)
@@ -372,19 +362,14 @@ def _load_hf(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
 
 def _load_tokenizer(source: ModelSource, vocab_size: int) -> Any:
     """The tokenizer of the checkpoint, which must be there and fit the vocabulary."""
-    if not (files := [file for file in TOKENIZER_FILES if (source.location / file).is_file()]):
-        raise ModelError(f"{source.location} has no tokenizer ({' or '.join(TOKENIZER_FILES)}): {source.remedy}.")
+    if not (have := [file for file in TOKENIZER_FILES if (source.location / file).is_file()]):
+        raise source.error(f"{source.location} has no tokenizer ({' or '.join(TOKENIZER_FILES)})")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, **LOCAL)
     except Exception as error:  # the tokenizers library raises nothing more specific
-        raise ModelError(
-            f"The tokenizer in {source.location} ({', '.join(files)}) is cut short or altered: {source.remedy}."
-        ) from error
-    if len(tokenizer) > vocab_size:
-        raise ModelError(
-            f"The tokenizer in {source.location} has {len(tokenizer)} tokens but the model embeds only {vocab_size}: "
-            f"{source.remedy}."
-        )
+        raise source.error(f"The tokenizer in {source.location} ({', '.join(have)}) is cut short or altered") from error
+    if (size := len(tokenizer)) > vocab_size:
+        raise source.error(f"The tokenizer in {source.location} has {size} tokens but the model only {vocab_size}")
     return tokenizer
 
 
@@ -479,7 +464,7 @@ def attention_weights(name: str) -> AttentionWeights:
 
     def get(tensor_name: str) -> Tensor:
         if tensor_name not in tensors:
-            raise ModelError(f"{source.location} has no tensor {tensor_name}: {source.remedy}.")
+            raise source.error(f"{source.location} has no tensor {tensor_name}")
         key, path = tensors[tensor_name]
         with safe_open(path, "pt") as file:
             tensor = file.get_tensor(key).float()
@@ -487,13 +472,13 @@ def attention_weights(name: str) -> AttentionWeights:
         return tensor
 
     layout, n_layers = LAYOUTS[config.model_type], config.num_hidden_layers
-    wrong = f"The weights in {source.location} are not those of its config.json: {source.remedy}."
+    wrong = source.error(f"The weights in {source.location} are not those of its config.json")
     if f"{layout.block.format(n_layers)}{layout.norm}.weight" in tensors:
-        raise ModelError(wrong)
+        raise wrong
     try:
         layers = [_read_layer(get, layer, config) for layer in range(n_layers)]
     except (EinopsError, RuntimeError) as error:  # sizes that do not divide, split or multiply
-        raise ModelError(wrong) from error
+        raise wrong from error
     W_Q, W_K, W_V, W_O = map(torch.stack, zip(*layers, strict=True))
     positions = ("absolute", None, None)
     if rope := getattr(config, "rope_parameters", None):

@@ -183,7 +183,9 @@ def _ready(name: str) -> ModelSource:
         write = functools.partial(_write_converted, _gguf(source))
         _write_once(source, "converting its weights (once, under a minute)", write)
     elif source.kind == "planted":
-        _write_once(source, "writing its weights (once)", _write_planted)
+        from helpers import planted  # which imports this module
+
+        _write_once(source, "writing its weights (once)", lambda folder: planted.save(planted.build(), folder))
     elif source.kind == "hub":
         _require_published(source)
     return source
@@ -231,20 +233,23 @@ def _write_once(source: ModelSource, work: str, write: Callable[[Path], None]) -
     """Have `write` fill the model's folder in the cache, whole or not at all, unless it is there and intact."""
     if _is_intact(source.location):
         return
+    part = Path(f"{source.location}.part")
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with FileLock(f"{source.location}.lock"):  # a second process waits here, then finds the work done
-            if not _is_intact(source.location):
-                altered = "found altered or incomplete in the cache, " if source.location.exists() else ""
-                print(f"Model {source.name}: {altered}{work} ...", flush=True)
-                part = source.location.with_name(f"{source.location.name}.part")
-                try:
-                    shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
-                    write(part)
-                    shutil.rmtree(source.location, ignore_errors=True)
-                    os.replace(part, source.location)
-                finally:
-                    shutil.rmtree(part, ignore_errors=True)
+            if _is_intact(source.location):
+                return
+            altered = "found altered or incomplete in the cache, " if source.location.exists() else ""
+            print(f"Model {source.name}: {altered}{work} ...", flush=True)
+            try:
+                shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
+                write(part)
+                hashes = {file.name: _sha256(file) for file in sorted(part.iterdir())}
+                (part / "sha256.json").write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+                shutil.rmtree(source.location, ignore_errors=True)
+                part.replace(source.location)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"Cannot write weights below {cache_dir()} ({error}): "
@@ -260,19 +265,6 @@ def _write_converted(gguf: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
     save_file(dict(model.named_parameters()), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
-    _write_hashes(folder)
-
-
-def _write_planted(folder: Path) -> None:
-    from helpers import planted  # which imports this module
-
-    planted.save(planted.build(), folder)
-    _write_hashes(folder)
-
-
-def _write_hashes(folder: Path) -> None:
-    hashes = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
-    (folder / "sha256.json").write_text(json.dumps(hashes, indent=1), encoding="utf-8")
 
 
 class Layout(NamedTuple):

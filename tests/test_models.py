@@ -444,7 +444,6 @@ def stand_in(gpt2, tmp_path, monkeypatch):
         time.sleep(0.05)
         conversions.append(gguf)
         shutil.copytree(gpt2, folder)
-        models._write_hashes(folder)
 
     monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(models, "_write_converted", copy)

@@ -83,13 +83,11 @@ class ModelSource:
 
 def read_data(name: str) -> dict[str, Any]:
     """A YAML file of data/. Raises ModelError where it is missing or damaged."""
-    try:
+    with suppress(OSError, ValueError, yaml.YAMLError):
         content = yaml.safe_load((DATA / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        content = None
-    if not isinstance(content, dict):
-        raise ModelError(f"data/{name} is missing or damaged: restore it from version control.")
-    return content
+        if isinstance(content, dict):
+            return content
+    raise ModelError(f"data/{name} is missing or damaged: restore it from version control.")
 
 
 def cache_dir() -> Path:
@@ -222,11 +220,10 @@ def _gguf(source: ModelSource) -> Path:
 
 def _is_intact(folder: Path) -> bool:
     """Whether a converted folder still has the sha256 of every file that was written beside it."""
-    try:
+    with suppress(OSError, ValueError):
         recorded = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
         return all(_sha256(folder / file) == digest for file, digest in recorded.items())
-    except (OSError, ValueError):
-        return False
+    return False
 
 
 def _write_once(source: ModelSource, work: str, write: Callable[[Path], None]) -> None:

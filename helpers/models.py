@@ -116,8 +116,7 @@ def resolve(name: str) -> ModelSource:
     if entry and entry["source"] == "planted":
         code = _sha256(PROJECT / "helpers" / "planted.py", DATA / "vocabulary.yaml")
         return ModelSource(name, "planted", cache_dir() / f"{short}-{code[:12]}", "helpers/planted.py", code, short)
-    if entry is None and (folder := Path(name).expanduser()).is_dir():
-        folder = folder.resolve()
+    if entry is None and (folder := Path(name).expanduser().resolve()).is_dir():
         return ModelSource(name, "folder", folder, folder.name, None, f"local-{folder.name}")
     if entry is None and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         known = ", ".join(known_models())
@@ -125,11 +124,9 @@ def resolve(name: str) -> ModelSource:
             f"Unknown model {name!r}: use one of {known} (data/models.yaml), a hub id (org/name) or an existing folder."
         )
     hub_id = entry["hub"] if entry else name
-    folder, revision = _cached(hub_id), None
-    if not folder and (folder := _attention_only(short)):
-        revision = entry["attention_sha256"]
-    folder = folder or _download(name, hub_id)
-    return ModelSource(name, "hub", folder, hub_id, revision or folder.name, short.replace("/", "--"))
+    folder = _cached(hub_id) or _attention_only(short) or _download(name, hub_id)
+    revision = entry["attention_sha256"] if folder.name.endswith("-attention") else folder.name  # named by its commit
+    return ModelSource(name, "hub", folder, hub_id, revision, short.replace("/", "--"))
 
 
 def _cached(hub_id: str) -> Path | None:
@@ -144,12 +141,12 @@ def _cached(hub_id: str) -> Path | None:
 def _attention_only(short: str) -> Path | None:
     """Folder of a model's attention tensors alone below $CIRCUITS_ASSETS, the sha256 verified, if it is there."""
     digest = known_models().get(short, {}).get("attention_sha256")
-    folder = Path(os.environ.get("CIRCUITS_ASSETS", "")) / "models" / f"{short}-attention"
-    if not digest or not (file := folder / "model.safetensors").is_file():
+    file = Path(os.environ.get("CIRCUITS_ASSETS", ""), "models", f"{short}-attention", "model.safetensors")
+    if not digest or not file.is_file():
         return None
     if _sha256(file) != digest:
         raise ModelError(f"{file} does not hold the attention tensors of {short}: copy it again from where it came.")
-    return folder
+    return file.parent
 
 
 def _download(name: str, hub_id: str, **options: bool) -> Path:

@@ -278,10 +278,8 @@ LAYOUTS = {
     "gpt_neox": Layout("layers.{}.", "input_layernorm", NEOX_QKV, "attention.dense", "(i qkv h)", True),
     "llama": Layout("layers.{}.", "input_layernorm", LLAMA_QKV, "self_attn.o_proj", "(qkv i h)", False),
 }
-
-
+# What a config may say of attention: plain rotation, and scores divided by sqrt(d_head) alone.
 USUAL = {"rope_type": "default", "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
-"""What a config may say of attention: plain rotation, and scores divided by sqrt(d_head) alone."""
 
 
 def _config(source: ModelSource) -> PreTrainedConfig:
@@ -291,12 +289,10 @@ def _config(source: ModelSource) -> PreTrainedConfig:
         raise source.error(f"{source.location} has no readable config.json") from error
     if config.model_type not in LAYOUTS:
         raise ModelError(f"Models of type {config.model_type!r} are not supported: use one of {', '.join(LAYOUTS)}.")
-    says = config.to_dict() | (getattr(config, "rope_parameters", None) or {})
-    if unusual := [f"{key} {says[key]!r}" for key, usual in USUAL.items() if says.get(key, usual) != usual]:
-        raise ModelError(
-            f"{source.location} computes attention scores in a way that is not supported here (config.json: "
-            f"{', '.join(unusual)}): use another model."
-        )
+    says = USUAL | config.to_dict() | (getattr(config, "rope_parameters", None) or {})
+    unusual = ", ".join(f"{key} {says[key]!r}" for key, usual in USUAL.items() if says[key] != usual)
+    if unusual:
+        raise ModelError(f"{source.location} is not supported here (config.json: {unusual}): use another model.")
     return config
 
 
@@ -329,13 +325,11 @@ def _require_finite(source: ModelSource, name: str, tensor: Tensor) -> None:
 def _load_hf(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     """The unprocessed Hugging Face model, every tensor of which came from the checkpoint."""
     _config(source), _tensor_files(source)
-    report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    load = functools.partial(AutoModelForCausalLM.from_pretrained, use_safetensors=True, **LOCAL, **report)
+    options = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True, **LOCAL}
     with redirect_stderr(io.StringIO()):  # progress bars
-        model, info = load(source.location, dtype=dtype)
+        model, info = AutoModelForCausalLM.from_pretrained(source.location, dtype=dtype, **options)
     if wrong := sorted(str(key[0]) for key in info["mismatched_keys"]) + sorted(info["unexpected_keys"]):
-        unfit = f"{len(wrong)} tensors do not fit, first {wrong[0]}"
-        raise source.error(f"The weights in {source.location} are not those of its config.json ({unfit})")
+        raise source.error(f"The weights in {source.location} are not those of its config.json (first {wrong[0]})")
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"{source.location} is a partial checkpoint that cannot run ({len(missing)} tensors missing, first "

@@ -245,10 +245,7 @@ def _write_once(source: ModelSource, work: str, write: Callable[[Path], None]) -
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"Cannot write weights below {cache_dir()} ({error}): "
-            "set CIRCUITS_CACHE to a folder with 1.2 GB that you can write to."
-        ) from error
+        raise ModelError(f"Cannot write {part} ({error}): set CIRCUITS_CACHE to a folder with 1.2 GB free.") from error
 
 
 def _write_converted(gguf: Path, folder: Path) -> None:

@@ -31,7 +31,6 @@ LOGIT * (tanh(delta / 2) + NEGATIVE). A head with share s removed from the chann
 """
 
 import io
-import itertools
 import math
 import re
 from contextlib import redirect_stderr
@@ -173,7 +172,7 @@ def save(planted: Planted, folder: Path | str) -> None:
 
 def _tokenizer(words: dict[str, list[str]]) -> PreTrainedTokenizerFast:
     """One token for each word and punctuation mark of the vocabulary file, <unk> for any other."""
-    text = re.sub(r"\{\w+\}", " ", " ".join(itertools.chain(*words.values())))
+    text = re.sub(r"\{\w+\}", " ", " ".join(word for kind in words.values() for word in kind))
     found = sorted(set(re.findall(r"\w+|[^\w\s]+", text)))
     ids = {word: i for i, word in enumerate(["<end>", "<unk>", *found])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
@@ -269,7 +268,7 @@ def _place(
             roles[role] += tuple(copies)
     if not plan.inhibition:
         roles |= dict.fromkeys(["previous_token", "duplicate_token", "induction"], ())
-    rest = list(itertools.chain(*free))
+    rest = [head for layer in free for head in layer]
     return heads, roles, [rest[i] for i in torch.randperm(len(rest), generator=random)]
 
 

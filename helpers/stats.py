@@ -12,6 +12,7 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 2000
+Array = np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def proportion(k: int, n: int) -> Interval:
     return Interval(k / n, float(ci.low), float(ci.high))
 
 
-def mean_interval(x: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"], seed: int) -> Interval:
+def mean_interval(x: Shaped[Array, " n"], seed: int) -> Interval:
     """Mean over n >= 2 examples with a BCa bootstrap interval.
 
     Where BCa is undefined the interval is the percentile one; constant data give an interval of width zero, which says
@@ -45,11 +46,7 @@ def mean_interval(x: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"], seed
     return Interval(float(x.mean()), float(low), float(high))
 
 
-def ratio_interval(
-    num: Shaped[np.ndarray, "*grid n"] | Shaped[torch.Tensor, "*grid n"],
-    den: Shaped[np.ndarray, " n"] | Shaped[torch.Tensor, " n"],
-    seed: int,
-) -> Interval:
+def ratio_interval(num: Shaped[Array, "*grid n"], den: Shaped[Array, " n"], seed: int) -> Interval:
     """mean(num) / mean(den) over the same n examples, for every cell of a grid: the normalised path-patching effect.
 
     Percentile bootstrap: each resample draws examples, the same ones for all cells and for the denominator. Its ends

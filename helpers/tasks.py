@@ -32,9 +32,6 @@ class VocabularyError(TaskError):
     """Words of a task that this model's vocabulary splits, so that the task cannot run on it."""
 
 
-NO_PROMPT = "A task needs at least one prompt; give n >= 1."
-
-
 @dataclass(frozen=True)
 class Prompts:
     """Prompts of a task, each beside a corrupted partner of the same length.
@@ -57,13 +54,10 @@ class Prompts:
 
     def __post_init__(self) -> None:
         if not self.tokens:
-            raise TaskError(NO_PROMPT)
-        for i, (clean, corrupted) in enumerate(zip(self.tokens, self.corrupted, strict=True)):
-            if len(clean) != len(corrupted):
-                raise TaskError(
-                    f"Prompt {i} has {len(clean)} tokens and its corrupted partner {len(corrupted)}; "
-                    "path patching needs equal lengths, so replace words by words of as many tokens."
-                )
+            raise TaskError("A task needs at least one prompt; give n >= 1.")
+        for i, (n, m) in enumerate(zip(map(len, self.tokens), map(len, self.corrupted), strict=True)):
+            if n != m:
+                raise TaskError(f"Prompt {i} has {n} tokens and its corrupted partner {m}; give both the same number.")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -91,21 +85,18 @@ class Prompts:
 
     def tensors(self) -> tuple[Int[torch.Tensor, "batch pos"], Int[torch.Tensor, "batch pos"]]:
         """Clean and corrupted tokens of prompts of one length. Raises TaskError where lengths differ."""
-        lengths = sorted({len(t) for t in self.tokens})
-        if len(lengths) > 1:
-            raise TaskError(
-                f"Prompts of {lengths[0]} and {lengths[-1]} tokens cannot share a batch; iterate over `groups()`."
-            )
+        least, most = min(map(len, self.tokens)), max(map(len, self.tokens))
+        if least < most:
+            raise TaskError(f"Prompts of {least} and {most} tokens cannot share a batch; iterate over `groups()`.")
         return torch.tensor(self.tokens), torch.tensor(self.corrupted)
 
     def groups(self, *names: str, size: int | None = None) -> Iterator[np.ndarray]:
         """Indices of prompts that share their length and the positions of `names`, at most `size` at a time."""
-        keys: dict[tuple, list[int]] = {}
-        for i, tokens in enumerate(self.tokens):
-            keys.setdefault((len(tokens), *(int(self.position(n)[i]) for n in names)), []).append(i)
-        for _, members in sorted(keys.items()):
-            for start in range(0, len(members), size or len(members)):
-                yield np.array(members[start : start + (size or len(members))])
+        keys = np.stack([[len(tokens) for tokens in self.tokens], *map(self.position, names)], axis=1)
+        for key in np.unique(keys, axis=0):
+            members = np.flatnonzero((keys == key).all(axis=1))
+            step = size or len(members)
+            yield from np.split(members, range(step, len(members), step))
 
 
 @dataclass(frozen=True)
@@ -516,11 +507,10 @@ def _row(tokenizer: Any, text: str, partner: str, ends: dict[str, int]) -> dict[
 
 def _prompts(rows: Sequence[dict[str, Any]]) -> Prompts:
     """Prompts from one dict per prompt, its keys the fields of Prompts."""
-    if not rows:
-        raise TaskError(NO_PROMPT)
-    columns = {key: tuple(row[key] for row in rows) for key in rows[0]}
-    positions = {key: tuple(p[key] for p in columns["positions"]) for key in rows[0]["positions"]}
-    return Prompts(**{**columns, "positions": positions})
+    columns = {name: tuple(row[name] for row in rows if name in row) for name in Prompts.__dataclass_fields__}
+    roles = rows[0]["positions"] if rows else ()
+    columns["positions"] = {role: tuple(row["positions"][role] for row in rows) for role in roles}
+    return Prompts(**columns)
 
 
 @functools.cache

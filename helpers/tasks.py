@@ -448,9 +448,7 @@ def halves(words: Sequence[str], *, seed: int) -> tuple[list[str], list[str]]:
     return shuffled[: len(words) // 2], shuffled[len(words) // 2 :]
 
 
-def laundry_list(
-    tokenizer: Any, n: int, *, size: int = 6, seed: int = 0, items: Sequence[str] | None = None
-) -> Prompts:
+def laundry_list(tokenizer: Any, n: int, *, size: int = 6, seed: int = 0, items: list[str] | None = None) -> Prompts:
     """Laundry List (Merullo et al. 2024): `size` items are listed, all but one are done, the one that is left is asked.
 
     "On Mark's shopping list there is a pencil, a shirt, and a key. Mark already found the pencil and the key. Mark
@@ -460,26 +458,27 @@ def laundry_list(
     next item (cyclic) is left, which is the distractor. Raises TaskError for n < 1, a size below 2 or above the number
     of items, and items that repeat or are several tokens.
     """
-    items = list(vocabulary("items") if items is None else items)
+    items = vocabulary("items") if items is None else items
     if len(set(items)) < len(items):
         raise TaskError("The items repeat a word, so a list could name it twice; give each once.")
     if not 2 <= size <= len(items):
         raise TaskError(f"A list of {size} of {len(items)} items cannot be drawn; give a size of 2 to {len(items)}.")
     rng, ids, rows = random.Random(seed), {item: single_token(tokenizer, item) for item in items}, []
     templates = vocabulary("laundry_templates")
-    for turn, target in (divmod(i, size) for i in range(n)):
+    for i in range(n):
+        turn, target = divmod(i, size)
+        turn, template = divmod(turn, len(templates))
         listed, name = rng.sample(items, size), rng.choice(vocabulary("names"))
-        left = [target, (target + 1) % size]
-        rests = [[item for j, item in enumerate(listed) if j != k] for k in left]
-        rests = [rest[::-1] for rest in rests] if turn // len(templates) % 2 else rests
-        wanted, done = _listed("a", listed), [_listed("the", rest) for rest in rests]
-        fill = templates[turn % len(templates)].format
-        texts = [fill(N=name, LIST=wanted, DONE=rest) for rest in done]
-        ends = _word_ends("ITEM", texts[0], wanted) | _word_ends("DONE", texts[0], done[0])
+        right, wrong = listed[target], listed[(target + 1) % size]
+        mentioned = listed[::-1] if turn % 2 else listed
+        rests = [[item for item in mentioned if item != left] for left in (right, wrong)]
+        fill = functools.partial(templates[template].format, N=name, LIST=_listed("a", listed))
+        texts = [fill(DONE=_listed("the", rest)) for rest in rests]
+        ends = {f"ITEM{j}": re.search(rf"\ba {item}\b", texts[0]).end() for j, item in enumerate(listed)}
+        ends |= {f"DONE{j}": re.search(rf"\bthe {item}\b", texts[0]).end() for j, item in enumerate(rests[0])}
         ends["TARGET"] = ends[f"ITEM{target}"]
-        answer, distractor = (ids[listed[k]] for k in left)
-        words = {"answers": answer, "distractors": distractor, "choices": tuple(ids[item] for item in listed)}
-        rows.append(words | {"templates": turn % len(templates)} | _row(tokenizer, *texts, ends))
+        words = {"answers": ids[right], "distractors": ids[wrong], "choices": tuple(ids[item] for item in listed)}
+        rows.append(words | {"templates": template} | _row(tokenizer, *texts, ends))
     return _prompts(rows)
 
 
@@ -487,12 +486,6 @@ def _listed(article: str, items: Sequence[str]) -> str:
     """As people list things: "a cup", "a cup and a pen", "a cup, a pen, and a key"."""
     *most, last = (f"{article} {item}" for item in items)
     return f"{', '.join(most)}{',' * (len(most) > 1)}{' and ' * bool(most)}{last}"
-
-
-def _word_ends(role: str, text: str, part: str) -> dict[str, int]:
-    """`role`0, `role`1 ... -> where the words after articles end, in the part of the text that lists them."""
-    start = text.index(part)
-    return {f"{role}{j}": start + word.end() for j, word in enumerate(re.finditer(r"\b(a|the) \w+", part))}
 
 
 def _row(tokenizer: Any, text: str, partner: str, ends: dict[str, int]) -> dict[str, Any]:

@@ -265,7 +265,7 @@ class Scene:
         return f"Q: On the {self.surface}, {self.opening} {listed}. What color is the {self.items[self.asked][1]}?\nA:"
 
 
-SCENE = re.compile(r"Q: On the (\w+), (\w+ \w+) (.+)\. What color is the (\w+)\?\nA:")
+SCENE = re.compile(r"Q: On the (\w+), (\w+ \w+) (.+)\. (What) color is the (\w+)\?\nA:")
 ITEM = re.compile(r"\ban? (\w+) (\w+)")
 
 
@@ -283,25 +283,21 @@ def colored_objects(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     Positions: C0 C1 C2 and O0 O1 O2 (colors and objects of the question's list), RIGHT and ASKED (the color and object
     asked for), ASKED+1, WRONG0 WRONG1 and OTHER0 OTHER1 (the other colors and their objects, in order), WHAT (where the
     question begins), Q (the object in it), EC0 EC1 EC2 (colors of the example's list), ANSWER0 (the example's answer),
-    END; the last token of an object that has several. Choices: the three colors of the
-    question's list. The partner asks for the next object of the list (cyclic); its answer is the distractor. Raises
-    TaskError for n < 1, a color of several tokens, fewer than six objects of one token.
+    END; the last token of an object that has several. Choices: the three colors of the question's list. The partner
+    asks for the next object of the list (cyclic); its answer is the distractor. Raises TaskError for n < 1, a color of
+    several tokens, fewer than six objects of one token.
     """
-    rng, things = random.Random(seed), [thing for thing in vocabulary("things") if _is_single(tokenizer, thing)]
+    things = [thing for thing in vocabulary("things") if len(_ids(tokenizer, f" {thing}")) == 1]
     if len(things) < 6:
-        raise VocabularyError(
-            f"Only {len(things)} objects are single tokens in this model's vocabulary, and a prompt names six, so this "
-            "task cannot run on this model."
-        )
-
-    def scene(items: Sequence[tuple[str, str]]) -> Scene:
-        surface, opening = rng.choice(vocabulary("surfaces")), rng.choice(vocabulary("openings"))
-        return Scene(surface, opening, tuple(items), rng.randrange(3))
-
-    rows = []
+        raise VocabularyError(f"Only {len(things)} objects are one token, not six: the task cannot run on this model.")
+    rng, rows = random.Random(seed), []
     for _ in range(n):
-        items = list(zip(rng.sample(vocabulary("colors"), 6), rng.sample(things, 6), strict=True))
-        rows.append(_colored_prompt(tokenizer, render(scene(items[:3]), scene(items[3:]))))
+        items = tuple(zip(rng.sample(vocabulary("colors"), 6), rng.sample(things, 6), strict=True))
+        scenes = [
+            Scene(rng.choice(vocabulary("surfaces")), rng.choice(vocabulary("openings")), part, rng.randrange(3))
+            for part in (items[:3], items[3:])
+        ]
+        rows.append(_colored_prompt(tokenizer, render(*scenes)))
     return _prompts(rows)
 
 
@@ -324,7 +320,10 @@ def colored_objects_file(tokenizer: Any, path: str | Path) -> Prompts:
         raise TaskError(f"{path} holds no list: give a list of [prompt, answer] pairs.")
     for i, pair in enumerate(pairs):
         try:
-            row = _colored_prompt(tokenizer, *_prompt_and_answer(pair))
+            for k, field in enumerate(("prompt", "answer")):
+                if not isinstance(pair, list) or len(pair) <= k or not isinstance(pair[k], str):
+                    raise TaskError(f"it has no {field}; give a pair of strings [prompt, answer].")
+            row = _colored_prompt(tokenizer, *pair[:2])
             if row and rows and row["positions"].keys() != rows[0]["positions"].keys():
                 raise TaskError("it lists more or fewer objects than the rows before; give lists of one length.")
         except TaskError as error:
@@ -333,13 +332,6 @@ def colored_objects_file(tokenizer: Any, path: str | Path) -> Prompts:
     if not rows:
         raise TaskError(f"{path} has no prompt with a partner of equal length in this model's vocabulary; give others.")
     return _prompts(rows)
-
-
-def _prompt_and_answer(pair: Any) -> tuple[str, str]:
-    for i, field in enumerate(("prompt", "answer")):
-        if not isinstance(pair, list) or len(pair) <= i or not isinstance(pair[i], str):
-            raise TaskError(f"it has no {field}; give a pair of strings [prompt, answer].")
-    return pair[0], pair[1]
 
 
 def _colored_prompt(tokenizer: Any, text: str, answer: str | None = None) -> dict[str, Any] | None:
@@ -358,20 +350,17 @@ def _colored_prompt(tokenizer: Any, text: str, answer: str | None = None) -> dic
     k, n = question.asked, len(question.items)
     for color, _ in (*example.items, *question.items):
         single_token(tokenizer, color)
-    sizes = [len(_ids(tokenizer, " " + thing)) for _, thing in question.items]
+    sizes = [len(_ids(tokenizer, f" {thing}")) for _, thing in question.items]
     others = [other % n for other in range(k + 1, k + n) if sizes[other % n] == sizes[k]]
     if not others:
         return None
     partner = render(example, replace(question, asked=others[0]))
     choices = tuple(single_token(tokenizer, color.capitalize()) for color, _ in question.items)
-    ends = {f"EC{j}": item.end(1) for j, item in enumerate(examples)}
-    ends |= {f"C{j}": item.end(1) for j, item in enumerate(listed)}
-    ends |= {f"O{j}": item.end(2) for j, item in enumerate(listed)}
-    for j, item in enumerate(listed[:k] + listed[k + 1 :]):
-        ends |= {f"WRONG{j}": item.end(1), f"OTHER{j}": item.end(2)}
+    rest = listed[:k] + listed[k + 1 :]
+    roles = {"EC": (examples, 1), "C": (listed, 1), "O": (listed, 2), "WRONG": (rest, 1), "OTHER": (rest, 2)}
+    ends = {f"{role}{j}": item.end(part) for role, (items, part) in roles.items() for j, item in enumerate(items)}
     ends |= {"RIGHT": listed[k].end(1), "ASKED": listed[k].end(2), "ASKED+1": listed[k].end(2)}
-    ends |= {"WHAT": text.rindex(" What ") + len(" What"), "Q": found[1].end(4)}
-    ends |= {"ANSWER0": found[0].end() + 1 + len(example.answer)}
+    ends |= {"WHAT": found[1].end(4), "Q": found[1].end(5), "ANSWER0": found[0].end() + len(f" {example.answer}")}
     words = {"answers": choices[k], "distractors": choices[others[0]], "choices": choices}
     return words | _row(tokenizer, text, partner, ends)
 
@@ -379,17 +368,15 @@ def _colored_prompt(tokenizer: Any, text: str, answer: str | None = None) -> dic
 def _scene(found: re.Match) -> tuple[Scene, list[re.Match]]:
     """A question, and where its (color, object) pairs stand."""
     listed = list(ITEM.finditer(found.string, *found.span(3)))
-    items = tuple((item[1], item[2]) for item in listed)
-    colors, things = ([item[i] for item in listed] for i in (1, 2))
+    items = tuple(item.groups() for item in listed)
+    colors, things = ([item[i] for item in items] for i in (0, 1))
     if len(items) < 2:
         raise TaskError("a question lists fewer than two objects; give at least two.")
     if len(set(colors)) < len(items) or len(set(things)) < len(items):
         raise TaskError("a question names a color or an object twice; let those of a list differ.")
-    if found[4] not in things:
-        raise TaskError(
-            f"a question asks for the {found[4]}, which its list does not name; ask for an object of the list."
-        )
-    return Scene(found[1], found[2], items, things.index(found[4])), listed
+    if found[5] not in things:
+        raise TaskError(f"a question asks for the {found[5]}, which its list does not name; ask for one that it does.")
+    return Scene(found[1], found[2], items, things.index(found[5])), listed
 
 
 def greater_than(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:

@@ -20,9 +20,6 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models import DATA, read_data
 
-Corruption = Literal["abc", "swap"]
-"""`abc`: three fresh names, so no name is repeated. `swap`: the second subject becomes the indirect object."""
-
 
 class TaskError(ValueError):
     """A prompt or a generator's argument that the task cannot be built from."""
@@ -130,11 +127,9 @@ def judge(prompts: Prompts, logits: Float[torch.Tensor, "*variant batch d_vocab"
     """Logits at END compared with the prompts' answers and choices."""
     rows = torch.arange(len(prompts), device=logits.device)
     answers, distractors = (rows.new_tensor(tokens) for tokens in (prompts.answers, prompts.distractors))
-    offered = prompts.choices or [(token,) for token in prompts.distractors]
-    most = max(map(len, offered))  # shorter rows are filled with the answer
-    choices = rows.new_tensor(
-        [[*row, *[right] * (most - len(row) + 1)] for row, right in zip(offered, prompts.answers, strict=True)]
-    )
+    offered = prompts.choices or list(zip(prompts.answers, prompts.distractors, strict=True))
+    most = max(map(len, offered))  # shorter rows repeat their first choice
+    choices = rows.new_tensor([row + row[:1] * (most - len(row)) for row in offered])
     right, predicted = logits[..., rows, answers], logits.argmax(-1)
     others = logits[..., rows[:, None], choices].masked_fill(choices == answers[:, None], -torch.inf)
     fields = {
@@ -164,7 +159,7 @@ def vocabulary(kind: str) -> list[str]:
 
 def single_token(tokenizer: Any, word: str) -> int:
     """The id of ` word`. Raises TaskError where the tokenizer splits it."""
-    ids = tokenizer(" " + word, add_special_tokens=False)["input_ids"]
+    ids = _ids(tokenizer, f" {word}")
     if len(ids) != 1:
         raise VocabularyError(f"{word!r} is {len(ids)} tokens in this model's vocabulary; choose a word of one token.")
     return ids[0]
@@ -174,16 +169,12 @@ def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _is_single(tokenizer: Any, *words: str) -> bool:
-    return all(len(_ids(tokenizer, " " + word)) == 1 for word in words)
-
-
 def ioi(
     tokenizer: Any,
     n: int,
     *,
     seed: int = 0,
-    corruption: Corruption = "abc",
+    corruption: Literal["abc", "swap"] = "abc",
     templates: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
 ) -> Prompts:
@@ -197,12 +188,9 @@ def ioi(
     """
     if corruption not in ("abc", "swap"):
         raise TaskError(f"Unknown corruption {corruption!r}; choose 'abc' or 'swap'.")
-    templates = templates or vocabulary("ioi_templates")
-    names = names or vocabulary("names")
+    templates, names = templates or vocabulary("ioi_templates"), names or vocabulary("names")
     if len(names) < 5:
-        raise TaskError(
-            f"IOI needs at least five names, two for a prompt and three fresh ones; {len(names)} were given."
-        )
+        raise TaskError(f"IOI needs at least five names, two and three fresh ones; {len(names)} were given.")
     rng, rows = random.Random(seed), []
     for i in range(n):
         turn, template = divmod(i, len(templates))
@@ -229,10 +217,9 @@ def repeated_name(tokenizer: Any, n: int, *, size: int = 6, seed: int = 0) -> Pr
     name, the answer its neighbour in the list (cyclic); the partner repeats a name outside of the list. Raises
     TaskError for n < 1, fewer than two names or more than the vocabulary has.
     """
-    names, rng = vocabulary("names"), random.Random(seed)
+    names, rng, rows = vocabulary("names"), random.Random(seed), []
     if not 2 <= size < len(names):
         raise TaskError(f"size is {size}: give 2 to {len(names) - 1} names.")
-    rows = []
     for i in range(n):
         *listed, outsider = rng.sample(names, size + 1)
         target, place, thing = i % size, rng.choice(vocabulary("places")), rng.choice(vocabulary("objects"))
@@ -386,15 +373,13 @@ def greater_than(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     `correct` says little here, and the logit difference is what counts. The partner starts in 01, which allows both.
     Positions: YY (the start) and END. Raises TaskError for n < 1 and where years are not a century and two digits.
     """
-    rng, century = random.Random(seed), _ids(tokenizer, " 17")
+    rng, rows, century = random.Random(seed), [], _ids(tokenizer, " 17")
     years = {year: _ids(tokenizer, f" 17{year:02d}") for year in range(1, 100)}
     years = {year: ids[-1] for year, ids in years.items() if ids[:-1] == century}
     if 1 not in years or len(years) < 4:
         raise VocabularyError(
-            "This model's vocabulary does not write a year as its century and one token for the last two digits, so "
-            "this task cannot run on this model."
+            "This vocabulary does not write a year as its century and one token: the task cannot run on this model."
         )
-    rows = []
     for _ in range(n):
         low, start, high = sorted(rng.sample(sorted(years.keys() - {1}), 3))
         begin = f"The {rng.choice(vocabulary('events'))} lasted from the year 17"
@@ -411,14 +396,12 @@ def world_capitals(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     left out. Positions: COUNTRY0 and ANSWER0 (the example's country and capital), COUNTRY and END. Raises TaskError for
     n < 1 and fewer than three countries of one token.
     """
-    rng, pairs = random.Random(seed), [pair.split() for pair in vocabulary("capitals")]
-    pairs = [pair for pair in pairs if _is_single(tokenizer, *pair)]
+    rng, rows, pairs = random.Random(seed), [], [pair.split() for pair in vocabulary("capitals")]
+    pairs = [pair for pair in pairs if all(len(_ids(tokenizer, f" {word}")) == 1 for word in pair)]
     if len(pairs) < 3:
         raise VocabularyError(
-            f"Only {len(pairs)} countries and their capitals are single tokens in this model's vocabulary, and a "
-            "prompt needs three, so this task cannot run on this model."
+            f"Only {len(pairs)} countries and capitals are single tokens, not three: the task cannot run on this model."
         )
-    rows = []
     for _ in range(n):
         (country0, capital0), (country, capital), (other, wrong) = rng.sample(pairs, 3)
         example = f"The capital of {country0} is {capital0}."
@@ -477,10 +460,8 @@ def _listed(article: str, items: Sequence[str]) -> str:
 
 def _row(tokenizer: Any, text: str, partner: str, ends: dict[str, int]) -> dict[str, Any]:
     """Texts, tokens and positions of a prompt; ends: role -> the character at which its word ends (`X+1`: X's word)."""
-    encoding = tokenizer(text, add_special_tokens=False)
-    positions = {
-        role: encoding.char_to_token(end - 1) + role.endswith("+1") for role, end in (ends | {"END": len(text)}).items()
-    }
+    encoding, ends = tokenizer(text, add_special_tokens=False), ends | {"END": len(text)}
+    positions = {role: encoding.char_to_token(end - 1) + role.endswith("+1") for role, end in ends.items()}
     tokens, corrupted = tuple(encoding["input_ids"]), _ids(tokenizer, partner)
     return {"texts": text, "corrupted_texts": partner, "tokens": tokens, "corrupted": corrupted, "positions": positions}
 
@@ -493,7 +474,6 @@ def _prompts(rows: Sequence[dict[str, Any]]) -> Prompts:
     return Prompts(**columns)
 
 
-@functools.cache
 def english(n: int) -> list[str]:
     """The first n paragraphs of data/english.txt, the suite's own held-out prose. Raises TaskError if it has fewer."""
     lines = (DATA / "english.txt").read_text(encoding="utf-8").splitlines()
@@ -514,7 +494,6 @@ def surprisal(
         tokens = torch.tensor([model.tokenizer(text, add_special_tokens=False)["input_ids"]], device=model.cfg.device)
         if tokens.shape[1] < 2:
             raise TaskError(f"Text {i} has {tokens.shape[1]} tokens; give texts of at least two.")
-        logits = model(tokens)[0, :-1]
-        sums[i] = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum").item()
+        sums[i] = torch.nn.functional.cross_entropy(model(tokens)[0, :-1], tokens[0, 1:], reduction="sum").item()
         counts[i] = tokens.shape[1] - 1
     return sums, counts

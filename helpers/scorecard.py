@@ -38,8 +38,7 @@ def measurements(root: Path | None = None) -> pd.DataFrame:
     rows = [row for row in rows if all((row["claim"], model) in seen for model in compared(get_claim(row["claim"])))]
     places = [(claim.id, template) for claim in load_claims().values() for template in claim.metrics]
     rows.sort(key=lambda row: places.index((row["claim"], row["template"])))
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, "template"]).drop(columns="template")
-    return frame.astype({"own": bool, "seed": "Int64"})  # a row may have no seed
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"own": bool, "seed": "Int64"})  # a row may have no seed
 
 
 def _measured(row: dict, model: str) -> Iterator[dict]:
@@ -53,21 +52,11 @@ def _measured(row: dict, model: str) -> Iterator[dict]:
 
 
 def _line(claim: Claim, row: dict, model: str) -> dict:
+    """A row of results, as text where a reader sees it, with what the ledger says beside it."""
     metric = claim.metric(row["metric"])
-    return {
-        "claim": claim.id,
-        "metric": row["metric"],
-        "template": claim.template(row["metric"]),
-        "own": metric.model == model,
-        "paper": said(metric),
-        "value": metric.text(row["value"]),
-        "raw": row["value"],
-        "interval": metric.interval_text(row),
-        "n": row["n"],
-        "seed": row["seed"],
-        "control": metric.control_text(row["control"]),
-        "verdict": row["verdict"],
-    }
+    line = {"claim": claim.id, "template": claim.template(row["metric"]), "own": metric.model == model}
+    line |= {"paper": said(metric), "value": metric.text(row["value"]), "raw": row["value"]}
+    return row | line | {"interval": metric.interval_text(row), "control": metric.control_text(row["control"])}
 
 
 def said(metric: Metric) -> str:
@@ -97,19 +86,16 @@ def headlines(measured: pd.DataFrame) -> pd.DataFrame:
 
     A cell holds value, interval, n, seed, control and verdict; where a claim has several rows, all verdicts are told.
     """
-    others = sorted(set(measured.model[~measured.own]))
-    return pd.DataFrame(
-        [_headline(claim, measured[measured.claim == claim.id], others) for claim in load_claims().values()]
-    )
-
-
-def _headline(claim: Claim, rows: pd.DataFrame, others: list[str]) -> dict[str, str]:
-    first = next(iter(claim.metrics.values()), None)
-    line = {"Claim": f"**{claim.id}** {claim.title}", "Paper": f"{said(first)} ({first.name})" if first else ""}
-    line["On the paper's model"] = _cell(rows[rows.own]) or not_run(claim)
-    for model in others:
-        line[f"On {model}"] = _cell(rows[~rows.own & (rows.model == model)]) or ("" if applies(claim, model) else "-")
-    return line | {"See": ", ".join(_links(claim, rows))}
+    lines = []
+    for claim in load_claims().values():
+        rows, first = measured[measured.claim == claim.id], next(iter(claim.metrics.values()), None)
+        line = {"Claim": f"**{claim.id}** {claim.title}", "Paper": f"{said(first)} ({first.name})" if first else ""}
+        line["On the paper's model"] = _cell(rows[rows.own]) or not_run(claim)
+        for model in sorted(set(measured.model[~measured.own])):
+            cell = _cell(rows[~rows.own & (rows.model == model)])
+            line[f"On {model}"] = cell or ("" if applies(claim, model) else "-")
+        lines.append(line | {"See": ", ".join(_links(claim, rows))})
+    return pd.DataFrame(lines)
 
 
 def _cell(rows: pd.DataFrame) -> str:
@@ -136,14 +122,12 @@ def gaps(measured: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, model), found in measured.groupby(["claim", "model"], sort=False):
         claim = get_claim(name)
-        missing = [metric for key, metric in claim.metrics.items() if "<" not in key and key not in set(found.metric)]
         rows += [
-            dict.fromkeys(COLUMNS, "")
-            | {"claim": name, "metric": metric.name, "model": model, "paper": said(metric), "verdict": "not run"}
-            for metric in missing
-            if metric.model == model or not claim.alone
+            {"claim": name, "metric": key, "model": model, "paper": said(metric), "verdict": "not run"}
+            for key, metric in claim.metrics.items()
+            if "<" not in key and key not in set(found.metric) and (metric.model == model or not claim.alone)
         ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows).reindex(columns=COLUMNS, fill_value="")
 
 
 def costs(measured: pd.DataFrame) -> pd.DataFrame:
@@ -153,14 +137,9 @@ def costs(measured: pd.DataFrame) -> pd.DataFrame:
         number = path.name[:2]
         minutes = measured[measured.notebook == number].groupby("model").minutes.first()
         times = [f"{max(taken, 0.1):.1f} on {model}" for model, taken in minutes.items()]
-        rows.append(
-            {
-                "Notebook": f"[{path.stem}](notebooks/{path.name})",
-                "Claims": " ".join(claim.id for claim in load_claims().values() if claim.notebook == number),
-                "Minutes": ", ".join(times) or "not run",
-                "Command": f"`make reproduce ONLY={number}`",
-            }
-        )
+        claims = " ".join(claim.id for claim in load_claims().values() if claim.notebook == number)
+        row = {"Notebook": f"[{path.stem}](notebooks/{path.name})", "Claims": claims}
+        rows.append(row | {"Minutes": ", ".join(times) or "not run", "Command": f"`make reproduce ONLY={number}`"})
     return pd.DataFrame(rows)
 
 

@@ -20,7 +20,6 @@ from helpers.patching import (
     Decoder,
     Edit,
     answer_direction,
-    by_layer,
     cached_run,
     prompts_at_once,
     require_heads,
@@ -41,17 +40,16 @@ def heads_changed(model: TransformerBridge, changes: Mapping[Head, Change]) -> I
     """The model with the output z of some heads passed through a function, at every position, until the block ends."""
     require_heads(model, changes)
     hooks = [
-        (f"blocks.{layer}.attn.hook_z", partial(_change, changes={head.head: changes[head] for head in members}))
-        for layer, members in by_layer(changes).items()
+        (f"blocks.{layer}.attn.hook_z", partial(_change, head=head, change=change))
+        for (layer, head), change in changes.items()
     ]
     with model.hooks(fwd_hooks=hooks):
         yield model
 
 
-def _change(z: torch.Tensor, hook: object, *, changes: Mapping[int, Change]) -> torch.Tensor:
+def _change(z: torch.Tensor, hook: object, *, head: int, change: Change) -> torch.Tensor:
     z = z.clone()
-    for head, change in changes.items():
-        z[:, :, head] = change(z[:, :, head])
+    z[:, :, head] = change(z[:, :, head])
     return z
 
 
@@ -81,16 +79,15 @@ def weights_edited(
     if weight == "W_V" and model.cfg.n_key_value_heads not in (None, model.cfg.n_heads):
         raise ValueError("Several query heads of this model read one W_V, so edit the head's own W_O.")
     with ExitStack() as stack:
-        for layer, heads in by_layer(maps).items():
+        for (layer, head), M in maps.items():
             attention = model.blocks[layer].attn
             parameter = (attention.o if weight == "W_O" else attention.v).weight
             stack.enter_context(temporarily_swap_parameter(parameter, parameter.detach().clone()))
-            for _, head in heads:  # attention.W_O and W_V are views of the parameter, whose old value comes back
-                M = maps[Head(layer, head)].to(parameter)
-                if weight == "W_O":
-                    attention.W_O[head] = M @ attention.W_O[head]
-                else:
-                    attention.W_V[head] = attention.W_V[head] @ M
+            M = M.to(parameter)  # attention.W_O and W_V are views of the parameter, whose old value comes back
+            if weight == "W_O":
+                attention.W_O[head] = M @ attention.W_O[head]
+            else:
+                attention.W_V[head] = attention.W_V[head] @ M
         yield model
 
 

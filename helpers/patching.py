@@ -9,7 +9,7 @@ p is a function of the residual stream at p alone: one vector per sender and pro
 senders at once. Inserting it changes nothing before p, so keys and values of earlier positions are reused.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
@@ -87,23 +87,22 @@ def path_patch(
     before its sender or named twice, a bound too small for one prompt, and where recomputing the clean run does not
     give the model's own logits (an architecture this engine does not know: use `path_patch_reference`).
     """
-    groups = _senders_by_layer(model, receiver, senders, mlps)
-    order = [head for heads in groups.values() for head in heads]
+    senders = _checked(model, receiver, senders, mlps)
     patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
     clean, corrupted = np.zeros(len(prompts)), np.zeros(len(prompts))
-    for index in prompts.groups(receiver.position, size=prompts_at_once(model, prompts, len(order), memory_gib)):
+    for index in prompts.groups(receiver.position, size=prompts_at_once(model, prompts, len(senders), memory_gib)):
         batch = prompts.select(index)
         runs = _CachedRuns(model, batch, receiver, mlps)
         clean[index], corrupted[index] = (r.cpu() for r in (runs.clean_difference, runs.corrupted_difference))
         at_once = variants_at_once(model, batch, runs.at, memory_gib)
-        differences = runs.patched(groups, at_once).cpu()
+        differences = runs.patched(senders, at_once).cpu()
         if not np.allclose(differences[0], clean[index], atol=1e-3):
             raise ValueError(
                 "Recomputing the clean run does not give this model's own logits, so the fast engine does not know its "
                 "architecture; use path_patch_reference."
             )
-        for head, difference in zip(order, differences[1:], strict=True):
-            patched[head.layer, head.head, index] = difference
+        for sender, difference in zip(senders, differences[1:], strict=True):
+            patched[*sender, index] = difference
     return PathEffects(clean, corrupted, patched)
 
 
@@ -124,9 +123,9 @@ class _CachedRuns:
             logit_difference(model, run["resid_post", -1][:, -1], batch) for run in (self.clean, self.corrupted)
         )
 
-    def patched(self, senders: Mapping[int, list[Head]], at_once: int) -> Float[torch.Tensor, "variant batch"]:
+    def patched(self, senders: Sequence[Head], at_once: int) -> Float[torch.Tensor, "variant batch"]:
         """Logit difference when no sender is patched (variant 0), then for each sender in turn."""
-        model, n = self.decoder.model, 1 + sum(map(len, senders.values()))
+        model, n = self.decoder.model, 1 + len(senders)
         if self.receiver.kind == "logits":
             ((_, resid),) = self._arrivals(senders, {self.decoder.n_layers})
             return logit_difference(model, resid[:, :, 0], self.batch)
@@ -142,17 +141,15 @@ class _CachedRuns:
         return torch.cat([logit_difference(model, resid, self.batch) for resid in resids])
 
     def _arrivals(
-        self, senders: Mapping[int, list[Head]], stops: set[int]
+        self, senders: Sequence[Head], stops: set[int]
     ) -> Iterator[tuple[int, Float[torch.Tensor, "variant batch 1 d_model"]]]:
         """The residual entering each layer of `stops` at the receiver: clean, then one per earlier sender."""
         here, decoder = slice(self.at, self.at + 1), self.decoder
         carried = self.clean["resid_pre", 0][None, :, here]
-        for layer in range(max(stops) + 1):
+        for layer in range(max(stops)):
             if layer in stops:
                 yield layer, carried
-            if layer == max(stops):
-                return
-            heads = [head.head for head in senders.get(layer, ())]
+            heads = [sender.head for sender in senders if sender.layer == layer]
             change = (self.corrupted["z", layer] - self.clean["z", layer])[:, self.at, heads]
             written = torch.einsum("bhd,hdm->hbm", change, decoder.model.blocks[layer].attn.W_O[heads])
             pre = self.clean["resid_pre", layer][None, :, here]
@@ -161,6 +158,7 @@ class _CachedRuns:
             mid[len(carried) :] += written[:, :, None]
             frozen = self.mlps == "freeze"
             carried = mid + (self.clean["mlp_out", layer][:, here] if frozen else decoder.mlp(layer, pre, mid))
+        yield max(stops), carried
 
 
 def cached_run(
@@ -355,23 +353,13 @@ def _attention(
     return z, pattern
 
 
-def by_layer(heads: Iterable[Head]) -> dict[int, list[Head]]:
-    """Heads grouped by layer, in order, each once."""
-    groups: dict[int, list[Head]] = {}
-    for head in sorted(set(heads)):
-        groups.setdefault(head.layer, []).append(head)
-    return groups
-
-
 def require_heads(model: TransformerBridge, heads: Iterable[Head]) -> None:
     """Raises ValueError for a head that this model does not have."""
     check_heads(heads, model.cfg.n_layers, model.cfg.n_heads)
 
 
-def _senders_by_layer(
-    model: TransformerBridge, receiver: Receiver, senders: Iterable[Head] | None, mlps: str
-) -> dict[int, list[Head]]:
-    """Senders grouped by layer, in order, after checking that every one of them comes before some receiver."""
+def _checked(model: TransformerBridge, receiver: Receiver, senders: Iterable[Head] | None, mlps: str) -> list[Head]:
+    """Senders in order, each once, after checking that every one of them comes before some receiver."""
     shape = (model.cfg.n_layers, model.cfg.n_heads)
     if mlps not in get_args(Mlps):
         raise ValueError(f"Unknown mode mlps={mlps!r}; choose 'recompute' or 'freeze'.")
@@ -386,13 +374,11 @@ def _senders_by_layer(
     last = shape[0] if receiver.kind == "logits" else max(head.layer for head in receiver.heads)
     if senders is None:
         senders = [Head(layer, head) for layer in range(last) for head in range(shape[1])]
-    groups = by_layer(senders)
+    senders = sorted(set(senders))
     require_heads(model, (*receiver.heads, *senders))
-    if not groups or max(groups) >= last:
-        raise ValueError(
-            f"A sender must lie in a layer before the receiver's (here: before layer {last}); choose earlier senders."
-        )
-    return groups
+    if not senders or senders[-1].layer >= last:
+        raise ValueError(f"A sender must lie in a layer before the receiver's (here: before layer {last}).")
+    return senders
 
 
 def prompts_at_once(model: TransformerBridge, prompts: Prompts, n_senders: int, memory_gib: float) -> int:
@@ -425,7 +411,7 @@ def path_patch_reference(
     mlps: Mlps = "recompute",
 ) -> PathEffects:
     """The published loop, two forward passes per sender: slow, plain, and the oracle for `path_patch`."""
-    groups = _senders_by_layer(model, receiver, senders, mlps)
+    senders = _checked(model, receiver, senders, mlps)
     patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
     clean_difference, corrupted_difference = np.zeros(len(prompts)), np.zeros(len(prompts))
     frozen, receiving = _ends("hook_z", "hook_mlp_out"), _ends("hook_resid_post", "hook_q", "hook_k", "hook_v")
@@ -437,13 +423,13 @@ def path_patch_reference(
         corrupted_logits, corrupted = model.run_with_cache(corrupted_tokens, names_filter=frozen)
         clean_difference[index] = judge(batch, clean_logits[:, -1]).logit_difference
         corrupted_difference[index] = judge(batch, corrupted_logits[:, -1]).logit_difference
-        for sender in (head for heads in groups.values() for head in heads):
+        for sender in senders:
             # 1. every head frozen to its clean z, the sender's from the corrupted run: record what arrives
             with model.hooks(fwd_hooks=_freeze(model, clean, corrupted, sender, mlps)):
                 _, arrived = model.run_with_cache(tokens, names_filter=receiving)
             # 2. the clean run again, with only the receiver's value replaced
             logits = model.run_with_hooks(tokens, fwd_hooks=_insert(model, receiver, arrived, at))
-            patched[sender.layer, sender.head, index] = judge(batch, logits[:, -1]).logit_difference
+            patched[*sender, index] = judge(batch, logits[:, -1]).logit_difference
     return PathEffects(clean_difference, corrupted_difference, patched)
 
 

@@ -16,7 +16,6 @@ from matplotlib.patches import Patch, Rectangle
 from helpers.circuits import Circuit, Overlap
 from helpers.claims import figures_dir, load_claims, whole
 from helpers.models import Head
-from helpers.patching import by_layer
 from helpers.scorecard import VERDICTS, applies
 from helpers.stats import Interval
 
@@ -203,9 +202,10 @@ def overlay(
     place = {(-1, None): (len(stages), (len(layers) - 1) / 2)}
     nodes, lines = defaultdict(list), defaultdict(list)
     for i, (chosen, names) in enumerate(zip(found.chosen, stages, strict=True)):
-        for layer, heads in by_layer(itertools.chain(*chosen)).items():
+        for y, layer in enumerate(layers):
+            heads = sorted({head for head in itertools.chain(*chosen) if head.layer == layer})
             for j, head in enumerate(heads):
-                place[i, head] = (len(stages) - 1 - i + 0.2 * (j - (len(heads) - 1) / 2), layers.index(layer))
+                place[i, head] = (len(stages) - 1 - i + 0.2 * (j - (len(heads) - 1) / 2), y)
         for task, (heads, name) in enumerate(zip(chosen, names, strict=True)):
             receivers = circuits[task].roles.get(name.rpartition(".")[0], (None,))
             for head in heads:

@@ -414,19 +414,22 @@ def path_patch_reference(
     senders = _checked(model, receiver, senders, mlps)
     patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
     clean_difference, corrupted_difference = np.zeros(len(prompts)), np.zeros(len(prompts))
-    frozen, receiving = _ends("hook_z", "hook_mlp_out"), _ends("hook_resid_post", "hook_q", "hook_k", "hook_v")
+
+    def kept(name: str) -> bool:
+        return name.endswith(("hook_z", "hook_mlp_out", "hook_resid_post", "hook_q", "hook_k", "hook_v"))
+
     for index in prompts.groups(receiver.position):
         batch = prompts.select(index)
         tokens, corrupted_tokens = (t.to(model.cfg.device) for t in batch.tensors())
         at = int(batch.position(receiver.position)[0])
-        clean_logits, clean = model.run_with_cache(tokens, names_filter=frozen)
-        corrupted_logits, corrupted = model.run_with_cache(corrupted_tokens, names_filter=frozen)
+        clean_logits, clean = model.run_with_cache(tokens, names_filter=kept)
+        corrupted_logits, corrupted = model.run_with_cache(corrupted_tokens, names_filter=kept)
         clean_difference[index] = judge(batch, clean_logits[:, -1]).logit_difference
         corrupted_difference[index] = judge(batch, corrupted_logits[:, -1]).logit_difference
         for sender in senders:
             # 1. every head frozen to its clean z, the sender's from the corrupted run: record what arrives
-            with model.hooks(fwd_hooks=_freeze(model, clean, corrupted, sender, mlps)):
-                _, arrived = model.run_with_cache(tokens, names_filter=receiving)
+            with model.hooks(fwd_hooks=_freeze(clean, corrupted, sender, mlps)):
+                _, arrived = model.run_with_cache(tokens, names_filter=kept)
             # 2. the clean run again, with only the receiver's value replaced
             logits = model.run_with_hooks(tokens, fwd_hooks=_insert(model, receiver, arrived, at))
             patched[*sender, index] = judge(batch, logits[:, -1]).logit_difference
@@ -436,24 +439,13 @@ def path_patch_reference(
 Hooks = list[tuple[str, Callable]]
 
 
-def _ends(*sites: str) -> Callable[[str], bool]:
-    """Whether a hook's name ends in one of these."""
-    return lambda name: name.endswith(sites)
-
-
-def _freeze(
-    model: TransformerBridge, clean: ActivationCache, corrupted: ActivationCache, sender: Head, mlps: Mlps
-) -> Hooks:
+def _freeze(clean: ActivationCache, corrupted: ActivationCache, sender: Head, mlps: Mlps) -> Hooks:
     """Hooks that hold every head (and, if frozen, every MLP) at its clean output, the sender at its corrupted one."""
-    hooks: Hooks = []
-    for layer in range(model.cfg.n_layers):
-        z = clean["z", layer].clone()
-        if layer == sender.layer:
-            z[:, :, sender.head] = corrupted["z", layer][:, :, sender.head]
-        hooks.append((f"blocks.{layer}.attn.hook_z", lambda now, hook, z=z: z))
-        if mlps == "freeze":
-            hooks.append((f"blocks.{layer}.hook_mlp_out", lambda now, hook, out=clean["mlp_out", layer]: out))
-    return hooks
+    sites = ("hook_z", "hook_mlp_out") if mlps == "freeze" else "hook_z"
+    held = {name: output for name, output in clean.items() if name.endswith(sites)}
+    own = f"blocks.{sender.layer}.attn.hook_z"
+    held[own] = _with(held[own], corrupted[own][:, :, sender.head], slice(None), slice(None), sender.head)
+    return [(name, lambda now, hook, output=output: output) for name, output in held.items()]
 
 
 def _insert(model: TransformerBridge, receiver: Receiver, arrived: ActivationCache, at: int) -> Hooks:
@@ -462,17 +454,14 @@ def _insert(model: TransformerBridge, receiver: Receiver, arrived: ActivationCac
     q is replaced where it is made. A key or value may serve several query heads, so a receiver's own view of it is
     replaced: its column of attention scores, or its share of z.
     """
+    final, hooks = arrived["resid_post", -1], []
     if receiver.kind == "logits":
-        final = arrived["resid_post", -1][:, at]
-        return [
-            (f"blocks.{model.cfg.n_layers - 1}.hook_resid_post", lambda now, hook: _with(now, final, slice(None), at))
-        ]
-    hooks: Hooks = []
-    length = arrived["resid_post", -1].shape[1]
-    for head in receiver.heads:
-        insert = {"q": _insert_q, "k": _insert_k, "v": _insert_v}[receiver.kind]
-        sites = insert(Decoder(model, length), head.head, arrived[receiver.kind, head.layer][:, at], at)
-        hooks += [(f"blocks.{head.layer}.attn.{site}", hook) for site, hook in sites.items()]
+        site = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+        return [(site, lambda now, hook: _with(now, final[:, at], slice(None), at))]
+    insert = {"q": _insert_q, "k": _insert_k, "v": _insert_v}[receiver.kind]
+    for layer, head in receiver.heads:
+        sites = insert(Decoder(model, final.shape[1]), head, arrived[receiver.kind, layer][:, at], at)
+        hooks += [(f"blocks.{layer}.attn.{site}", hook) for site, hook in sites.items()]
     return hooks
 
 

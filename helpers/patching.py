@@ -110,14 +110,14 @@ class _CachedRuns:
     """The clean and corrupted runs of equally long prompts, and what follows from patching one path between them."""
 
     def __init__(self, model: TransformerBridge, batch: Prompts, receiver: Receiver, mlps: Mlps) -> None:
-        tokens, corrupted_tokens = (t.to(model.cfg.device) for t in batch.tensors())
+        tokens, n = torch.cat(batch.tensors()).to(model.cfg.device), len(batch)
         self.decoder = Decoder(model, tokens.shape[1])
         self.batch, self.receiver, self.mlps = batch, receiver, mlps
         self.at = int(batch.position(receiver.position)[0])
         names = ["hook_resid_pre", "hook_attn_out", "attn.hook_z"]
         names += [] if receiver.kind == "logits" else ["attn.hook_k", "attn.hook_v"]
         names += ["hook_mlp_out"] if mlps == "freeze" else []
-        both, n = cached_run(model, torch.cat([tokens, corrupted_tokens]), names), len(tokens)
+        both = cached_run(model, tokens, names)
         self.clean, self.corrupted = (both.apply_slice_to_batch_dim(part) for part in (slice(n), slice(n, None)))
         self.clean_difference, self.corrupted_difference = (
             logit_difference(model, run["resid_post", -1][:, -1], batch) for run in (self.clean, self.corrupted)
@@ -134,7 +134,7 @@ class _CachedRuns:
             values = self.decoder.project(self.receiver.kind, layer, resid, [self.at])[:, :, 0]
             values = torch.cat([values, values[:1].expand(n - len(values), *values.shape[1:])])
             for head in (h for h in self.receiver.heads if h.layer == layer):
-                where = head.head if self.receiver.kind == "q" else self.decoder.kv_head(head.head)
+                where = head.head if self.receiver.kind == "q" else head.head // self.decoder.group
                 edits.append(Edit(self.receiver.kind, head, values[:, :, where]))
         chunks = [[e.only(slice(i, i + at_once)) for e in edits] for i in range(0, n, at_once)]
         resids = (resume(self.decoder, self.clean, self.at, chunk)[0] for chunk in chunks)
@@ -192,22 +192,18 @@ class Decoder:
     """The model's layers as functions of any leading shape, calling the bridge's own modules (so weight edits count).
 
     Shapes: residuals [... pos d_model]; q [... pos head d_head]; k and v [... pos kv_head d_head], q and k rotated
-    where the model rotates. `length`: the longest position that will be asked for.
+    where the model rotates. `length`: the longest position that will be asked for. `group`: how many query heads in a
+    row share each key and value head.
     """
 
     def __init__(self, model: TransformerBridge, length: int) -> None:
         self.model, cfg = model, model.cfg
-        self.n_layers, self.n_heads, self.d_head = cfg.n_layers, cfg.n_heads, cfg.d_head
-        self.n_kv_heads = cfg.n_key_value_heads or cfg.n_heads
-        self.parallel = bool(cfg.parallel_attn_mlp)
+        self.n_layers, self.d_head = cfg.n_layers, cfg.d_head
+        self.group = cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)
         self.rotary = cfg.positional_embedding_type == "rotary"
         if self.rotary:
             dummy = torch.zeros(1, length, cfg.d_model, device=cfg.device)
             self.cos, self.sin = (t[0] for t in model.rotary_emb(dummy, torch.arange(length, device=cfg.device)[None]))
-
-    def kv_head(self, head: int) -> int:
-        """The key/value head that a query head reads."""
-        return head * self.n_kv_heads // self.n_heads
 
     def project(
         self, kind: str, layer: int, resid: Float[torch.Tensor, "... pos d_model"], positions: Sequence[int]
@@ -233,7 +229,7 @@ class Decoder:
     ) -> Float[torch.Tensor, "... d_model"]:
         """MLP output of a layer from the residual before and after attention; a parallel block reads the former."""
         block = self.model.blocks[layer]
-        rows = (pre if self.parallel else mid).flatten(0, -2).split(ROWS_AT_ONCE)
+        rows = (pre if self.model.cfg.parallel_attn_mlp else mid).flatten(0, -2).split(ROWS_AT_ONCE)
         return torch.cat([block.mlp(block.ln2(row[None]))[0] for row in rows]).view(mid.shape)
 
 
@@ -316,34 +312,32 @@ def _attention(
     Inside, heads are split as [... kv_head member ...]: `member` counts the query heads of a key/value head.
     """
     n = max([len(q), *(len(edit.value) for edit in edits)])
-    group = decoder.n_heads // decoder.n_kv_heads
     of_kind = {kind: [edit for edit in edits if edit.kind == kind] for kind in get_args(EditKind)}
-    if edits:
-        q = q.expand(n, *q.shape[1:]).clone()
+    q = q.expand(n, *q.shape[1:]).clone()
     for edit in of_kind["q"]:
         q[:, :, 0, edit.head.head] = edit.value
-    q = q.unflatten(-2, (-1, group))
+    q = q.unflatten(-2, (-1, decoder.group))
     start = cache["v", layer].shape[1] - k.shape[2]
     old_k, old_v = decoder.rotate(cache["k", layer][:, :start], range(start)), cache["v", layer][:, :start]
     old_scores = torch.einsum("nbqkgd,bpkd->nbkgqp", q, old_k)
     new_scores = torch.einsum("nbqkgd,nbskd->nbkgqs", q, k.expand(len(q), *k.shape[1:]))
     scores = torch.cat([old_scores, new_scores], dim=-1)
     for edit in of_kind["k"]:
-        where = divmod(edit.head.head, group)
+        where = divmod(edit.head.head, decoder.group)
         scores[:, :, *where, :, start] = torch.einsum("nbqd,nbd->nbq", q[..., *where, :], edit.value)
     future = torch.ones(k.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1)[-q.shape[2] :]
     scores[..., start:].masked_fill_(future, -torch.inf)
     scores.mul_(decoder.d_head**-0.5)
     for edit in of_kind["scores"]:
-        scores[:, :, *divmod(edit.head.head, group), 0] += edit.value
+        scores[:, :, *divmod(edit.head.head, decoder.group), 0] += edit.value
     pattern = scores.softmax(-1)
     for edit in of_kind["pattern"]:
-        now = pattern[:, :, *divmod(edit.head.head, group), 0]
+        now = pattern[:, :, *divmod(edit.head.head, decoder.group), 0]
         now.copy_(torch.where(edit.value.isnan(), now, edit.value))
     z = torch.einsum("nbkgqp,bpkd->nbqkgd", pattern[..., :start], old_v)
     z += torch.einsum("nbkgqs,nbskd->nbqkgd", pattern[..., start:], v.expand(len(q), *v.shape[1:]))
     for edit in of_kind["v"]:
-        where = divmod(edit.head.head, group)
+        where = divmod(edit.head.head, decoder.group)
         seen = pattern[:, :, *where, :, start]
         z[..., *where, :] += torch.einsum("nbq,nbd->nbqd", seen, edit.value - v[:, :, 0, where[0]])
     z, pattern = z.flatten(-3, -2), pattern.flatten(2, 3)
@@ -470,7 +464,7 @@ def _insert_q(decoder: Decoder, head: int, q: torch.Tensor, at: int) -> dict[str
 
 
 def _insert_k(decoder: Decoder, head: int, k: torch.Tensor, at: int) -> dict[str, Callable]:
-    seen, key = {}, decoder.rotate(k[:, None], [at])[:, 0, decoder.kv_head(head)]
+    seen, key = {}, decoder.rotate(k[:, None], [at])[:, 0, head // decoder.group]
 
     def scores(now: torch.Tensor, hook: object) -> torch.Tensor:
         q = decoder.rotate(seen["q"], range(now.shape[-1]))[:, at:, head]
@@ -484,7 +478,7 @@ def _insert_v(decoder: Decoder, head: int, v: torch.Tensor, at: int) -> dict[str
     seen = {}
 
     def z(now: torch.Tensor, hook: object) -> torch.Tensor:
-        change = (v - seen["v"][:, at])[:, decoder.kv_head(head)]
+        change = (v - seen["v"][:, at])[:, head // decoder.group]
         moved = torch.einsum("bq,bd->bqd", seen["pattern"][:, head, at:, at], change)
         return _with(now, now[:, at:, head] + moved, slice(None), slice(at, None), head)
 

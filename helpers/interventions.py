@@ -1,5 +1,6 @@
 """Interventions on heads: context managers that leave the model as it was, and `steer`, fast for what acts at END."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -139,36 +140,30 @@ def together(conditions: Iterable[Sequence[Edit]]) -> list[Edit]:
     neutral value, where the edits of a condition differ in the number of variants or name a head twice, and where no
     condition edits anything.
     """
-    conditions = [{(edit.kind, edit.head): edit for edit in edits} | {None: edits} for edits in conditions]
-    sizes = [{len(edit.value) for edit in mine[None]} or {1} for mine in conditions]
-    first = {key: edit for mine in conditions for key, edit in mine.items() if key}
-    if not first or any(kind in "qkv" for kind, _ in first):
+    places, n = defaultdict(list), 0
+    for edits in conditions:
+        sizes = {len(edit.value) for edit in edits} or {1}
+        if len(sizes) > 1 or len({(edit.kind, edit.head) for edit in edits}) < len(edits):
+            raise ValueError("A condition's edits need as many variants each, and one edit of a kind for each head.")
+        variants = slice(n, n + max(sizes))
+        n = variants.stop
+        for edit in edits:
+            places[edit.kind, edit.head].append((variants, edit))
+    if not places or any(kind in "qkv" for kind, _ in places):
         raise ValueError("Only z, scores and pattern edits go together; give at least one.")
-    if any(len(size) > 1 or len(mine) != len(mine[None]) + 1 for size, mine in zip(sizes, conditions, strict=True)):
-        raise ValueError("A condition's edits need as many variants each, and one edit of a kind for each head.")
-    counts = [size for (size,) in sizes]
-    return [
-        _stacked([mine.get(key) or _neutral(edit, n) for mine, n in zip(conditions, counts, strict=True)])
-        for key, edit in first.items()
-    ]
+    return [_joint(parts, n) for parts in places.values()]
 
 
-def _neutral(like: Edit, n: int) -> Edit:
-    """An edit of the same kind that leaves n variants as they are."""
-    value = torch.full_like(like.value[:1], torch.nan if like.kind == "pattern" else 0.0).expand(n, -1, -1)
-    eye = torch.eye(value.shape[-1], dtype=value.dtype, device=value.device).expand(n, -1, -1)
-    return replace(like, value=value, matrix=eye if like.kind == "z" else None)
-
-
-def _stacked(edits: Sequence[Edit]) -> Edit:
-    """The variants of several edits of one kind and head as one edit."""
-    batch, size = max(edit.value.shape[1] for edit in edits), edits[0].value.shape[-1]
-    value = torch.cat([edit.value.expand(-1, batch, -1) for edit in edits])
-    if edits[0].kind != "z":
-        return replace(edits[0], value=value)
-    zero = value.new_zeros(1, size, size)
-    matrices = [zero.expand(len(edit.value), -1, -1) if edit.matrix is None else edit.matrix for edit in edits]
-    return replace(edits[0], value=value, matrix=torch.cat(matrices))
+def _joint(parts: Sequence[tuple[slice, Edit]], n: int) -> Edit:
+    """Edits of one kind and head, each at its variants of n, as one edit that leaves the other variants as they are."""
+    like, size = parts[0][1], parts[0][1].value.shape[-1]
+    batch = max(edit.value.shape[1] for _, edit in parts)
+    value = like.value.new_full((n, batch, size), torch.nan if like.kind == "pattern" else 0.0)
+    matrix = torch.eye(size).to(value).repeat(n, 1, 1)
+    for variants, edit in parts:
+        value[variants] = edit.value
+        matrix[variants] = 0 if edit.matrix is None else edit.matrix
+    return replace(like, value=value, matrix=matrix if like.kind == "z" else None)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities import temporarily_swap_parameter
@@ -29,11 +30,10 @@ from helpers.patching import (
 )
 from helpers.tasks import Behaviour, Prompts, judge, no_behaviour
 
-Change = Callable[[Float[torch.Tensor, "batch pos d_head"]], Float[torch.Tensor, "batch pos d_head"]]
+Change = Callable[[Float[Tensor, "batch pos d_head"]], Float[Tensor, "batch pos d_head"]]
 """What becomes of a head's output z."""
 
 Weight = Literal["W_O", "W_V"]
-"""The matrix to edit: `W_O` writes, `W_V` reads. Both edits have the same effect on the head itself."""
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def heads_changed(model: TransformerBridge, changes: Mapping[Head, Change]) -> I
         yield model
 
 
-def _change(z: torch.Tensor, hook: object, *, head: int, change: Change) -> torch.Tensor:
+def _change(z: Tensor, hook: object, *, head: int, change: Change) -> Tensor:
     z = z.clone()
     z[:, :, head] = change(z[:, :, head])
     return z
@@ -67,9 +67,10 @@ def knocked_out(model: TransformerBridge, heads: Iterable[Head], donor: Activati
 
 @contextmanager
 def weights_edited(
-    model: TransformerBridge, maps: Mapping[Head, Float[torch.Tensor, "d_head d_head"]], *, weight: Weight = "W_O"
+    model: TransformerBridge, maps: Mapping[Head, Float[Tensor, "d_head d_head"]], *, weight: Weight = "W_O"
 ) -> Iterator[TransformerBridge]:
-    """The model with each head's W_O replaced by M W_O, or its W_V by W_V M; the weights are restored exactly.
+    """The model with each head's W_O replaced by M W_O, or its W_V by W_V M: what it writes or what it reads, with the
+    same effect on the head itself; the weights are restored exactly.
 
     `channels.scaling` gives the M that removes, scales or keeps components. Raises ValueError for another weight, for
     W_V of a model whose query heads share their values, and for an unknown head.
@@ -194,9 +195,7 @@ def steer(
     """
     require_heads(model, [*watch, *(edit.head for edit in edits)])
     if not edits or {edit.kind for edit in edits} & set("qkv") or len({len(edit.value) for edit in edits}) != 1:
-        raise ValueError(
-            "Steering takes edits of kind z, scores or pattern with as many variants each; give at least one."
-        )
+        raise ValueError("Give at least one edit, of kind z, scores or pattern, with as many variants each.")
     if any(edit.value.shape[1] not in (1, len(prompts)) for edit in edits):
         raise ValueError(f"An edit is not of these {len(prompts)} prompts: give one value for all, or one for each.")
     if any(head.layer < min(edit.head.layer for edit in edits) for head in watch):
@@ -215,11 +214,13 @@ def steer(
         places = [torch.tensor(batch.span(key), device=model.cfg.device) for key in keys]
         for part in (slice(start, start + at_once) for start in range(0, n, at_once)):
             resid, seen = resume(decoder, cache, end, [edit.only(part) for edit in mine], watch=watch)
-            some = resid.split(max(1, ROWS_AT_ONCE // len(batch)))  # a chunk's logits are larger than all else
-            judged = [vars(judge(batch, model.unembed(model.ln_final(rows)))) for rows in some]
+            normed = model.ln_final(resid)
+            some = normed.split(max(1, ROWS_AT_ONCE // len(batch)))  # a chunk's logits are larger than all else
+            judged = [vars(judge(batch, model.unembed(rows))) for rows in some]
             for name in judged[0]:
                 result[name][part, index] = np.concatenate([chunk[name] for chunk in judged])
-            direction = _logit_direction(model, resid, batch) if watch else None
+            scale = (resid * normed).sum(-1, keepdim=True) / (normed * normed).sum(-1, keepdim=True)
+            direction = answer_direction(model, batch) / scale  # by which the final norm, its gain folded, divides
             for i, head in enumerate(watch):
                 written = seen[head].z @ model.blocks[head.layer].attn.W_O[head.head]
                 result["attribution"][part, i, index] = (written * direction).sum(-1).cpu()
@@ -228,14 +229,11 @@ def steer(
     return Steered(**result)
 
 
-Directions = Mapping[Head, Float[torch.Tensor, "d_model _"]]
+Directions = Mapping[Head, Float[Tensor, "d_model _"]]
 """Orthonormal directions that each head can write, such as some v_k of its W_OV."""
 
-Coordinates = Mapping[Head, Float[torch.Tensor, "..."]]
-"""What each head writes along its directions, last axis: the directions."""
 
-
-def coordinates_at_end(model: TransformerBridge, prompts: Prompts, directions: Directions) -> dict[Head, torch.Tensor]:
+def coordinates_at_end(model: TransformerBridge, prompts: Prompts, directions: Directions) -> dict[Head, Tensor]:
     """What each head writes along its directions at END. [prompt direction]"""
     require_heads(model, directions)
     result = {head: torch.zeros(len(prompts), V.shape[1]) for head, V in directions.items()}
@@ -247,7 +245,9 @@ def coordinates_at_end(model: TransformerBridge, prompts: Prompts, directions: D
     return result
 
 
-def coordinates_set(model: TransformerBridge, directions: Directions, values: Coordinates) -> list[Edit]:
+def coordinates_set(
+    model: TransformerBridge, directions: Directions, values: Mapping[Head, Float[Tensor, "variant _ _"]]
+) -> list[Edit]:
     """Edits for `steer` that set what heads write at END along their directions, and leave the rest of it alone.
 
     values: [variant, prompt or 1, direction]. Raises ValueError for an unknown head, and for directions that are not
@@ -268,7 +268,7 @@ def learn_coordinates(
     *,
     steps: int = 15,
     rate: float = 2.0,
-) -> list[dict[Head, Float[torch.Tensor, "group _"]]]:
+) -> list[dict[Head, Float[Tensor, "group _"]]]:
     """For each subspace, the coordinates at END, one row per group of prompts, that make the answers most likely.
 
     Adam on the cross-entropy over the full vocabulary, all prompts at once and every subspace on its own, from the mean
@@ -312,26 +312,16 @@ def learn_coordinates(
 
 
 def _written(
-    model: TransformerBridge, cache: ActivationCache, head: Head, V: Float[torch.Tensor, "d_model c"]
-) -> Float[torch.Tensor, "batch c"]:
+    model: TransformerBridge, cache: ActivationCache, head: Head, V: Float[Tensor, "d_model c"]
+) -> Float[Tensor, "batch c"]:
     W_O = model.blocks[head.layer].attn.W_O[head.head]
     return cache["z", head.layer][:, -1, head.head] @ (W_O @ V.to(W_O))
 
 
 def _unit_and_rest(
-    model: TransformerBridge, head: Head, V: Float[torch.Tensor, "d_model c"]
-) -> tuple[Float[torch.Tensor, "c d_head"], Float[torch.Tensor, "d_head d_head"]]:
+    model: TransformerBridge, head: Head, V: Float[Tensor, "d_model c"]
+) -> tuple[Float[Tensor, "c d_head"], Float[Tensor, "d_head d_head"]]:
     """The z that write one unit along each direction, and the matrix that leaves of z what writes along none."""
     require_heads(model, [head])
     W_O = model.blocks[head.layer].attn.W_O[head.head]
-    V = V.to(W_O)
-    return writing(W_O, V), scaling(W_O, V, V.new_zeros(V.shape[1]))
-
-
-def _logit_direction(
-    model: TransformerBridge, resid: Float[torch.Tensor, "variant batch d_model"], prompts: Prompts
-) -> Float[torch.Tensor, "variant batch d_model"]:
-    """The answer's direction over the scale by which the final norm, its gain folded, divides this residual."""
-    normed = model.ln_final(resid)
-    scale = (resid * normed).sum(-1, keepdim=True) / (normed * normed).sum(-1, keepdim=True)
-    return answer_direction(model, prompts) / scale
+    return writing(W_O, V), scaling(W_O, V, torch.zeros(V.shape[1]))

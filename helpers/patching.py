@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
@@ -98,8 +99,7 @@ def path_patch(
         differences = runs.patched(senders, at_once).cpu()
         if not np.allclose(differences[0], clean[index], atol=1e-3):
             raise ValueError(
-                "Recomputing the clean run does not give this model's own logits, so the fast engine does not know its "
-                "architecture; use path_patch_reference."
+                "The model's own logits differ: path_patch does not know its architecture; use path_patch_reference."
             )
         for sender, difference in zip(senders, differences[1:], strict=True):
             patched[*sender, index] = difference
@@ -123,7 +123,7 @@ class _CachedRuns:
             logit_difference(model, run["resid_post", -1][:, -1], batch) for run in (self.clean, self.corrupted)
         )
 
-    def patched(self, senders: Sequence[Head], at_once: int) -> Float[torch.Tensor, "variant batch"]:
+    def patched(self, senders: Sequence[Head], at_once: int) -> Float[Tensor, "variant batch"]:
         """Logit difference when no sender is patched (variant 0), then for each sender in turn."""
         model, n = self.decoder.model, 1 + len(senders)
         if self.receiver.kind == "logits":
@@ -142,7 +142,7 @@ class _CachedRuns:
 
     def _arrivals(
         self, senders: Sequence[Head], stops: set[int]
-    ) -> Iterator[tuple[int, Float[torch.Tensor, "variant batch 1 d_model"]]]:
+    ) -> Iterator[tuple[int, Float[Tensor, "variant batch 1 d_model"]]]:
         """The residual entering each layer of `stops` at the receiver: clean, then one per earlier sender."""
         here, decoder = slice(self.at, self.at + 1), self.decoder
         carried = self.clean["resid_pre", 0][None, :, here]
@@ -161,9 +161,7 @@ class _CachedRuns:
         yield max(stops), carried
 
 
-def cached_run(
-    model: TransformerBridge, tokens: Int[torch.Tensor, "batch pos"], names: Sequence[str]
-) -> ActivationCache:
+def cached_run(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], names: Sequence[str]) -> ActivationCache:
     """The activations of these names in every layer, and the last residual; ends before the unembedding."""
     last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     wanted = {f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in names} | {last}
@@ -171,19 +169,19 @@ def cached_run(
         return model.run_with_cache(tokens, names_filter=wanted.__contains__)[1]
 
 
-def _stop(resid: torch.Tensor, hook: object) -> None:
+def _stop(resid: Tensor, hook: object) -> None:
     raise StopAtLayerException(resid)  # TransformerLens' own way to end a forward pass early
 
 
 def logit_difference(
-    model: TransformerBridge, resid: Float[torch.Tensor, "... batch d_model"], prompts: Prompts
-) -> Float[torch.Tensor, "... batch"]:
+    model: TransformerBridge, resid: Float[Tensor, "... batch d_model"], prompts: Prompts
+) -> Float[Tensor, "... batch"]:
     """logit(answer) - logit(distractor) read from the final residual at END, without the full unembedding."""
     bias = model.b_U[list(prompts.answers)] - model.b_U[list(prompts.distractors)]
     return (model.ln_final(resid) * answer_direction(model, prompts)).sum(-1) + bias
 
 
-def answer_direction(model: TransformerBridge, prompts: Prompts) -> Float[torch.Tensor, "batch d_model"]:
+def answer_direction(model: TransformerBridge, prompts: Prompts) -> Float[Tensor, "batch d_model"]:
     """W_U[answer] - W_U[distractor]: what the normed final residual is read along for the logit difference."""
     return (model.W_U[:, list(prompts.answers)] - model.W_U[:, list(prompts.distractors)]).T
 
@@ -206,16 +204,16 @@ class Decoder:
             self.cos, self.sin = (t[0] for t in model.rotary_emb(dummy, torch.arange(length, device=cfg.device)[None]))
 
     def project(
-        self, kind: str, layer: int, resid: Float[torch.Tensor, "... pos d_model"], positions: Sequence[int]
-    ) -> Float[torch.Tensor, "... pos heads d_head"]:
+        self, kind: str, layer: int, resid: Float[Tensor, "... pos d_model"], positions: Sequence[int]
+    ) -> Float[Tensor, "... pos heads d_head"]:
         """q, k or v of a layer from the residual stream that enters it."""
         block = self.model.blocks[layer]
         heads = getattr(block.attn, kind)(block.ln1(resid)).unflatten(-1, (-1, self.d_head))
         return heads if kind == "v" else self.rotate(heads, positions)
 
     def rotate(
-        self, heads: Float[torch.Tensor, "... pos heads d_head"], positions: Sequence[int]
-    ) -> Float[torch.Tensor, "... pos heads d_head"]:
+        self, heads: Float[Tensor, "... pos heads d_head"], positions: Sequence[int]
+    ) -> Float[Tensor, "... pos heads d_head"]:
         """q or k turned by its position in a rotary model (only the part that the model turns), else as it is."""
         if not self.rotary:
             return heads
@@ -225,8 +223,8 @@ class Decoder:
         return torch.cat([turned, rest], dim=-1)
 
     def mlp(
-        self, layer: int, pre: Float[torch.Tensor, "... d_model"], mid: Float[torch.Tensor, "... d_model"]
-    ) -> Float[torch.Tensor, "... d_model"]:
+        self, layer: int, pre: Float[Tensor, "... d_model"], mid: Float[Tensor, "... d_model"]
+    ) -> Float[Tensor, "... d_model"]:
         """MLP output of a layer from the residual before and after attention; a parallel block reads the former."""
         block = self.model.blocks[layer]
         rows = (pre if self.model.cfg.parallel_attn_mlp else mid).flatten(0, -2).split(ROWS_AT_ONCE)
@@ -248,15 +246,15 @@ class Edit:
 
     kind: EditKind
     head: Head
-    value: Float[torch.Tensor, "variant _ _"]  # [variant, one per prompt or one for all, d_head or pos]
-    matrix: Float[torch.Tensor, "variant d_head d_head"] | None = None
+    value: Float[Tensor, "variant _ _"]  # [variant, one per prompt or one for all, d_head or pos]
+    matrix: Float[Tensor, "variant d_head d_head"] | None = None
 
     def only(self, variants: slice) -> "Edit":
         """The same edit for some of the variants."""
         matrix = None if self.matrix is None else self.matrix[variants]
         return replace(self, value=self.value[variants], matrix=matrix)
 
-    def to(self, like: torch.Tensor) -> "Edit":
+    def to(self, like: Tensor) -> "Edit":
         """The same edit on the device and in the dtype of a tensor."""
         return replace(self, value=self.value.to(like), matrix=None if self.matrix is None else self.matrix.to(like))
 
@@ -269,13 +267,13 @@ class Edit:
 class Seen(NamedTuple):
     """What a watched head did at END."""
 
-    pattern: Float[torch.Tensor, "variant batch key"]
-    z: Float[torch.Tensor, "variant batch d_head"]
+    pattern: Float[Tensor, "variant batch key"]
+    z: Float[Tensor, "variant batch d_head"]
 
 
 def resume(
     decoder: Decoder, cache: ActivationCache, start: int, edits: Sequence[Edit], *, watch: Iterable[Head] = ()
-) -> tuple[Float[torch.Tensor, "variant batch d_model"], dict[Head, Seen]]:
+) -> tuple[Float[Tensor, "variant batch d_model"], dict[Head, Seen]]:
     """Runs that equal the cached one but for `edits` at position `start`: the final residual and watched heads, at END.
 
     Only positions from `start` on and layers from the first edit on are computed; earlier keys and values are the
@@ -302,11 +300,11 @@ def _attention(
     decoder: Decoder,
     cache: ActivationCache,
     layer: int,
-    q: Float[torch.Tensor, "#variant batch query head d_head"],
-    k: Float[torch.Tensor, "#variant batch suffix kv_head d_head"],
-    v: Float[torch.Tensor, "#variant batch suffix kv_head d_head"],
+    q: Float[Tensor, "#variant batch query head d_head"],
+    k: Float[Tensor, "#variant batch suffix kv_head d_head"],
+    v: Float[Tensor, "#variant batch suffix kv_head d_head"],
     edits: Sequence[Edit],
-) -> tuple[Float[torch.Tensor, "variant batch query head d_head"], Float[torch.Tensor, "variant batch head query pos"]]:
+) -> tuple[Float[Tensor, "variant batch query head d_head"], Float[Tensor, "variant batch head query pos"]]:
     """z and attention of the recomputed positions, which attend to the cached prefix and to each other.
 
     Inside, heads are split as [... kv_head member ...]: `member` counts the query heads of a key/value head.
@@ -354,7 +352,6 @@ def require_heads(model: TransformerBridge, heads: Iterable[Head]) -> None:
 
 def _checked(model: TransformerBridge, receiver: Receiver, senders: Iterable[Head] | None, mlps: str) -> list[Head]:
     """Senders in order, each once, after checking that every one of them comes before some receiver."""
-    shape = (model.cfg.n_layers, model.cfg.n_heads)
     if mlps not in get_args(Mlps):
         raise ValueError(f"Unknown mode mlps={mlps!r}; choose 'recompute' or 'freeze'.")
     if receiver.kind not in get_args(Kind):
@@ -365,9 +362,9 @@ def _checked(model: TransformerBridge, receiver: Receiver, senders: Iterable[Hea
         raise ValueError(f"The receiver names a head twice ({', '.join(map(str, receiver.heads))}); name each once.")
     if receiver.kind == "logits" and receiver.position != "END":
         raise ValueError(f"The logits are read at END, so a path to them cannot end at {receiver.position}.")
-    last = shape[0] if receiver.kind == "logits" else max(head.layer for head in receiver.heads)
+    last = model.cfg.n_layers if receiver.kind == "logits" else max(head.layer for head in receiver.heads)
     if senders is None:
-        senders = [Head(layer, head) for layer in range(last) for head in range(shape[1])]
+        senders = [Head(layer, head) for layer in range(last) for head in range(model.cfg.n_heads)]
     senders = sorted(set(senders))
     require_heads(model, (*receiver.heads, *senders))
     if not senders or senders[-1].layer >= last:
@@ -459,14 +456,14 @@ def _insert(model: TransformerBridge, receiver: Receiver, arrived: ActivationCac
     return hooks
 
 
-def _insert_q(decoder: Decoder, head: int, q: torch.Tensor, at: int) -> dict[str, Callable]:
+def _insert_q(decoder: Decoder, head: int, q: Tensor, at: int) -> dict[str, Callable]:
     return {"hook_q": lambda now, hook: _with(now, q[:, head], slice(None), at, head)}
 
 
-def _insert_k(decoder: Decoder, head: int, k: torch.Tensor, at: int) -> dict[str, Callable]:
+def _insert_k(decoder: Decoder, head: int, k: Tensor, at: int) -> dict[str, Callable]:
     seen, key = {}, decoder.rotate(k[:, None], [at])[:, 0, head // decoder.group]
 
-    def scores(now: torch.Tensor, hook: object) -> torch.Tensor:
+    def scores(now: Tensor, hook: object) -> Tensor:
         q = decoder.rotate(seen["q"], range(now.shape[-1]))[:, at:, head]
         column = torch.einsum("bqd,bd->bq", q, key) * decoder.d_head**-0.5
         return _with(now, column, slice(None), head, slice(at, None), at)
@@ -474,10 +471,10 @@ def _insert_k(decoder: Decoder, head: int, k: torch.Tensor, at: int) -> dict[str
     return {"hook_q": lambda now, hook: seen.update(q=now), "hook_attn_scores": scores}
 
 
-def _insert_v(decoder: Decoder, head: int, v: torch.Tensor, at: int) -> dict[str, Callable]:
+def _insert_v(decoder: Decoder, head: int, v: Tensor, at: int) -> dict[str, Callable]:
     seen = {}
 
-    def z(now: torch.Tensor, hook: object) -> torch.Tensor:
+    def z(now: Tensor, hook: object) -> Tensor:
         change = (v - seen["v"][:, at])[:, head // decoder.group]
         moved = torch.einsum("bq,bd->bqd", seen["pattern"][:, head, at:, at], change)
         return _with(now, now[:, at:, head] + moved, slice(None), slice(at, None), head)
@@ -486,7 +483,7 @@ def _insert_v(decoder: Decoder, head: int, v: torch.Tensor, at: int) -> dict[str
     return {"hook_v": see_v, "hook_pattern": see_pattern, "hook_z": z}
 
 
-def _with(tensor: torch.Tensor, value: torch.Tensor, *where: int | slice) -> torch.Tensor:
+def _with(tensor: Tensor, value: Tensor, *where: int | slice) -> Tensor:
     """A copy of the tensor with `value` at `where`."""
     tensor = tensor.clone()
     tensor[where] = value

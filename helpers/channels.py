@@ -85,7 +85,14 @@ def component_scores(
     senders, receivers, later = _pairs(weights, senders, receivers)
     V, share = _written(weights, senders)
     V = V.where(share > TINY, torch.nan)
-    return _average(lambda read: _norms(V, read, later), weights, side, receivers, distances)
+
+    def scores(read: Float[Tensor, "receiver d_model d_head"]) -> Float[Tensor, "sender component receiver"]:
+        norms = V.new_full((*V.shape[:2], len(read)), torch.nan)
+        for j, after in enumerate(later.T):  # one receiver at a time, so that memory stays small
+            norms[after, :, j] = (V[after] @ read[j]).norm(dim=-1)
+        return norms
+
+    return _average(scores, weights, side, receivers, distances)
 
 
 def strongest_directions(
@@ -158,9 +165,7 @@ def pair_table(weights: AttentionWeights, scores: PairScores, pairs: Sequence[tu
         _check(weights, [sender, receiver])
         at = (*sender, *receiver)
         if scores.whole[at].isnan():
-            raise ValueError(
-                f"{sender} does not write to {receiver}: give a later head, with matrices that are not zero."
-            )
+            raise ValueError(f"{sender} does not write to {receiver}: give a later head, with nonzero matrices.")
         row = {"sender": str(sender), "receiver": str(receiver), "side": scores.side}
         row |= {"n": int((~scores.whole.isnan()).sum()), "n_here": int((~scores.whole[..., *receiver].isnan()).sum())}
         row |= {"component": int(scores.component[at]), "into": None}
@@ -213,9 +218,7 @@ def writing(W_O: Float[Tensor, "d_head d_model"], directions: Float[Tensor, "_ c
     Raises ValueError unless the directions are orthonormal and can be written by W_O, as its own components are.
     """
     if len(directions) != W_O.shape[1]:
-        raise ValueError(
-            f"Directions of {len(directions)} dimensions do not fit a W_O of {W_O.shape[1]}: take both from one model."
-        )
+        raise ValueError(f"Directions have {len(directions)} dimensions, W_O {W_O.shape[1]}: take both from one model.")
     W = W_O.double()
     v = directions.to(W)
     z = v.mT @ torch.linalg.pinv(W, rtol=TINY)
@@ -260,18 +263,6 @@ def _rotated(weights: AttentionWeights, distance: int) -> Float[Tensor, "layer h
     return torch.cat([turning * angle.cos().float() + rotate_half(turning) * angle.sin().float(), still], dim=-1)
 
 
-def _read(
-    weights: AttentionWeights, side: Side, receivers: Sequence[Head], distance: int
-) -> Float[Tensor, "receiver d_model d_head"]:
-    """What receivers read: N with ||x N|| = ||x B|| / ||B||_F for every direction x.
-
-    B = left right^T and right = Q R with orthonormal Q, so ||x B|| = ||x left R^T||.
-    """
-    left, right = (w[*zip(*receivers, strict=True)] for w in _factors(weights, side, distance))
-    N = left @ torch.linalg.qr(right, mode="r").R.mT
-    return N / N.norm(dim=(-2, -1), keepdim=True)
-
-
 def _written(
     weights: AttentionWeights, senders: Sequence[Head]
 ) -> tuple[Float[Tensor, "sender component d_model"], Float[Tensor, "sender component 1"]]:
@@ -281,32 +272,24 @@ def _written(
     return V.mT.contiguous(), (S / S.norm(dim=-1, keepdim=True))[..., None]
 
 
-def _norms(
-    x: Float[Tensor, "sender component d_model"],
-    read: Float[Tensor, "receiver d_model d_head"],
-    later: Bool[Tensor, "sender receiver"],
-) -> Float[Tensor, "sender component receiver"]:
-    """||x B|| / ||B||_F, one receiver at a time so that memory stays small; NaN where it is not after the sender."""
-    norms = x.new_full((*x.shape[:2], len(read)), torch.nan)
-    for j, after in enumerate(later.T):
-        norms[after, :, j] = (x[after] @ read[j]).norm(dim=-1)
-    return norms
-
-
 def _average(
-    score: Callable[[Tensor], Tensor],
-    weights: AttentionWeights,
-    side: Side,
-    receivers: Sequence[Head],
-    distances: Sequence[int],
+    score: Callable, weights: AttentionWeights, side: Side, receivers: Sequence[Head], distances: Sequence[int]
 ) -> Tensor:
-    """Mean over distances of a score of what receivers read; on the value side every distance is the same."""
+    """Mean over distances of a score of what receivers read; on the value side every distance is the same.
+
+    That is N [receiver d_model d_head] with ||x N|| = ||x B|| / ||B||_F for every direction x: where B = left right^T
+    and right = Q R with orthonormal Q, ||x B|| = ||x left R^T||.
+    """
     if not distances or min(distances) < 0:
         raise ValueError("Give at least one distance, in tokens, and none below 0: queries come after their keys.")
     if any(distances) and weights.positional != "rotary":
         raise ValueError("This model has no rotary positions, so its scores have no distance: leave distances out.")
-    distances = [0] if side == "value" else distances
-    return sum(score(_read(weights, side, receivers, d)) for d in distances) / len(distances)
+    distances, total = [0] if side == "value" else distances, 0
+    for distance in distances:
+        left, right = (w[*zip(*receivers, strict=True)] for w in _factors(weights, side, distance))
+        N = left @ torch.linalg.qr(right, mode="r").R.mT
+        total += score(N / N.norm(dim=(-2, -1), keepdim=True))
+    return total / len(distances)
 
 
 def _check(weights: AttentionWeights, heads: Sequence[Head]) -> None:

@@ -94,7 +94,7 @@ def path_patch(
     for index in prompts.groups(receiver.position, size=prompts_at_once(model, prompts, len(senders), memory_gib)):
         batch = prompts.select(index)
         runs = _CachedRuns(model, batch, receiver, mlps)
-        clean[index], corrupted[index] = (r.cpu() for r in (runs.clean_difference, runs.corrupted_difference))
+        clean[index], corrupted[index] = runs.differences.cpu()
         at_once = variants_at_once(model, batch, runs.at, memory_gib)
         differences = runs.patched(senders, at_once).cpu()
         if not np.allclose(differences[0], clean[index], atol=1e-3):
@@ -119,9 +119,7 @@ class _CachedRuns:
         names += ["hook_mlp_out"] if mlps == "freeze" else []
         both = cached_run(model, tokens, names)
         self.clean, self.corrupted = (both.apply_slice_to_batch_dim(part) for part in (slice(n), slice(n, None)))
-        self.clean_difference, self.corrupted_difference = (
-            logit_difference(model, run["resid_post", -1][:, -1], batch) for run in (self.clean, self.corrupted)
-        )
+        self.differences = logit_difference(model, both["resid_post", -1][:, -1].unflatten(0, (2, n)), batch)
 
     def patched(self, senders: Sequence[Head], at_once: int) -> Float[Tensor, "variant batch"]:
         """Logit difference when no sender is patched (variant 0), then for each sender in turn."""
@@ -307,38 +305,36 @@ def _attention(
 ) -> tuple[Float[Tensor, "variant batch query head d_head"], Float[Tensor, "variant batch head query pos"]]:
     """z and attention of the recomputed positions, which attend to the cached prefix and to each other.
 
-    Inside, heads are split as [... kv_head member ...]: `member` counts the query heads of a key/value head.
+    In the products heads are split as [... kv_head member ...]: `member` counts a key/value head's query heads.
     """
-    n = max([len(q), *(len(edit.value) for edit in edits)])
     of_kind = {kind: [edit for edit in edits if edit.kind == kind] for kind in get_args(EditKind)}
-    q = q.expand(n, *q.shape[1:]).clone()
+    q = q.expand(max([len(q), *(len(edit.value) for edit in edits)]), *q.shape[1:]).clone()
     for edit in of_kind["q"]:
         q[:, :, 0, edit.head.head] = edit.value
-    q = q.unflatten(-2, (-1, decoder.group))
+    grouped = q.unflatten(-2, (-1, decoder.group))
     start = cache["v", layer].shape[1] - k.shape[2]
     old_k, old_v = decoder.rotate(cache["k", layer][:, :start], range(start)), cache["v", layer][:, :start]
-    old_scores = torch.einsum("nbqkgd,bpkd->nbkgqp", q, old_k)
-    new_scores = torch.einsum("nbqkgd,nbskd->nbkgqs", q, k.expand(len(q), *k.shape[1:]))
-    scores = torch.cat([old_scores, new_scores], dim=-1)
+    old_scores = torch.einsum("nbqkgd,bpkd->nbkgqp", grouped, old_k)
+    new_scores = torch.einsum("nbqkgd,nbskd->nbkgqs", grouped, k.expand(len(q), *k.shape[1:]))
+    scores = torch.cat([old_scores, new_scores], dim=-1).flatten(2, 3)
     for edit in of_kind["k"]:
-        where = divmod(edit.head.head, decoder.group)
-        scores[:, :, *where, :, start] = torch.einsum("nbqd,nbd->nbq", q[..., *where, :], edit.value)
+        scores[:, :, edit.head.head, :, start] = torch.einsum("nbqd,nbd->nbq", q[..., edit.head.head, :], edit.value)
     future = torch.ones(k.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1)[-q.shape[2] :]
     scores[..., start:].masked_fill_(future, -torch.inf)
     scores.mul_(decoder.d_head**-0.5)
     for edit in of_kind["scores"]:
-        scores[:, :, *divmod(edit.head.head, decoder.group), 0] += edit.value
+        scores[:, :, edit.head.head, 0] += edit.value
     pattern = scores.softmax(-1)
     for edit in of_kind["pattern"]:
-        now = pattern[:, :, *divmod(edit.head.head, decoder.group), 0]
+        now = pattern[:, :, edit.head.head, 0]
         now.copy_(torch.where(edit.value.isnan(), now, edit.value))
-    z = torch.einsum("nbkgqp,bpkd->nbqkgd", pattern[..., :start], old_v)
-    z += torch.einsum("nbkgqs,nbskd->nbqkgd", pattern[..., start:], v.expand(len(q), *v.shape[1:]))
+    grouped = pattern.unflatten(2, (-1, decoder.group))
+    z = torch.einsum("nbkgqp,bpkd->nbqkgd", grouped[..., :start], old_v)
+    z += torch.einsum("nbkgqs,nbskd->nbqkgd", grouped[..., start:], v.expand(len(q), *v.shape[1:]))
+    z = z.flatten(-3, -2)
     for edit in of_kind["v"]:
-        where = divmod(edit.head.head, decoder.group)
-        seen = pattern[:, :, *where, :, start]
-        z[..., *where, :] += torch.einsum("nbq,nbd->nbqd", seen, edit.value - v[:, :, 0, where[0]])
-    z, pattern = z.flatten(-3, -2), pattern.flatten(2, 3)
+        change = edit.value - v[:, :, 0, edit.head.head // decoder.group]
+        z[..., edit.head.head, :] += torch.einsum("nbq,nbd->nbqd", pattern[:, :, edit.head.head, :, start], change)
     for edit in of_kind["z"]:
         now = z[:, :, 0, edit.head.head]
         z[:, :, 0, edit.head.head] = edit.value if edit.matrix is None else now @ edit.matrix + edit.value

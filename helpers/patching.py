@@ -95,8 +95,7 @@ def path_patch(
         batch = prompts.select(index)
         runs = _CachedRuns(model, batch, receiver, mlps)
         clean[index], corrupted[index] = runs.differences.cpu()
-        at_once = variants_at_once(model, batch, runs.at, memory_gib)
-        differences = runs.patched(senders, at_once).cpu()
+        differences = runs.patched(senders, variants_at_once(model, batch, runs.at, memory_gib)).cpu()
         if not np.allclose(differences[0], clean[index], atol=1e-3):
             raise ValueError(
                 "The model's own logits differ: path_patch does not know its architecture; use path_patch_reference."
@@ -138,10 +137,8 @@ class _CachedRuns:
         resids = (resume(self.decoder, self.clean, self.at, chunk)[0] for chunk in chunks)
         return torch.cat([logit_difference(model, resid, self.batch) for resid in resids])
 
-    def _arrivals(
-        self, senders: Sequence[Head], stops: set[int]
-    ) -> Iterator[tuple[int, Float[Tensor, "variant batch 1 d_model"]]]:
-        """The residual entering each layer of `stops` at the receiver: clean, then one per earlier sender."""
+    def _arrivals(self, senders: Sequence[Head], stops: set[int]) -> Iterator[tuple[int, Tensor]]:
+        """The residual [variant batch 1 d_model] entering each of these layers: clean, then one per earlier sender."""
         here, decoder = slice(self.at, self.at + 1), self.decoder
         carried = self.clean["resid_pre", 0][None, :, here]
         for layer in range(max(stops)):
@@ -287,8 +284,7 @@ def resume(
             resid, positions = resid[:, :, -1:], positions[-1:]
         q = decoder.project("q", layer, resid, positions)
         z, pattern = _attention(decoder, cache, layer, q, k, v, mine)
-        here = [head for head in watch if head.layer == layer]
-        seen |= {head: Seen(pattern[:, :, head.head, -1], z[:, :, -1, head.head]) for head in here}
+        seen |= {h: Seen(pattern[:, :, h.head, -1], z[:, :, -1, h.head]) for h in watch if h.layer == layer}
         mid = resid + decoder.model.blocks[layer].attn.o(z.flatten(-2))
         resid = mid + decoder.mlp(layer, resid.expand_as(mid), mid)
     return resid[:, :, -1], seen

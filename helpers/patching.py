@@ -86,7 +86,7 @@ def path_patch(
     senders: every head before the receiver by default. memory_gib: bound on the working memory beside the model;
     prompts and senders are processed in chunks that fit. Raises ValueError for an unknown head or mode, a receiver
     before its sender or named twice, a bound too small for one prompt, and where recomputing the clean run does not
-    give the model's own logits (an architecture this engine does not know: use `path_patch_reference`).
+    give the model's own logits (an unknown architecture, values too large for float32: use `path_patch_reference`).
     """
     senders = _checked(model, receiver, senders, mlps)
     patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
@@ -98,7 +98,8 @@ def path_patch(
         differences = runs.patched(senders, variants_at_once(model, batch, runs.at, memory_gib)).cpu()
         if not np.allclose(differences[0], clean[index], atol=1e-3):
             raise ValueError(
-                "The model's own logits differ: path_patch does not know its architecture; use path_patch_reference."
+                "Recomputing the clean run does not give the model's own logits (an architecture that path_patch does "
+                "not know, or values too large for float32): use path_patch_reference."
             )
         for sender, difference in zip(senders, differences[1:], strict=True):
             patched[*sender, index] = difference

@@ -331,6 +331,6 @@ def test_an_architecture_the_engine_does_not_know(family):
     """A model whose scores are twice what the engine computes is refused, not silently measured."""
     model, receiver = TINY[family](), Receiver("q", ONE)
     with model.hooks(fwd_hooks=[("blocks.2.attn.hook_attn_scores", lambda scores, hook: 2 * scores)]):
-        with pytest.raises(ValueError, match="does not know its architecture; use path_patch_reference"):
+        with pytest.raises(ValueError, match="an architecture that path_patch does not know.*use path_patch_reference"):
             path_patch(model, random_prompts(), receiver)
     path_patch(model, random_prompts(), receiver)

@@ -68,13 +68,15 @@ def table(measured: pd.DataFrame, *, text: bool) -> pd.DataFrame:
 
 
 def summary(measured: pd.DataFrame) -> str:
-    """Per model: on how many of the metrics that every seed measured the seeds agree in the verdict."""
+    """Per model: on how many of the metrics measured with every seed these agree in the verdict, on which not."""
     lines = []
     for model, rows in measured.groupby("model"):
-        seeds, metrics = sorted(set(rows.seed)), rows.groupby(["claim", "metric"])
+        seeds, metrics = sorted(set(rows.seed)), rows.groupby(["claim", "metric"], sort=False)
         shared = metrics.verdict.nunique()[metrics.size() == len(seeds)]
+        apart = [f"{claim} `{metric}`" for claim, metric in shared.index[shared > 1]]
         named = ", ".join(f"seed {seed}" for seed in seeds)
-        lines.append(f"- {model}, {named}: one verdict on {sum(shared == 1)} of {len(shared)} shared metrics")
+        line = f"- {model}, {named}: one verdict on {sum(shared == 1)} of {len(shared)} shared metrics"
+        lines.append(line + (f"; not on {', '.join(apart)}" if apart else ""))
     return "\n".join(lines)
 
 

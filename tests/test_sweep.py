@@ -66,7 +66,8 @@ def test_the_table_by_hand(out, capsys):
     text = (out / "sweep.md").read_text()
     assert "| smollm2 | A6 | both | 50.0 % | 70.0 % | 14.1 % | 1 of 2 | 1 transfers, 1 partly | 4, 9 |" in text
     assert "- seed-1: 05_inhibition_channel (other): skipped, no head found" in text
-    shown = "- other, seed 1: one verdict on 1 of 1 shared metrics\n- smollm2, seed 0, seed 1: one verdict on 2 of 3 sh"
+    shown = "- other, seed 1: one verdict on 1 of 1 shared metrics\n"
+    shown += "- smollm2, seed 0, seed 1: one verdict on 2 of 3 shared metrics; not on A6 `both`\n"
     assert shown in text and shown in capsys.readouterr().out
 
 

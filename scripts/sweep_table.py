@@ -16,6 +16,7 @@ from helpers.claims import ClaimError, Metric, get_claim, load_claims, write_tex
 from helpers.models import ModelError
 from helpers.scorecard import markdown, measurements, tally
 
+HEAD = "# Claims over models and seeds\n\nWritten by `scripts/sweep_table.py`, the last step of `make sweep`."
 LEGEND = (
     "Spread: the sample standard deviation over seeds (of a list of numbers the largest of any place), or how many of "
     "all the heads found are found with every seed. Agree: how many seeds share the commonest verdict, of those that "
@@ -94,8 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         measured = gathered(out)
         write_text(out / "sweep.csv", table(measured, text=False).to_csv(index=False))
-        parts = ["# A sweep over models and seeds", summary(measured), skipped(out), LEGEND]
-        parts.append(markdown(table(measured, text=True)))
+        parts = [HEAD, summary(measured), skipped(out), LEGEND, markdown(table(measured, text=True))]
         write_text(out / "sweep.md", "\n\n".join(filter(None, parts)) + "\n")
     except (ClaimError, ModelError) as error:
         print(f"Error: {error}", file=sys.stderr)

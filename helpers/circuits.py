@@ -317,6 +317,7 @@ def attention_and_copying(
     attention, copying = {pair: np.zeros(shape) for pair in (*asked, *scheme.others)}, np.zeros(shape)
     targets = {source: tuple(map(int, tokens(prompts))) for source, tokens in scheme.copied.items()}
     names = sorted({*prompts.answers, *prompts.distractors, *itertools.chain(*targets.values())})
+    columns = {source: np.searchsorted(names, tokens) for source, tokens in targets.items()}
     for index in prompts.groups(size=batch_size):
         batch, rows = prompts.select(index), np.arange(len(index))
         cache = cached_run(model, batch.tensors()[0].to(model.cfg.device), ("attn.hook_pattern", "attn.hook_v"))
@@ -326,13 +327,12 @@ def attention_and_copying(
             for (query, key), seen in attention.items():
                 from_query = pattern[rows, :, batch.position(query)]
                 seen[layer][:, index] = (from_query * inside[key][:, None]).sum(-1).T.cpu()
-            for source, tokens in targets.items():
+            for source, column in columns.items():
                 v = cache["v", layer][rows, batch.position(source)]
                 v = v.repeat_interleave(model.cfg.n_heads // v.shape[1], dim=1)  # one v may serve several heads
                 logits = torch.einsum("bhd,hdm->bhm", v, model.blocks[layer].attn.W_O) @ model.W_U[:, names]
                 scores = (logits - logits.mean(-1, keepdim=True)) / logits.std(-1, keepdim=True)
-                own = [names.index(tokens[i]) for i in index]
-                copying[layer][:, index] += scores[rows, :, own].T.cpu().numpy() / len(targets)
+                copying[layer][:, index] += scores[rows, :, column[index]].T.cpu().numpy() / len(targets)
     return attention, copying
 
 

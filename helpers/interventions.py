@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Literal, get_args
 
 import numpy as np
@@ -41,16 +43,17 @@ def heads_changed(model: TransformerBridge, changes: Mapping[Head, Change]) -> I
     """The model with the output z of some heads passed through a function, at every position, until the block ends."""
     require_heads(model, changes)
     hooks = [
-        (f"blocks.{layer}.attn.hook_z", partial(_change, head=head, change=change))
-        for (layer, head), change in changes.items()
+        (f"blocks.{layer}.attn.hook_z", partial(_change, changes={head.head: changes[head] for head in members}))
+        for layer, members in groupby(sorted(changes), attrgetter("layer"))
     ]
     with model.hooks(fwd_hooks=hooks):
         yield model
 
 
-def _change(z: Tensor, hook: object, *, head: int, change: Change) -> Tensor:
+def _change(z: Tensor, hook: object, *, changes: Mapping[int, Change]) -> Tensor:
     z = z.clone()
-    z[:, :, head] = change(z[:, :, head])
+    for head, change in changes.items():
+        z[:, :, head] = change(z[:, :, head])
     return z
 
 
@@ -81,15 +84,16 @@ def weights_edited(
     if weight == "W_V" and model.cfg.n_key_value_heads not in (None, model.cfg.n_heads):
         raise ValueError("Several query heads of this model read one W_V, so edit the head's own W_O.")
     with ExitStack() as stack:
-        for (layer, head), M in maps.items():
+        for layer, members in groupby(sorted(maps), attrgetter("layer")):
             attention = model.blocks[layer].attn
             parameter = (attention.o if weight == "W_O" else attention.v).weight
             stack.enter_context(temporarily_swap_parameter(parameter, parameter.detach().clone()))
-            M = M.to(parameter)  # attention.W_O and W_V are views of the parameter, whose old value comes back
-            if weight == "W_O":
-                attention.W_O[head] = M @ attention.W_O[head]
-            else:
-                attention.W_V[head] = attention.W_V[head] @ M
+            for head in members:  # attention.W_O and W_V are views of the parameter, whose old value comes back
+                M = maps[head].to(parameter)
+                if weight == "W_O":
+                    attention.W_O[head.head] = M @ attention.W_O[head.head]
+                else:
+                    attention.W_V[head.head] = attention.W_V[head.head] @ M
         yield model
 
 

@@ -86,12 +86,12 @@ def headlines(measured: pd.DataFrame) -> pd.DataFrame:
 
     A cell holds value, interval, n, seed, control and verdict; where a claim has several rows, all verdicts are told.
     """
-    lines = []
+    lines, others = [], sorted(set(measured.model[~measured.own]))
     for claim in load_claims().values():
         rows, first = measured[measured.claim == claim.id], next(iter(claim.metrics.values()), None)
         line = {"Claim": f"**{claim.id}** {claim.title}", "Paper": f"{said(first)} ({first.name})" if first else ""}
         line["On the paper's model"] = _cell(rows[rows.own]) or not_run(claim)
-        for model in sorted(set(measured.model[~measured.own])):
+        for model in others:
             cell = _cell(rows[~rows.own & (rows.model == model)])
             line[f"On {model}"] = cell or ("" if applies(claim, model) else "-")
         lines.append(line | {"See": ", ".join(_links(claim, rows))})

@@ -99,7 +99,7 @@ book: $(READY) ## The executed notebooks as a static site, build/book/index.html
 	@$(PY) -m scripts.book
 
 fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; sizes in data/models.yaml]
-	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m helpers.models fetch "$(MODEL)"
+	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m suite.fetch fetch "$(MODEL)"
 
 shapes: $(PAPER_SHAPES:%=build/checkpoints/%/config.json) ## Random weights in the papers' shapes through the notebooks; needs CIRCUITS_ASSETS [4 min; 3 GB]
 	@for shape in $(PAPER_SHAPES); do CIRCUITS_OUT="$(CURDIR)/build/shapes" \

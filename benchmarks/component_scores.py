@@ -1,6 +1,8 @@
-"""Component composition scores, all of a model at once beside dense matrices pair by pair; writes to results.json here.
+"""Component composition scores, all of a model at once beside dense matrices pair by pair; writes
+to results.json here.
 
-python -m benchmarks.component_scores      the embedded model, and GPT-2 Small's tensors where CIRCUITS_ASSETS has them
+python -m benchmarks.component_scores      the embedded model, and GPT-2 Small's tensors where
+CIRCUITS_ASSETS has them
 """
 
 import argparse
@@ -14,7 +16,8 @@ import torch
 
 from benchmarks.path_patching import FOLDER, entry, judged, save_entries, timed
 from helpers.channels import component_scores, components
-from helpers.models import AttentionWeights, ModelError, attention_weights
+from helpers.models import AttentionWeights, attention_weights
+from suite.errors import ModelError
 
 SIDES = ("query", "key", "value")
 LIMITS = {"seconds": 60, "peak_memory_gib": 3}
@@ -40,8 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compare(weights: AttentionWeights, *, sample: int = 200, repeats: int = 3) -> dict[str, Any]:
-    """All scores of the three sides at once, beside a random sample of them by dense matrices, scaled to all."""
-    runs = [timed(lambda: {side: component_scores(weights, side) for side in SIDES}) for _ in range(repeats)]
+    """All scores of the three sides at once, beside a random sample of them by dense matrices,
+    scaled to all.
+    """
+    runs = [
+        timed(lambda: {side: component_scores(weights, side) for side in SIDES})
+        for _ in range(repeats)
+    ]
     scores, times = runs[-1][1], [seconds for seconds, _ in runs]
     slow, differences = dense_sample(weights, scores, sample)
     n = sum(int((~table.isnan()).sum()) for table in scores.values())
@@ -60,8 +68,12 @@ def compare(weights: AttentionWeights, *, sample: int = 200, repeats: int = 3) -
     }
 
 
-def dense_sample(weights: AttentionWeights, scores: dict[str, torch.Tensor], sample: int) -> tuple[float, list[float]]:
-    """Seconds of the dense computation on random pairs of each side, and how far each score is from ours."""
+def dense_sample(
+    weights: AttentionWeights, scores: dict[str, torch.Tensor], sample: int
+) -> tuple[float, list[float]]:
+    """Seconds of the dense computation on random pairs of each side, and how far each score is from
+    ours.
+    """
     rng, seconds, differences = np.random.default_rng(0), 0.0, []
     U, S, V = (x.flatten(0, 1) for x in vars(components(weights, "OV")).values())
     group = weights.n_heads // weights.n_kv_heads

@@ -1,12 +1,13 @@
-"""How path patching's cost grows with layers, heads, prompts and tokens, on random GPT-2s; extrapolated to GPT-2 XL.
+"""How path patching's cost grows with layers, heads, prompts and tokens, on random GPT-2s;
+extrapolated to GPT-2 XL.
 
 python -m benchmarks.scaling             what `make bench` does
 python -m benchmarks.scaling --out DIR   results.json and the figure go there
 
-One factor is varied at a time around BASE; heads are 64 wide, as in every GPT-2, so d_model grows with them. The cost
-model has two numbers, fitted on the paths to the logits and to queries: seconds per layer (Python and small tensors)
-and seconds per needed operation, which `needed_flops` counts. It is then held against shapes and stages that it has not
-seen.
+One factor is varied at a time around BASE; heads are 64 wide, as in every GPT-2, so d_model grows
+with them. The cost model has two numbers, fitted on the paths to the logits and to queries: seconds
+per layer (Python and small tensors) and seconds per needed operation, which `needed_flops` counts.
+It is then held against shapes and stages that it has not seen.
 """
 
 import argparse
@@ -31,11 +32,21 @@ from torch.profiler import ProfilerActivity, profile
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from benchmarks.path_patching import FOLDER, entry, judged, needed_flops, save_entries, save_figure, timed
-from helpers.models import Head, known_models, load_model
-from helpers.patching import Receiver, path_patch
+from benchmarks.path_patching import (
+    FOLDER,
+    entry,
+    judged,
+    needed_flops,
+    save_entries,
+    save_figure,
+    timed,
+)
+from helpers.heads import Head
+from helpers.models import load_model
+from helpers.path_patching import Receiver, path_patch
 from helpers.plots import COLORS
 from helpers.tasks import Prompts
+from suite.registry import known_models
 
 Row = dict[str, Any]
 D_HEAD, WORDS = 64, 100
@@ -52,7 +63,12 @@ class Shape(NamedTuple):
 
 
 BASE = Shape(layers=8, heads=8, prompts=16, tokens=16)
-FACTORS = {"layers": (4, 8, 16, 24), "heads": (4, 8, 12, 16), "prompts": (4, 8, 16, 32, 64), "tokens": (8, 16, 64, 128)}
+FACTORS = {
+    "layers": (4, 8, 16, 24),
+    "heads": (4, 8, 12, 16),
+    "prompts": (4, 8, 16, 32, 64),
+    "tokens": (8, 16, 64, 128),
+}
 NOTEBOOK_01 = {"prompts": 48, "tokens": 15}  # what it patches
 NAMES = ("gpt2", "gpt2-medium", "gpt2-xl")
 DEPTHS = {"logits": 1, "q": 3 / 4, "v": 2 / 3, "k": 7 / 12}
@@ -70,14 +86,20 @@ HELD_OUT = (shape_of("gpt2"), Shape(layers=24, heads=12, prompts=4, tokens=NOTEB
 
 def receiver(kind: str, shape: Shape) -> Receiver:
     """The receiver of one of the four stages."""
-    heads = () if kind == "logits" else tuple(Head(round(DEPTHS[kind] * shape.layers), head) for head in range(3))
+    heads = (
+        ()
+        if kind == "logits"
+        else tuple(Head(round(DEPTHS[kind] * shape.layers), head) for head in range(3))
+    )
     return Receiver(kind, heads, {"v": "S2", "k": "S1+1"}.get(kind, "END"))
 
 
 def random_prompts(shape: Shape) -> Prompts:
     """Random words; S1+1 and S2 at a third and at two thirds of the prompt, about as in IOI."""
     n, rng = shape.prompts, np.random.default_rng(0)
-    clean, corrupted = (tuple(map(tuple, rng.integers(1, WORDS, (n, shape.tokens)).tolist())) for _ in range(2))
+    clean, corrupted = (
+        tuple(map(tuple, rng.integers(1, WORDS, (n, shape.tokens)).tolist())) for _ in range(2)
+    )
     places = {"END": shape.tokens - 1, "S2": 2 * shape.tokens // 3, "S1+1": shape.tokens // 3}
     positions = {name: (place,) * n for name, place in places.items()}
     return Prompts(("",) * n, ("",) * n, clean, corrupted, (1,) * n, (2,) * n, positions)
@@ -85,12 +107,19 @@ def random_prompts(shape: Shape) -> Prompts:
 
 def random_model(shape: Shape) -> TransformerBridge:
     """Random weights, and a vocabulary of words that nobody reads."""
-    sizes = {"n_layer": shape.layers, "n_head": shape.heads, "n_embd": shape.heads * D_HEAD, "n_positions": 128}
+    sizes = {
+        "n_layer": shape.layers,
+        "n_head": shape.heads,
+        "n_embd": shape.heads * D_HEAD,
+        "n_positions": 128,
+    }
     words = Tokenizer(models.WordLevel({"w": 0}, unk_token="w"))
     with tempfile.TemporaryDirectory() as folder, quiet():
         config = GPT2Config(**sizes, vocab_size=WORDS, bos_token_id=0, eos_token_id=0)
         GPT2LMHeadModel(config).save_pretrained(folder)
-        PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w", bos_token="w").save_pretrained(folder)
+        PreTrainedTokenizerFast(
+            tokenizer_object=words, eos_token="w", bos_token="w"
+        ).save_pretrained(folder)
         return load_model(folder)
 
 
@@ -110,16 +139,25 @@ def quiet() -> Iterator[None]:
 def operations(shape: Shape, kind: str) -> int:
     """Needed floating-point operations of one stage, every head before the receivers sending."""
     d, last = shape.heads * D_HEAD, round(DEPTHS[kind] * shape.layers)
-    cfg = SimpleNamespace(n_layers=shape.layers, n_heads=shape.heads, d_head=D_HEAD, d_model=d, d_mlp=4 * d)
+    cfg = SimpleNamespace(
+        n_layers=shape.layers, n_heads=shape.heads, d_head=D_HEAD, d_model=d, d_mlp=4 * d
+    )
     cfg.gated_mlp, cfg.n_key_value_heads = False, None
     senders = [Head(layer, head) for layer in range(last) for head in range(shape.heads)]
     return needed_flops(cfg, random_prompts(shape), receiver(kind, shape), senders)
 
 
-def measure(model: TransformerBridge, shape: Shape, kinds: Sequence[str], repeats: int) -> list[Row]:
-    """Per stage operations and the best of some times, after a run that finds the first one's working memory."""
+def measure(
+    model: TransformerBridge, shape: Shape, kinds: Sequence[str], repeats: int
+) -> list[Row]:
+    """Per stage operations and the best of some times, after a run that finds the first one's
+    working memory.
+    """
     prompts = random_prompts(shape)
-    calls = {kind: partial(path_patch, model, prompts, receiver(kind, shape), memory_gib=BOUND_GIB) for kind in kinds}
+    calls = {
+        kind: partial(path_patch, model, prompts, receiver(kind, shape), memory_gib=BOUND_GIB)
+        for kind in kinds
+    }
     shared = shape._asdict() | {"working_gib": working_gib(calls[kinds[0]])}
     return [
         {**shared, "kind": kind, "operations": operations(shape, kind)}
@@ -132,15 +170,28 @@ def working_gib(call: partial) -> float:
     """Most memory that the tensors made by a call hold at one time."""
     with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))) / 2**30
+    events = [
+        event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
+    return (
+        max(
+            accumulate(
+                event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())
+            )
+        )
+        / 2**30
+    )
 
 
 def fit(rows: Sequence[Row]) -> tuple[float, float]:
-    """Seconds per layer and seconds per operation, neither negative, with the least squared relative error."""
+    """Seconds per layer and seconds per operation, neither negative, with the least squared
+    relative error.
+    """
     features = np.array([[row["layers"], row["operations"]] for row in rows], dtype=float)
     scale, seconds = features.max(0), np.array([row["seconds"] for row in rows])
-    per_layer, per_operation = nnls(features / scale / seconds[:, None], np.ones(len(rows)))[0] / scale
+    per_layer, per_operation = (
+        nnls(features / scale / seconds[:, None], np.ones(len(rows)))[0] / scale
+    )
     return float(per_layer), float(per_operation)
 
 
@@ -155,17 +206,35 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def by_factor(points: Sequence[Row]) -> dict[str, list[Row]]:
-    """The points to the logits that differ from the base in one factor only, and the base, in order."""
-    shapes = {Shape(*(row[name] for name in Shape._fields)): row for row in points if row["kind"] == "logits"}
-    return {factor: [shapes[BASE._replace(**{factor: size})] for size in FACTORS[factor]] for factor in FACTORS}
+    """The points to the logits that differ from the base in one factor only, and the base, in
+    order.
+    """
+    shapes = {
+        Shape(*(row[name] for name in Shape._fields)): row
+        for row in points
+        if row["kind"] == "logits"
+    }
+    return {
+        factor: [shapes[BASE._replace(**{factor: size})] for size in FACTORS[factor]]
+        for factor in FACTORS
+    }
 
 
 def of_model(name: str, costs: tuple[float, float], held_out: Sequence[Row]) -> Row:
-    """Notebook 01's four stages on one model: predicted, and measured if the held-out runs have as many prompts."""
+    """Notebook 01's four stages on one model: predicted, and measured if the held-out runs have as
+    many prompts.
+    """
     shape, d = shape_of(name), shape_of(name).heads * D_HEAD
     stages = [{"layers": shape.layers, "operations": operations(shape, kind)} for kind in DEPTHS]
-    whole = [row["seconds"] for row in held_out if [row[field] for field in Shape._fields] == list(shape)]
-    return {"name": name, "layers": shape.layers, "heads": shape.heads, "prompts": shape.prompts} | {
+    whole = [
+        row["seconds"] for row in held_out if [row[field] for field in Shape._fields] == list(shape)
+    ]
+    return {
+        "name": name,
+        "layers": shape.layers,
+        "heads": shape.heads,
+        "prompts": shape.prompts,
+    } | {
         "operations": sum(stage["operations"] for stage in stages),
         "predicted": sum(predicted(costs, stage) for stage in stages),
         "measured": sum(whole) or None,
@@ -175,7 +244,9 @@ def of_model(name: str, costs: tuple[float, float], held_out: Sequence[Row]) -> 
 
 def scaling_entry(repeats: int) -> tuple[Row, plt.Figure]:
     """Measure, fit, check and extrapolate: the record and the figure."""
-    shapes = dict.fromkeys(BASE._replace(**{factor: size}) for factor, sizes in FACTORS.items() for size in sizes)
+    shapes = dict.fromkeys(
+        BASE._replace(**{factor: size}) for factor, sizes in FACTORS.items() for size in sizes
+    )
     points, held_out, model, built = [], [], None, None
     for shape in sorted(shapes):  # by layers and heads: a model is built once
         model = model if shape[:2] == built else random_model(shape)
@@ -188,14 +259,19 @@ def scaling_entry(repeats: int) -> tuple[Row, plt.Figure]:
     held_out = [row | {"predicted": predicted(costs, row)} for row in held_out]
     lines = by_factor(points)
     columns = ("seconds", "operations", "working_gib")
-    slopes = {f: [slope(FACTORS[f], [row[key] for row in line]) for key in columns] for f, line in lines.items()}
+    slopes = {
+        f: [slope(FACTORS[f], [row[key] for row in line]) for key in columns]
+        for f, line in lines.items()
+    }
     base = lines["prompts"][FACTORS["prompts"].index(BASE.prompts)]
     return entry(
         "scaling",
         seconds=base["seconds"],
         n=BASE.prompts,
         seconds_per_layer=costs[0],
-        gflop_per_second=1e-9 / costs[1] if costs[1] else None,  # tiny models: no time that grows with operations
+        gflop_per_second=1e-9 / costs[1]
+        if costs[1]
+        else None,  # tiny models: no time that grows with operations
         slopes=slopes,
         held_out_error=max(abs(row["predicted"] / row["seconds"] - 1) for row in held_out),
         working_gib=max(row["working_gib"] for row in points + held_out),
@@ -208,11 +284,19 @@ def scaling_entry(repeats: int) -> tuple[Row, plt.Figure]:
     ), scaling_figure(lines, costs, slopes)
 
 
-def scaling_figure(lines: dict[str, list[Row]], costs: tuple[float, float], slopes: dict) -> plt.Figure:
+def scaling_figure(
+    lines: dict[str, list[Row]], costs: tuple[float, float], slopes: dict
+) -> plt.Figure:
     """Paths to the logits, by factor: seconds measured and by the cost model."""
     figure, axes = plt.subplots(1, len(lines), figsize=(11, 2.8), sharey=True, layout="constrained")
     for ax, (factor, line) in zip(axes, lines.items(), strict=True):
-        ax.loglog(FACTORS[factor], [row["seconds"] for row in line], "o", color=COLORS["inhibition"], label="measured")
+        ax.loglog(
+            FACTORS[factor],
+            [row["seconds"] for row in line],
+            "o",
+            color=COLORS["inhibition"],
+            label="measured",
+        )
         model = [predicted(costs, row) for row in line]
         ax.loglog(FACTORS[factor], model, color="0.6", lw=1, zorder=0, label="cost model")
         ax.set_xticks(FACTORS[factor], map(str, FACTORS[factor]))

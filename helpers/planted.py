@@ -1,33 +1,37 @@
-"""A GPT-2 whose weights are written by hand, so that its circuit is known: every method is first tried on it.
+"""A GPT-2 whose weights are written by hand, so that its circuit is known: every method is first
+tried on it.
 
-The architecture is Hugging Face's own (LayerNorm, learned positions, biases); MLPs write nothing. It solves indirect
-object identification for the words of data/vocabulary.yaml, and can be worked out with pen and paper:
+The architecture is Hugging Face's own (LayerNorm, learned positions, biases); MLPs write nothing.
+It solves indirect object identification for the words of data/vocabulary.yaml, and can be worked
+out with pen and paper:
 
-Features. The residual stream holds named features, each in directions of its own, all orthogonal. A constant *carrier*,
-CARRIER times larger than a feature, fixes LayerNorm's scale: with a gain of CARRIER / sqrt(d_model), LayerNorm hands
-on every other feature as it is (to about 0.1 %). A word embeds `name` = 1 and its own `identity` if it is a name. A
-position p embeds `clock`, hands of period 2, 4, ..., 128, each (cos, sin) of 2 pi p / period - pi / 4; `place`, copies
-of the hands of period 4 and 8; `early` = 1 where p < 8 (the templates introduce both people there); and `sink` = 1 at
-p = 0, where `place` is zero, so that who attends to the sink copies nothing.
+Features. The residual stream holds named features, each in directions of its own, all orthogonal. A
+constant *carrier*, CARRIER times larger than a feature, fixes LayerNorm's scale: with a gain of
+CARRIER / sqrt(d_model), LayerNorm hands on every other feature as it is (to about 0.1 %). A word
+embeds `name` = 1 and its own `identity` if it is a name. A position p embeds `clock`, hands of
+period 2, 4, ..., 128, each (cos, sin) of 2 pi p / period - pi / 4; `place`, copies of the hands of
+period 4 and 8; `early` = 1 where p < 8 (the templates introduce both people there); and `sink` = 1
+at p = 0, where `place` is zero, so that who attends to the sink copies nothing.
 
-Heads. A head's score is (query features) . (key features) + (preferred features of the key); SHARP = 12 separates the
-best key from the next, so a head attends where it should but for exp(-12) per wrong key.
-  previous_token   every p to p-1, by turning the clock one step: identity -> previous
-  duplicate_token  a name to its early mention S1, else to the sink: place of S1 -> channel_in
-  induction        a name to the early position after its mention (`previous` = identity), else to the sink: place,
-                   turned back one step so that it is S1's, -> channel_in
-  inhibition       to the late name, S2: channel_in -> channel
-  movers           to the early names, less so the more their place agrees with the channel: identity -> output
-  negative_movers  to the late name: minus identity -> output
-The two names stand two positions apart, half a turn of the period-4 hand, hence the first two coordinates of `place`
-(each +-sqrt(1/2)) have opposite signs at the two names: a channel of rank 1 is the first of them, rank 2 both, rank 3
-also the cos of period 8. Every map on the way (into the channel, through inhibition, the movers' query-key) has the
-singular values SINGULAR. The two heads that write `channel_in`, the two of inhibition and the two movers share their
-work in the proportions SHARES.
+Heads. A head's score is (query features) . (key features) + (preferred features of the key); SHARP
+= 12 separates the best key from the next, so a head attends where it should but for exp(-12) per
+wrong key. previous_token   every p to p-1, by turning the clock one step: identity -> previous
+duplicate_token  a name to its early mention S1, else to the sink: place of S1 -> channel_in
+induction        a name to the early position after its mention (`previous` = identity), else to the
+sink: place, turned back one step so that it is S1's, -> channel_in inhibition       to the late
+name, S2: channel_in -> channel movers           to the early names, less so the more their place
+agrees with the channel: identity -> output negative_movers  to the late name: minus identity ->
+output The two names stand two positions apart, half a turn of the period-4 hand, hence the first
+two coordinates of `place` (each +-sqrt(1/2)) have opposite signs at the two names: a channel of
+rank 1 is the first of them, rank 2 both, rank 3 also the cos of period 8. Every map on the way
+(into the channel, through inhibition, the movers' query-key) has the singular values SINGULAR. The
+two heads that write `channel_in`, the two of inhibition and the two movers share their work in the
+proportions SHARES.
 
-Numbers. With delta = gain * sum_k SINGULAR_k^3 place_k(S1) (place_k(S1) - place_k(IO)), which is SCORE_GAP for ranks 1
-and 2, a mover attends to IO and S1 in the proportion exp(delta) : 1, and the logit difference is
-LOGIT * (tanh(delta / 2) + NEGATIVE). A head with share s removed from the channel leaves (1 - s) delta.
+Numbers. With delta = gain * sum_k SINGULAR_k^3 place_k(S1) (place_k(S1) - place_k(IO)), which is
+SCORE_GAP for ranks 1 and 2, a mover attends to IO and S1 in the proportion exp(delta) : 1, and the
+logit difference is LOGIT * (tanh(delta / 2) + NEGATIVE). A head with share s removed from the
+channel leaves (1 - s) delta.
 """
 
 import io
@@ -43,7 +47,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from helpers.models import Head, ModelError, read_data
+from helpers.heads import Head
+from suite.errors import ModelError
+from suite.registry import read_data
 
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, N_POSITIONS = 6, 4, 64, 256, 128
 CARRIER = 128.0
@@ -63,7 +69,9 @@ LAYERS = {
 }
 PERIODS = [2**k for k in range(1, 8)]
 
-Rows = Float[Tensor, "_ feature"]  # one coordinate per feature direction, before the residual basis is chosen
+Rows = Float[
+    Tensor, "_ feature"
+]  # one coordinate per feature direction, before the residual basis is chosen
 
 
 @dataclass(frozen=True)
@@ -72,46 +80,63 @@ class Plan:
 
     channel_rank: int = 2  # 1, 2 or 3
     noise: float = 0.0
-    """Gaussian noise in every attention matrix: its Frobenius norm over that of the planted matrix (over the planted
-    heads' mean where nothing is planted). It leaves the carrier alone. The circuit search finds the plan up to 0.1."""
+    """Gaussian noise in every attention matrix: its Frobenius norm over that of the planted matrix
+    (over the planted heads' mean where nothing is planted). It leaves the carrier alone. The
+    circuit search finds the plan up to 0.1."""
     distractors: int = 4  # heads with large random weights that write into directions nobody reads
     rotate: bool = True  # turn the residual basis at random (the all-ones direction stays, LayerNorm removes it)
     seed: int = 0
     inhibition: float = 1.0
-    """Strength of the inhibition heads: at 0 there are none, and what only serves them has no role; from 2 on each head
-    is redundant, since what the others leave already saturates the movers."""
+    """Strength of the inhibition heads: at 0 there are none, and what only serves them has no role;
+    from 2 on each head is redundant, since what the others leave already saturates the movers."""
     circuits: int = 1
-    """2: two channels for one task; each has one of the heads that write it, one inhibition head and one mover."""
+    """2: two channels for one task; each has one of the heads that write it, one inhibition head
+    and one mover.
+    """
     copies: int = 1  # every planted head this often, each copy with its share of the weight
     shared: bool = False
-    """A second reader of the (first) channel: the negative mover attends to the early name that it points at."""
+    """A second reader of the (first) channel: the negative mover attends to the early name that it
+    points at.
+    """
 
     def __post_init__(self) -> None:
         layers = [layer for role in LAYERS.values() for layer in role]
         most = N_HEADS // max(map(layers.count, layers))
         free = N_HEADS * N_LAYERS - self.copies * len(layers)
         if not 1 <= self.channel_rank <= len(SINGULAR):
-            raise ModelError(f"channel_rank is {self.channel_rank}: a channel has 1 to {len(SINGULAR)} coordinates.")
+            raise ModelError(
+                f"channel_rank is {self.channel_rank}: a channel has 1 to {len(SINGULAR)} coordinates."
+            )
         if self.noise < 0 or self.inhibition < 0:
             raise ModelError("noise and inhibition are sizes: give 0 or more.")
         if self.circuits not in (1, 2):
-            raise ModelError(f"circuits is {self.circuits}: two inhibition heads can serve 1 or 2 channels.")
+            raise ModelError(
+                f"circuits is {self.circuits}: two inhibition heads can serve 1 or 2 channels."
+            )
         if not 1 <= self.copies <= most:
-            raise ModelError(f"copies is {self.copies}: a layer has {N_HEADS} heads for its roles, give 1 to {most}.")
+            raise ModelError(
+                f"copies is {self.copies}: a layer has {N_HEADS} heads for its roles, give 1 to {most}."
+            )
         if not 0 <= self.distractors <= free:
-            raise ModelError(f"distractors is {self.distractors}: only {free} heads have no role, give 0 to {free}.")
+            raise ModelError(
+                f"distractors is {self.distractors}: only {free} heads have no role, give 0 to {free}."
+            )
 
 
 @dataclass(frozen=True)
 class Planted:
-    """The model and its truth. Directions are unit vectors of the residual stream, one per column."""
+    """The model and its truth. Directions are unit vectors of the residual stream, one per
+    column.
+    """
 
     hf_model: GPT2LMHeadModel
     tokenizer: PreTrainedTokenizerFast
     plan: Plan
     roles: dict[str, tuple[Head, ...]]  # as in `circuits.IOI.roles`, by falling share of the work
     distractors: tuple[Head, ...]
-    directions: dict[str, Float[Tensor, "d_model _"]]  # of each feature; a second circuit's channel behind the first's
+    directions: dict[
+        str, Float[Tensor, "d_model _"]
+    ]  # of each feature; a second circuit's channel behind the first's
     gain: float  # of the movers' query-key score: see delta above
 
     @property
@@ -122,7 +147,9 @@ class Planted:
 
 @dataclass(frozen=True)
 class _Wires:
-    """One head in feature space. Score = (query x_q).(key x_k) + prefer.x_k; what is written = out^T value x_k."""
+    """One head in feature space. Score = (query x_q).(key x_k) + prefer.x_k; what is written =
+    out^T value x_k.
+    """
 
     value: Rows
     out: Rows
@@ -142,8 +169,20 @@ def build(plan: Plan | None = None) -> Planted:
     heads, roles, free = _place(plan, _wires(plan, features, gain), random)
     distractors = tuple(free[: plan.distractors])
     heads |= {head: _distractor(features, random) for head in distractors}
-    sizes = {"n_layer": N_LAYERS, "n_head": N_HEADS, "n_embd": D_MODEL, "n_inner": 4, "n_positions": N_POSITIONS}
-    config = GPT2Config(**sizes, vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, tie_word_embeddings=False)
+    sizes = {
+        "n_layer": N_LAYERS,
+        "n_head": N_HEADS,
+        "n_embd": D_MODEL,
+        "n_inner": 4,
+        "n_positions": N_POSITIONS,
+    }
+    config = GPT2Config(
+        **sizes,
+        vocab_size=len(tokenizer),
+        bos_token_id=0,
+        eos_token_id=0,
+        tie_word_embeddings=False,
+    )
     model = GPT2LMHeadModel(config).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
         parameter.fill_(CARRIER / D_MODEL**0.5 if "ln_" in name and name.endswith("weight") else 0)
@@ -164,7 +203,9 @@ def build(plan: Plan | None = None) -> Planted:
 
 
 def save(planted: Planted, folder: Path | str) -> None:
-    """Write config, safetensors and tokenizer as the hub keeps them; `load_model(str(folder))` reads it."""
+    """Write config, safetensors and tokenizer as the hub keeps them; `load_model(str(folder))`
+    reads it.
+    """
     with redirect_stderr(io.StringIO()):  # progress bars
         planted.hf_model.save_pretrained(folder)
     planted.tokenizer.save_pretrained(folder)
@@ -183,8 +224,13 @@ def _tokenizer(words: dict[str, list[str]]) -> PreTrainedTokenizerFast:
 def _features(plan: Plan, n_names: int) -> dict[str, Rows]:
     """Feature -> its rows in feature space (one-hot); `junk` is what is left."""
     if n_names >= D_HEAD:
-        raise ModelError(f"data/vocabulary.yaml has {n_names} names, and a head of {D_HEAD} dimensions holds one less.")
-    sizes = dict.fromkeys(["carrier", "name", "early", "sink"], 1) | {"clock": 2 * len(PERIODS), "place": 4}
+        raise ModelError(
+            f"data/vocabulary.yaml has {n_names} names, and a head of {D_HEAD} dimensions holds one less."
+        )
+    sizes = dict.fromkeys(["carrier", "name", "early", "sink"], 1) | {
+        "clock": 2 * len(PERIODS),
+        "place": 4,
+    }
     sizes |= dict.fromkeys(["identity", "previous", "output"], n_names)
     sizes |= dict.fromkeys(["channel_in", "channel"], plan.channel_rank * plan.circuits)
     sizes["junk"] = D_MODEL - 1 - sum(sizes.values())
@@ -192,12 +238,19 @@ def _features(plan: Plan, n_names: int) -> dict[str, Rows]:
 
 
 def _basis(rotate: bool, random: torch.Generator) -> Float[Tensor, "d_model feature"]:
-    """Orthonormal directions without mean: nearly the coordinates themselves (a Householder mirror), or turned."""
+    """Orthonormal directions without mean: nearly the coordinates themselves (a Householder
+    mirror), or turned.
+    """
     mirror = torch.full((D_MODEL, 1), -(D_MODEL**-0.5), dtype=torch.float64)
     mirror[-1] += 1
     basis = (torch.eye(D_MODEL) - 2 * mirror @ mirror.T / (mirror.T @ mirror))[:, :-1]
     if rotate:
-        basis = basis @ torch.linalg.qr(torch.randn(D_MODEL - 1, D_MODEL - 1, generator=random, dtype=torch.float64))[0]
+        basis = (
+            basis
+            @ torch.linalg.qr(
+                torch.randn(D_MODEL - 1, D_MODEL - 1, generator=random, dtype=torch.float64)
+            )[0]
+        )
     return basis.float()
 
 
@@ -205,9 +258,16 @@ def _positions(features: dict[str, Rows]) -> Float[Tensor, "pos feature"]:
     """What each position embeds."""
     at = torch.arange(N_POSITIONS)[:, None]
     angles = {period: 2 * math.pi * at / period - math.pi / 4 for period in PERIODS}
-    hands = {period: torch.cat([angle.cos(), angle.sin()], dim=1) for period, angle in angles.items()}
+    hands = {
+        period: torch.cat([angle.cos(), angle.sin()], dim=1) for period, angle in angles.items()
+    }
     place = torch.cat([hands[4], hands[8]], dim=1) * (at > 0)
-    values = {"clock": torch.cat(list(hands.values()), dim=1), "place": place, "early": at < 8, "sink": at == 0}
+    values = {
+        "clock": torch.cat(list(hands.values()), dim=1),
+        "place": place,
+        "early": at < 8,
+        "sink": at == 0,
+    }
     return sum(value.float() @ features[name] for name, value in values.items())
 
 
@@ -223,23 +283,38 @@ def _wires(plan: Plan, features: dict[str, Rows], gain: float) -> dict[str, list
     rank, f = plan.channel_rank, features
     place, place_before = f["place"][:rank], _one_step_back(f["place"], [4, 8])[:rank]
     early_name, late_name = (SHARP * (f["name"] + sign * f["early"])[0] for sign in (1, -1))
-    early_match = 2 * SHARP * (f["early"] + f["sink"] / 2)[0]  # scores in units of SHARP: match 4, sink 3, others 2
+    early_match = (
+        2 * SHARP * (f["early"] + f["sink"] / 2)[0]
+    )  # scores in units of SHARP: match 4, sink 3, others 2
     match = 2 * SHARP * f["identity"]
     singular = torch.tensor(SINGULAR[:rank])[:, None]
     back = SHARP / 2 * _one_step_back(f["clock"], PERIODS)
-    told, channels = ((f[name].split(rank) * 2)[:2] for name in ("channel_in", "channel"))  # one circuit: its own twice
-    shares = (1.0, 1.0) if plan.circuits == 2 else SHARES  # in a channel of its own a head does all the work
+    told, channels = (
+        (f[name].split(rank) * 2)[:2] for name in ("channel_in", "channel")
+    )  # one circuit: its own twice
+    shares = (
+        (1.0, 1.0) if plan.circuits == 2 else SHARES
+    )  # in a channel of its own a head does all the work
 
     def reader(channel: Rows, weight: float, sign: int = -1) -> _Wires:
-        return _Wires(f["identity"], weight * f["output"], early_name, sign * gain * singular * channel, place)
+        return _Wires(
+            f["identity"], weight * f["output"], early_name, sign * gain * singular * channel, place
+        )
 
     negative = _Wires(f["identity"], -NEGATIVE * f["output"], late_name)
     both = zip(told, shares, channels, strict=True)
-    inhibition = [_Wires(read, plan.inhibition * share * singular * write, late_name) for read, share, write in both]
+    inhibition = [
+        _Wires(read, plan.inhibition * share * singular * write, late_name)
+        for read, share, write in both
+    ]
     return {
         "previous_token": [_Wires(f["identity"], f["previous"], query=back, key=f["clock"])],
-        "duplicate_token": [_Wires(place, shares[0] * singular * told[0], early_match, match, f["identity"])],
-        "induction": [_Wires(place_before, shares[1] * singular * told[1], early_match, match, f["previous"])],
+        "duplicate_token": [
+            _Wires(place, shares[0] * singular * told[0], early_match, match, f["identity"])
+        ],
+        "induction": [
+            _Wires(place_before, shares[1] * singular * told[1], early_match, match, f["previous"])
+        ],
         "inhibition": inhibition if plan.inhibition else [],
         "movers": [reader(channels[0], SHARES[0]), reader(channels[1], SHARES[1])],
         "negative_movers": [reader(channels[0], -NEGATIVE, sign=1) if plan.shared else negative],
@@ -247,17 +322,25 @@ def _wires(plan: Plan, features: dict[str, Rows], gain: float) -> dict[str, list
 
 
 def _distractor(features: dict[str, Rows], random: torch.Generator) -> _Wires:
-    """Attends at random (scores of a few units), and writes about four times what a planted head does."""
+    """Attends at random (scores of a few units), and writes about four times what a planted head
+    does.
+    """
     read = 1 - features["carrier"][0] - features["junk"].sum(0)
     query, key, value = 0.2 * torch.randn(3, D_HEAD - 1, D_MODEL - 1, generator=random) * read
-    out = torch.randn(D_HEAD - 1, len(features["junk"]), generator=random) / D_HEAD**0.5 @ features["junk"]
+    out = (
+        torch.randn(D_HEAD - 1, len(features["junk"]), generator=random)
+        / D_HEAD**0.5
+        @ features["junk"]
+    )
     return _Wires(value, out, query=query, key=key)
 
 
 def _place(
     plan: Plan, wires: dict[str, list[_Wires]], random: torch.Generator
 ) -> tuple[dict[Head, _Wires], dict[str, tuple[Head, ...]], list[Head]]:
-    """Give every head of the plan a place in its layer, at random; also the heads that are left, in random order."""
+    """Give every head of the plan a place in its layer, at random; also the heads that are left, in
+    random order.
+    """
     orders = [torch.randperm(N_HEADS, generator=random).tolist() for _ in range(N_LAYERS)]
     free = [[Head(layer, head) for head in order] for layer, order in enumerate(orders)]
     heads, roles = {}, dict.fromkeys(wires, ())
@@ -273,12 +356,16 @@ def _place(
 
 
 def _matrices(heads: dict[Head, _Wires], noise: float, random: torch.Generator) -> Tensor:
-    """Rows of query, key, value and output in feature space, [layer head 4 d_head feature], with noise in every one."""
+    """Rows of query, key, value and output in feature space, [layer head 4 d_head feature], with
+    noise in every one.
+    """
     maps = torch.zeros(N_LAYERS, N_HEADS, 4, D_HEAD, D_MODEL - 1)
     for head, wires in heads.items():
         for part, rows in enumerate([wires.query * D_HEAD**0.5, wires.key, wires.value, wires.out]):
             maps[head][part, : len(rows)] = rows
-        maps[head][1, -1] = wires.prefer  # which meets a query that is constant: the bias that `build` writes
+        maps[head][1, -1] = (
+            wires.prefer
+        )  # which meets a query that is constant: the bias that `build` writes
     if noise:
         norms = maps.norm(dim=(-2, -1), keepdim=True)
         planted = norms[:, :, 2:3] > 0

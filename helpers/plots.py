@@ -1,7 +1,8 @@
-"""The suite's figures in one style. Each function returns the Figure; `save` writes it as PNG and SVG."""
+"""The suite's figures in one style. Each function returns the Figure; `save` writes it as PNG and
+SVG.
+"""
 
 import itertools
-import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,9 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from helpers.circuits import Circuit, Overlap
-from helpers.claims import figures_dir, load_claims, whole
-from helpers.models import Head
-from helpers.scorecard import VERDICTS, applies
+from helpers.heads import Head
 from helpers.stats import Interval
 
 STYLE = {
@@ -32,6 +31,8 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "circuits",
 }
+
+
 COLORS = {
     "movers": "#1b7837",
     "content_gatherers": "#c51b7d",
@@ -41,8 +42,11 @@ COLORS = {
     "duplicate_token": "#35978f",
     "previous_token": "#2166ac",
 }
-VERDICT_COLORS = dict(zip(VERDICTS, ("#1b7837", "#5aae61", "#a6dba0", "#fee08b", "#d6604d", "#b2182b"), strict=True))
+
+
 CENTER = {"ha": "center", "va": "center"}
+
+
 plt.rcParams.update(STYLE)
 
 
@@ -51,15 +55,12 @@ def label(role: str) -> str:
     return role.replace("_", " ")
 
 
-def save(figure: Figure, model: str, name: str) -> None:
-    """Write figures/<model>/<name>.png and .svg below the output root, whole or not at all."""
-    for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        with whole(figures_dir(model) / f"{name}.{suffix}") as part:
-            figure.savefig(part, format=suffix, metadata=metadata)
-
-
-def with_errors(intervals: Iterable[Interval]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "end n"]]:
-    """Estimates, and how far the lower and the upper end of their 95 % intervals are: what matplotlib draws."""
+def with_errors(
+    intervals: Iterable[Interval],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "end n"]]:
+    """Estimates, and how far the lower and the upper end of their 95 % intervals are: what
+    matplotlib draws.
+    """
     value, *ends = np.array([(x.value, x.low, x.high) for x in intervals]).T
     return value, np.abs(ends - value)
 
@@ -73,7 +74,9 @@ def bars_with_intervals(
     for i, (key, intervals) in enumerate(groups.items()):
         x = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * width
         value, errors = with_errors(intervals)
-        ax.bar(x, value, width, yerr=errors, alpha=0.85, label=key, error_kw={"lw": 1, "capsize": 2})
+        ax.bar(
+            x, value, width, yerr=errors, alpha=0.85, label=key, error_kw={"lw": 1, "capsize": 2}
+        )
     ax.axhline(0, color="black", lw=0.6)
     ax.set_xticks(range(len(names)), names)
     ax.set(ylabel=ylabel, title=title)
@@ -83,19 +86,37 @@ def bars_with_intervals(
 
 
 def head_map(
-    ax: Axes, percent: Float[np.ndarray, "layer head"], found: Mapping[str, Sequence[Head]], *, title: str
+    ax: Axes,
+    percent: Float[np.ndarray, "layer head"],
+    found: Mapping[str, Sequence[Head]],
+    *,
+    title: str,
 ) -> None:
-    """Heat map of effects over layers and heads, symmetric around 0; heads found are framed in their role's colour."""
+    """Heat map of effects over layers and heads, symmetric around 0; heads found are framed in
+    their role's colour.
+    """
     limit = np.nanmax(np.abs(percent))
-    image = ax.imshow(percent.T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", origin="lower")
+    image = ax.imshow(
+        percent.T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", origin="lower"
+    )
     ax.set_facecolor("0.85")
     framed = list(itertools.chain(*found.values()))
     for role, heads in found.items():
         for layer, head in heads:
-            ax.add_patch(Rectangle((layer - 0.5, head - 0.5), 1, 1, fill=False, ec=COLORS[role], lw=2))
-            right = any(other.head == head and 0 < layer - other.layer < 5 for other in framed)  # no room on the left
+            ax.add_patch(
+                Rectangle((layer - 0.5, head - 0.5), 1, 1, fill=False, ec=COLORS[role], lw=2)
+            )
+            right = any(
+                other.head == head and 0 < layer - other.layer < 5 for other in framed
+            )  # no room on the left
             place, side = ((layer + 0.6, head), "left") if right else ((layer - 0.6, head), "right")
-            style = {"ha": side, "va": "center", "fontsize": 7, "color": COLORS[role], "weight": "bold"}
+            style = {
+                "ha": side,
+                "va": "center",
+                "fontsize": 7,
+                "color": COLORS[role],
+                "weight": "bold",
+            }
             ax.annotate(f"{Head(layer, head)} {percent[layer, head]:+.0f}", place, **style)
     ax.set(xlabel="layer", ylabel="head", title=title)
     ax.set_yticks(range(0, percent.shape[1], 2))
@@ -112,7 +133,9 @@ def stage_figure(
     positions: Mapping[str, int],
     example: Mapping[Head, Float[np.ndarray, "query key"]],
 ) -> Figure:
-    """Effects of all heads; attention of each role's first three, on one prompt (`example`) and on average."""
+    """Effects of all heads; attention of each role's first three, on one prompt (`example`) and on
+    average.
+    """
     roles = [role for role in circuit.evidence.scheme.roles if role.stage == stage]
     if stage not in circuit.evidence.stages:
         figure, ax = plt.subplots(figsize=(12, 1))
@@ -132,7 +155,11 @@ def stage_figure(
         return figure
     cut = " (first 3 heads of a role)" if len(shown) < sum(map(len, found.values())) else ""
     words = np.array([example[head][positions[role.query]] for role, head in shown])
-    seen = {(q, k): x for (q, k), x in circuit.evidence.attention.items() if q in {role.query for role in roles}}
+    seen = {
+        (q, k): x
+        for (q, k), x in circuit.evidence.attention.items()
+        if q in {role.query for role in roles}
+    }
     average = np.array([[x[head].mean() for x in seen.values()] for _, head in shown])
     panels = (
         (top, words, tokens, f"attention from {roles[0].query}, one prompt{cut}"),
@@ -143,8 +170,15 @@ def stage_figure(
         ax.set_yticks(range(len(shown)), [f"{label(role.name)} {head}" for role, head in shown])
         for tick, (role, _) in zip(ax.get_yticklabels(), shown, strict=True):
             tick.set_color(COLORS[role.name])
-        level = ax is bottom and sum(map(len, columns)) <= 45  # longer names do not fit side by side
-        ax.set_xticks(range(len(columns)), columns, rotation=0 if level else 45, ha="center" if level else "right")
+        level = (
+            ax is bottom and sum(map(len, columns)) <= 45
+        )  # longer names do not fit side by side
+        ax.set_xticks(
+            range(len(columns)),
+            columns,
+            rotation=0 if level else 45,
+            ha="center" if level else "right",
+        )
         ax.set_title(title)
     for (i, j), value in np.ndenumerate(average):
         bottom.text(j, i, f"{value:.2f}", color="white" if value > 0.6 else "black", **CENTER)
@@ -152,20 +186,37 @@ def stage_figure(
 
 
 def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
-    """The circuit as a graph: heads in columns by role, edges to their receivers as wide as the measured effect."""
+    """The circuit as a graph: heads in columns by role, edges to their receivers as wide as the
+    measured effect.
+    """
     scheme = circuit.evidence.scheme
-    columns = [[role.name for role in scheme.roles if role.stage == stage] for stage in reversed(scheme.places)]
+    columns = [
+        [role.name for role in scheme.roles if role.stage == stage]
+        for stage in reversed(scheme.places)
+    ]
     place: dict[tuple[str, Head], tuple[float, float]] = {}
     for x, roles in enumerate(columns):
         members = [(role, head) for role in roles for head in circuit.roles[role]]
-        place |= {member: (float(x), (len(members) - 1) / 2 - i) for i, member in enumerate(members)}
+        place |= {
+            member: (float(x), (len(members) - 1) / 2 - i) for i, member in enumerate(members)
+        }
     figure, ax = plt.subplots(figsize=(10, 4.5))
     out = (float(len(columns)), 0.0)
     for role in scheme.roles:
-        ends = [place[member] for member in place if member[0] == role.stage.rpartition(".")[0]] or [out]
+        ends = [
+            place[member] for member in place if member[0] == role.stage.rpartition(".")[0]
+        ] or [out]
         for head in circuit.roles[role.name]:
-            percent, (x, y) = circuit.evidence.stages[role.stage].percent[head], place[role.name, head]
-            arrow = {"arrowstyle": "-|>", "lw": 0.6 + 5 * min(abs(percent), 100) / 100, "shrinkA": 22, "shrinkB": 24}
+            percent, (x, y) = (
+                circuit.evidence.stages[role.stage].percent[head],
+                place[role.name, head],
+            )
+            arrow = {
+                "arrowstyle": "-|>",
+                "lw": 0.6 + 5 * min(abs(percent), 100) / 100,
+                "shrinkA": 22,
+                "shrinkB": 24,
+            }
             arrow |= {"color": "#b2182b" if percent > 0 else "#2166ac", "alpha": 0.55}
             for end in ends:
                 ax.annotate("", end, (x, y), arrowprops=arrow)
@@ -173,7 +224,12 @@ def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
     for (role, head), (x, y) in place.items():
         box = {"boxstyle": "round,pad=0.35", "fc": COLORS[role], "ec": "none"}
         ax.text(x, y, str(head), color="white", weight="bold", bbox=box, **CENTER)
-    ax.text(*out, "logits\nat END", bbox={"boxstyle": "round,pad=0.4", "fc": "0.92", "ec": "0.5"}, **CENTER)
+    ax.text(
+        *out,
+        "logits\nat END",
+        bbox={"boxstyle": "round,pad=0.4", "fc": "0.92", "ec": "0.5"},
+        **CENTER,
+    )
     top = max((y for _, y in place.values()), default=0)
     for x, roles in enumerate(columns):
         above = sum(len(circuit.roles[role]) for role in roles) / 2  # over the first of its heads
@@ -192,12 +248,17 @@ def overlay(
     tasks: tuple[str, str],
     title: str,
 ) -> Figure:
-    """Two circuits over each other (Merullo et al. 2024, Figure 3): the heads chosen per stage, and whom they speak to.
+    """Two circuits over each other (Merullo et al. 2024, Figure 3): the heads chosen per stage, and
+    whom they speak to.
 
-    stages: what each stage of `found` is called in either circuit. A line leads to each receiver of the stage that was
-    chosen itself; colours say which task a head or a line belongs to.
+    stages: what each stage of `found` is called in either circuit. A line leads to each receiver of
+    the stage that was chosen itself; colours say which task a head or a line belongs to.
     """
-    kinds = {(0,): ("#2166ac", f"{tasks[0]} only"), (1,): ("#e08214", f"{tasks[1]} only"), (0, 1): ("0.3", "shared")}
+    kinds = {
+        (0,): ("#2166ac", f"{tasks[0]} only"),
+        (1,): ("#e08214", f"{tasks[1]} only"),
+        (0, 1): ("0.3", "shared"),
+    }
     layers = sorted({head.layer for pair in found.chosen for heads in pair for head in heads})
     place = {(-1, None): (len(stages), (len(layers) - 1) / 2)}
     nodes, lines = defaultdict(list), defaultdict(list)
@@ -210,19 +271,35 @@ def overlay(
             receivers = circuits[task].roles.get(name.rpartition(".")[0], (None,))
             for head in heads:
                 nodes[i, head].append(task)
-                for end in ((i - 1, receiver) for receiver in receivers if (i - 1, receiver) in place):
+                for end in (
+                    (i - 1, receiver) for receiver in receivers if (i - 1, receiver) in place
+                ):
                     lines[(i, head), end].append(task)
     figure, ax = plt.subplots(figsize=(2.4 * len(stages) + 2, 5.5))
     for ends, whose in lines.items():
-        ax.plot(*zip(*(place[end] for end in ends), strict=True), color=kinds[tuple(whose)][0], lw=0.8, alpha=0.4)
+        ax.plot(
+            *zip(*(place[end] for end in ends), strict=True),
+            color=kinds[tuple(whose)][0],
+            lw=0.8,
+            alpha=0.4,
+        )
     box = {"boxstyle": "round,pad=0.3", "ec": "none"}
     for key, whose in nodes.items():
-        style = {"color": "white", "weight": "bold", "fontsize": 7, "bbox": box | {"fc": kinds[tuple(whose)][0]}}
+        style = {
+            "color": "white",
+            "weight": "bold",
+            "fontsize": 7,
+            "bbox": box | {"fc": kinds[tuple(whose)][0]},
+        }
         ax.text(*place[key], str(key[1]), **style, **CENTER)
     ax.text(*place[-1, None], "logits\nat END", bbox=box | {"fc": "0.92", "ec": "0.5"}, **CENTER)
-    ax.set(xlim=(-0.6, len(stages) + 0.4), ylim=(-0.7, len(layers) - 0.3), ylabel="layer", title=title)
+    ax.set(
+        xlim=(-0.6, len(stages) + 0.4), ylim=(-0.7, len(layers) - 0.3), ylabel="layer", title=title
+    )
     ax.set_yticks(range(len(layers)), layers)
-    receivers = ["\n".join(dict.fromkeys(f"to {label(name)}" for name in pair)) for pair in reversed(stages)]
+    receivers = [
+        "\n".join(dict.fromkeys(f"to {label(name)}" for name in pair)) for pair in reversed(stages)
+    ]
     ax.set_xticks(range(len(stages)), receivers)
     handles = [Patch(color=color, label=name) for color, name in kinds.values()]
     ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
@@ -237,25 +314,33 @@ def knock_out_figure(
     title: str,
     xlabel: str = "logit(IO) - logit(S) at END",
 ) -> Figure:
-    """Mean logit difference under each intervention with its interval, above the means of random draws."""
+    """Mean logit difference under each intervention with its interval, above the means of random
+    draws.
+    """
     figure, ax = plt.subplots(figsize=(7.5, 0.5 * len(measured) + 1.6))
     x, errors = with_errors(reversed(measured.values()))
     ax.errorbar(x, np.arange(len(x)) + 1, xerr=errors, fmt="o", capsize=3, ms=7, color="#b2182b")
     ax.plot(random, np.linspace(-0.2, 0.2, len(random)), "o", color="#2166ac", ms=4, alpha=0.7)
     ax.axvline(0, color="black", lw=0.6)
-    ax.set_yticks(range(len(measured) + 1), [f"{control}, {len(random)} draws", *reversed(measured)])
+    ax.set_yticks(
+        range(len(measured) + 1), [f"{control}, {len(random)} draws", *reversed(measured)]
+    )
     ax.set(xlabel=xlabel, title=title, ylim=(-0.6, len(measured) + 0.6))
     return figure
 
 
-def stability_figure(jaccards: Mapping[str, Float[np.ndarray, " resample"]], *, title: str) -> Figure:
+def stability_figure(
+    jaccards: Mapping[str, Float[np.ndarray, " resample"]], *, title: str
+) -> Figure:
     """Jaccard overlap of each role's heads with the selection on resampled prompts."""
     figure, ax = plt.subplots(figsize=(7, 3))
     roles = list(jaccards)[::-1]
     for y, role in enumerate(roles):
         values, counts = np.unique(np.round(jaccards[role], 3), return_counts=True)
         share = counts / counts.sum()
-        ax.scatter(values, np.full(len(values), y), s=500 * share, color=COLORS[role], alpha=0.75, lw=0)
+        ax.scatter(
+            values, np.full(len(values), y), s=500 * share, color=COLORS[role], alpha=0.75, lw=0
+        )
         ax.plot(jaccards[role].mean(), y, "|", color="black", ms=16, mew=1.5)
     ax.set_yticks(range(len(roles)), [label(role) for role in roles])
     ax.set(xlim=(-0.05, 1.08), ylim=(-0.6, len(roles) - 0.4), title=title)
@@ -263,52 +348,17 @@ def stability_figure(jaccards: Mapping[str, Float[np.ndarray, " resample"]], *, 
     return figure
 
 
-def scorecard_figure(measured: pd.DataFrame, *, title: str) -> Figure:
-    """Every claim as a row of squares, one per measured metric, coloured by verdict; the headline first and framed.
-
-    measured: `scorecard.measurements`. Columns: the paper's model, then every other one; our own claims, which have no
-    paper, stand below. "not run": the claim was not measured there; "-": it cannot be.
-    """
-    claims = load_claims().values()
-    blocks = [claim for claim in claims if claim.paper], [claim for claim in claims if not claim.paper]
-    columns = {None: measured[measured.own]} | dict(iter(measured[~measured.own].groupby("model")))
-    widths = [max([4, *rows.groupby("claim").size()]) for rows in columns.values()]
-    size = (4.2 + 0.17 * sum(widths), 0.34 * len(claims) + 1.6)
-    kind = {"width_ratios": widths, "height_ratios": list(map(len, blocks)), "squeeze": False}
-    figure, axes = plt.subplots(2, len(widths), figsize=size, **kind)
-    ours = ", ".join(f"{claim.id} on {claim.model}" for claim in blocks[1])
-    for row, block, name in zip(axes, blocks, ("the paper's model", f"ours: {ours}"), strict=True):
-        for ax, width, (model, rows) in zip(row, widths, columns.items(), strict=True):
-            ax.set(xlim=(0, width), ylim=(len(block) - 0.5, -0.5), xticks=[], yticks=[], title=model or name)
-            ax.spines[:].set_visible(False)
-            for y, claim in enumerate(block):
-                empty = "not run" if model is None or applies(claim, model) else "-"
-                _squares(ax, y, list(rows.verdict[rows.claim == claim.id]), empty)
-        names = [f"{claim.id}  {claim.title}" for claim in block]
-        names = [textwrap.fill(name, max(56, len(name) // 2 + 7)) for name in names]  # at most two lines
-        row[0].set_yticks(range(len(block)), names, fontsize=8)
-        row[0].tick_params(length=0)
-    for ax in axes[1, 1:]:
-        ax.remove()
-    colors = {"paper's model, ours:": "none", "others:": "none"} | VERDICT_COLORS  # filled column by column
-    figure.legend([Patch(color=color) for color in colors.values()], colors, loc="outside lower center", ncols=4)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
-    return figure
-
-
-def _squares(ax: Axes, y: int, verdicts: list[str], empty: str) -> None:
-    """One row of the scorecard: the first verdict, then the others from the best to the worst."""
-    for x, verdict in enumerate([*verdicts[:1], *sorted(verdicts[1:], key=VERDICTS.index)]):
-        frame = {"ec": "black", "lw": 1.2} if x == 0 else {"lw": 0}
-        ax.add_patch(Rectangle((x + 0.1, y - 0.34), 0.8, 0.68, fc=VERDICT_COLORS[verdict], **frame))
-    if not verdicts:
-        ax.text(0.1, y, empty, va="center", color="0.5", fontsize=8)
-
-
 def roles_table(
-    circuit: Circuit, paper: Mapping[str, Sequence[str]], *, layers: int, paper_model: str, paper_layers: int
+    circuit: Circuit,
+    paper: Mapping[str, Sequence[str]],
+    *,
+    layers: int,
+    paper_model: str,
+    paper_layers: int,
 ) -> pd.DataFrame:
-    """Role by role: the paper's heads beside those found here, and their mean depth (0 first layer, 1 last)."""
+    """Role by role: the paper's heads beside those found here, and their mean depth (0 first layer,
+    1 last).
+    """
 
     def told(heads: Sequence[Head], of: int, nobody: str) -> list[str]:
         depth = f"{np.mean([head.layer for head in heads]) / (of - 1):.2f}" if heads else "-"

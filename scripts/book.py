@@ -1,4 +1,5 @@
-"""The executed notebooks as a static site that needs no network, no script and no server: build/book/index.html.
+"""The executed notebooks as a static site that needs no network, no script and no server:
+build/book/index.html.
 
 python -m scripts.book --notebooks notebooks --out build/book
 """
@@ -16,11 +17,13 @@ import nbformat
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
-from helpers.models import PROJECT
 from scripts.check_notebooks import notebooks_in
+from suite.registry import PROJECT
 
 FRONT = "07"  # the scorecard
-MATH = re.compile(r"\$\$(?P<display>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\w$])", re.DOTALL)
+MATH = re.compile(
+    r"\$\$(?P<display>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\w$])", re.DOTALL
+)
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 STYLE = """
 :root { color-scheme: light; --line: #d8dee4; --accent: #0b5d8a; }
@@ -80,12 +83,16 @@ class Page:
 
 
 def build(notebooks: Path, out: Path) -> list[Page]:
-    """Write the site whole: into a folder beside `out`, which then takes its place. Raises BookError."""
+    """Write the site whole: into a folder beside `out`, which then takes its place. Raises
+    BookError.
+    """
     found = notebooks_in(notebooks)
     if not found:
         raise BookError(f"{notebooks} holds no notebook: give the folder of the executed ones.")
     if out.exists() and not (out / "style.css").is_file():
-        raise BookError(f"{out} is no site of this suite: give a folder that is new or holds one, which is replaced.")
+        raise BookError(
+            f"{out} is no site of this suite: give a folder that is new or holds one, which is replaced."
+        )
     documents = {path: nbformat.read(path, as_version=4) for path in found}
     pages = [Page(path, _name(path), _title(path, nb)) for path, nb in documents.items()]
     pages.sort(key=lambda page: page.name != "index.html")
@@ -97,7 +104,9 @@ def build(notebooks: Path, out: Path) -> list[Page]:
     for place, page in enumerate(pages):
         body = with_files(render(documents[page.source]), page, part)
         neighbours = (pages[place - 1 : place], pages[place + 1 : place + 2])
-        before, after = (f'<a href="{near[0].name}">{near[0].short}</a>' if near else "" for near in neighbours)
+        before, after = (
+            f'<a href="{near[0].name}">{near[0].short}</a>' if near else "" for near in neighbours
+        )
         menu = "".join(f"<li>{_entry(other, page)}</li>" for other in pages)
         text = PAGE.format(title=page.title, menu=menu, body=body, before=before, after=after)
         (part / page.name).write_text(text, encoding="utf-8")
@@ -113,7 +122,9 @@ def render(nb: nbformat.NotebookNode) -> str:
         if cell.cell_type == "markdown":
             cell.source = with_mathml(cell.source)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(nb)
-    return body.replace("No description has been provided for this image", "Figure of the cell above")
+    return body.replace(
+        "No description has been provided for this image", "Figure of the cell above"
+    )
 
 
 def with_mathml(markdown: str) -> str:
@@ -125,11 +136,15 @@ def with_mathml(markdown: str) -> str:
 
 def _formula(match: re.Match) -> str:
     kind = "block" if match["display"] else "inline"
-    return latex2mathml.converter.convert((match["display"] or match["inline"]).strip(), display=kind)
+    return latex2mathml.converter.convert(
+        (match["display"] or match["inline"]).strip(), display=kind
+    )
 
 
 def with_files(body: str, page: Page, out: Path) -> str:
-    """Links to notebooks lead to their pages; any other local file that is linked is copied. Raises BookError."""
+    """Links to notebooks lead to their pages; any other local file that is linked is copied. Raises
+    BookError.
+    """
 
     def target(match: re.Match) -> str:
         attribute, link = match[1], html.unescape(match[2])
@@ -138,7 +153,9 @@ def with_files(body: str, page: Page, out: Path) -> str:
             return match[0]
         file = (page.source.parent / path).resolve()
         if not file.is_file() or not (file.suffix == ".ipynb" or file.is_relative_to(PROJECT)):
-            raise BookError(f"{page.source.name} links to {path}, which is no file of the project: correct the link.")
+            raise BookError(
+                f"{page.source.name} links to {path}, which is no file of the project: correct the link."
+            )
         name = _name(file) if file.suffix == ".ipynb" else file.relative_to(PROJECT).as_posix()
         if file.suffix != ".ipynb":
             (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -155,18 +172,26 @@ def _name(path: Path) -> str:
 def _title(path: Path, nb: nbformat.NotebookNode) -> str:
     heading = re.match(r"# (.+)", nb.cells[0].source) if nb.cells else None
     if heading is None:
-        raise BookError(f"{path.name} does not begin with a title: make its first cell Markdown that begins with '# '.")
+        raise BookError(
+            f"{path.name} does not begin with a title: make its first cell Markdown that begins with '# '."
+        )
     return html.escape(re.sub(r"[*`]", "", heading[1]))
 
 
 def _entry(page: Page, current: Page) -> str:
-    return f'<a href="{page.name}"{" aria-current=page" if page == current else ""}>{page.short}</a>'
+    return (
+        f'<a href="{page.name}"{" aria-current=page" if page == current else ""}>{page.short}</a>'
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--notebooks", type=Path, default=PROJECT / "notebooks", help="folder of executed notebooks")
-    parser.add_argument("--out", type=Path, default=PROJECT / "build" / "book", help="folder to write")
+    parser.add_argument(
+        "--notebooks", type=Path, default=PROJECT / "notebooks", help="folder of executed notebooks"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=PROJECT / "build" / "book", help="folder to write"
+    )
     options = parser.parse_args(argv)
     try:
         pages = build(options.notebooks.resolve(), options.out)

@@ -1,9 +1,9 @@
 """The house rules for notebooks, and the cleaning of executed ones.
 
-python -m scripts.check_notebooks                                  check notebooks/
-python -m scripts.check_notebooks --executed build/smollm2         check what a run left, its metadata aside
-python -m scripts.check_notebooks --clean build/smollm2 build/planted notebooks
-                                                                   copy executed notebooks, without run metadata
+python -m scripts.check_notebooks                                  check notebooks/ python -m
+scripts.check_notebooks --executed build/smollm2         check what a run left, its metadata aside
+python -m scripts.check_notebooks --clean build/smollm2 build/planted notebooks copy executed
+notebooks, without run metadata
 """
 
 import argparse
@@ -17,14 +17,18 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from helpers.claims import write_text
-from helpers.models import PROJECT
+from suite.files import write_text
+from suite.registry import PROJECT
 
 MAX_LINES = 25
 WIDGET = "application/vnd.jupyter.widget-view+json"
-ACTIVE = re.compile(r"<\s*(script|iframe|object|embed)|\bon\w+\s*=\s*[\"']|javascript:", re.IGNORECASE)
+ACTIVE = re.compile(
+    r"<\s*(script|iframe|object|embed)|\bon\w+\s*=\s*[\"']|javascript:", re.IGNORECASE
+)
 PAIR = r"\(\s*(?:layer\s*=\s*)?\d+\s*,\s*(?:head\s*=\s*)?\d+\s*,?\s*\)"  # (9, 6)
-HEAD_LITERAL = re.compile(rf"\bL\d{{1,2}}H\d{{1,2}}\b|\bHead{PAIR}|[\[{{]\s*{PAIR}|{PAIR}\s*,\s*{PAIR}")
+HEAD_LITERAL = re.compile(
+    rf"\bL\d{{1,2}}H\d{{1,2}}\b|\bHead{PAIR}|[\[{{]\s*{PAIR}|{PAIR}\s*,\s*{PAIR}"
+)
 
 
 def notebooks_in(folder: Path) -> list[Path]:
@@ -34,7 +38,11 @@ def notebooks_in(folder: Path) -> list[Path]:
 
 def code_cells(nb: NotebookNode) -> list[tuple[int, NotebookNode]]:
     """Code cells with their place in the notebook, counted from 1."""
-    return [(n, cell) for n, cell in enumerate(nb.cells, start=1) if cell.cell_type == "code" and cell.source.strip()]
+    return [
+        (n, cell)
+        for n, cell in enumerate(nb.cells, start=1)
+        if cell.cell_type == "code" and cell.source.strip()
+    ]
 
 
 def tags(cell: NotebookNode) -> list[str]:
@@ -74,30 +82,59 @@ def executed_in_order(nb: NotebookNode) -> list[str]:
 
 
 def no_errors(nb: NotebookNode) -> list[str]:
-    return [f"cell {n}: shows an error" for n, c in code_cells(nb) if any(o.output_type == "error" for o in c.outputs)]
+    return [
+        f"cell {n}: shows an error"
+        for n, c in code_cells(nb)
+        if any(o.output_type == "error" for o in c.outputs)
+    ]
 
 
 def no_stderr(nb: NotebookNode) -> list[str]:
-    return [f"cell {n}: shows stderr" for n, c in code_cells(nb) if any(o.get("name") == "stderr" for o in c.outputs)]
+    return [
+        f"cell {n}: shows stderr"
+        for n, c in code_cells(nb)
+        if any(o.get("name") == "stderr" for o in c.outputs)
+    ]
 
 
 def short_cells(nb: NotebookNode) -> list[str]:
-    lengths = [(n, sum(bool(line.strip()) for line in cell.source.splitlines())) for n, cell in code_cells(nb)]
-    return [f"cell {n}: {length} lines of code, at most {MAX_LINES}" for n, length in lengths if length > MAX_LINES]
+    lengths = [
+        (n, sum(bool(line.strip()) for line in cell.source.splitlines()))
+        for n, cell in code_cells(nb)
+    ]
+    return [
+        f"cell {n}: {length} lines of code, at most {MAX_LINES}"
+        for n, length in lengths
+        if length > MAX_LINES
+    ]
 
 
 def no_head_literals(nb: NotebookNode) -> list[str]:
     found = [(n, HEAD_LITERAL.search(cell.source)) for n, cell in code_cells(nb)]
-    return [f"cell {n}: names a head ({match.group()}); heads are found, not typed" for n, match in found if match]
+    return [
+        f"cell {n}: names a head ({match.group()}); heads are found, not typed"
+        for n, match in found
+        if match
+    ]
 
 
 def needs_no_trust(nb: NotebookNode) -> list[str]:
     """Jupyter shows these outputs of anybody's notebook as they are, and runs nothing."""
-    shown = [(n, "", cell.source) for n, cell in enumerate(nb.cells, start=1) if cell.cell_type == "markdown"]
+    shown = [
+        (n, "", cell.source)
+        for n, cell in enumerate(nb.cells, start=1)
+        if cell.cell_type == "markdown"
+    ]
     outputs = [(n, output) for n, cell in code_cells(nb) for output in cell.outputs]
-    shown += [(n, kind, text) for n, output in outputs for kind, text in output.get("data", {}).items()]
+    shown += [
+        (n, kind, text) for n, output in outputs for kind, text in output.get("data", {}).items()
+    ]
     kinds = {"", "text/plain", "text/html", "text/markdown", "image/png"}
-    active = [n for n, kind, text in shown if kind not in kinds or (kind != "text/plain" and ACTIVE.search(text))]
+    active = [
+        n
+        for n, kind, text in shown
+        if kind not in kinds or (kind != "text/plain" and ACTIVE.search(text))
+    ]
     return [f"cell {n}: shows what runs code or needs trust" for n in active]
 
 
@@ -127,11 +164,16 @@ def functions_defined_twice(notebooks: dict[str, NotebookNode]) -> list[str]:
                 if isinstance(node, ast.FunctionDef | ast.ClassDef):
                     places[node.name].add(name)
     shared = {name: sorted(found) for name, found in places.items() if len(found) > 1}
-    return [f"{name} is defined in {' and '.join(found)}: move it to helpers" for name, found in sorted(shared.items())]
+    return [
+        f"{name} is defined in {' and '.join(found)}: move it to helpers"
+        for name, found in sorted(shared.items())
+    ]
 
 
 def clean(nb: NotebookNode) -> NotebookNode:
-    """A copy without papermill's and Jupyter's traces of a run: times, empty tags, widgets, which are dead on paper."""
+    """A copy without papermill's and Jupyter's traces of a run: times, empty tags, widgets, which
+    are dead on paper.
+    """
     nb = nbformat.from_dict(nb)
     for key in ("papermill", "widgets"):
         nb.metadata.pop(key, None)
@@ -141,14 +183,20 @@ def clean(nb: NotebookNode) -> NotebookNode:
         if not tags(cell):
             cell.metadata.pop("tags", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = [
+                output for output in cell.outputs if WIDGET not in output.get("data", {})
+            ]
     return nb
 
 
 def copy_clean(*sources: Path, target: Path) -> None:
-    """Replace target's notebooks by their executed twins in the first source; refuses a run with other parameters."""
+    """Replace target's notebooks by their executed twins in the first source; refuses a run with
+    other parameters.
+    """
     for notebook in notebooks_in(target):
-        executed = next((path for path in (source / notebook.name for source in sources) if path.exists()), None)
+        executed = next(
+            (path for path in (source / notebook.name for source in sources) if path.exists()), None
+        )
         if executed is None:
             sys.exit(f"{notebook.name} has not been run: run make reproduce first.")
         nb = clean(nbformat.read(executed, as_version=4))
@@ -158,23 +206,39 @@ def copy_clean(*sources: Path, target: Path) -> None:
 
 
 def check(folder: Path, *, executed: bool = False) -> list[str]:
-    """Every broken rule of the notebooks in a folder; traces of the run are allowed in one just executed."""
+    """Every broken rule of the notebooks in a folder; traces of the run are allowed in one just
+    executed.
+    """
     notebooks = {path.name: nbformat.read(path, as_version=4) for path in notebooks_in(folder)}
     if not notebooks:
         return [f"{folder} holds no notebook"]
     if executed:
         notebooks = {name: clean(nb) for name, nb in notebooks.items()}
-    broken = [f"{name}: {problem}" for name, nb in notebooks.items() for rule in RULES for problem in rule(nb)]
+    broken = [
+        f"{name}: {problem}"
+        for name, nb in notebooks.items()
+        for rule in RULES
+        for problem in rule(nb)
+    ]
     return broken + functions_defined_twice(notebooks)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clean", nargs="+", type=Path, metavar="FOLDER", help="sources, then the target")
-    parser.add_argument("--executed", nargs="+", type=Path, metavar="FOLDER", help="folders a run has filled")
+    parser.add_argument(
+        "--clean", nargs="+", type=Path, metavar="FOLDER", help="sources, then the target"
+    )
+    parser.add_argument(
+        "--executed", nargs="+", type=Path, metavar="FOLDER", help="folders a run has filled"
+    )
     args = parser.parse_args()
     if args.executed:
-        sys.exit("\n".join(problem for folder in args.executed for problem in check(folder, executed=True)) or None)
+        sys.exit(
+            "\n".join(
+                problem for folder in args.executed for problem in check(folder, executed=True)
+            )
+            or None
+        )
     if args.clean and len(args.clean) < 2:
         parser.error("--clean takes one or more sources, then the target")
     if args.clean:

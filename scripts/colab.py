@@ -1,4 +1,5 @@
-"""Copies of the notebooks for Google Colab: no outputs, a badge below the title, one cell that installs what it needs.
+"""Copies of the notebooks for Google Colab: no outputs, a badge below the title, one cell that
+installs what it needs.
 
 python -m scripts.colab --repository owner/name --out notebooks/colab
 
@@ -15,10 +16,11 @@ import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from helpers.claims import ClaimError, write_text
-from helpers.models import PROJECT
 from scripts.check_notebooks import notebooks_in, tags
 from scripts.exercises import without_outputs
+from suite.errors import ClaimError
+from suite.files import write_text
+from suite.registry import PROJECT
 
 GITHUB = re.compile(r"(?:https://github\.com/)?([A-Za-z0-9-]+/[\w.-]+?)(?:\.git)?/?", re.ASCII)
 IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -47,7 +49,9 @@ class ColabError(ValueError):
 
 
 def repository(given: str, citation: Path = PROJECT / "CITATION.cff") -> str:
-    """owner/name on GitHub, as given or else as CITATION.cff has it. Raises ColabError, saying what to give."""
+    """owner/name on GitHub, as given or else as CITATION.cff has it. Raises ColabError, saying what
+    to give.
+    """
     address = given or yaml.safe_load(citation.read_text(encoding="utf-8")).get("repository-code")
     if not address:
         raise ColabError("Give REPOSITORY=owner/name, or a line repository-code in CITATION.cff.")
@@ -71,7 +75,9 @@ def colab(nb: NotebookNode, repository: str, file: str) -> NotebookNode:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repository", default="", help="owner/name on GitHub")
-    parser.add_argument("--out", type=Path, default=PROJECT / "notebooks" / "colab", help="folder to write")
+    parser.add_argument(
+        "--out", type=Path, default=PROJECT / "notebooks" / "colab", help="folder to write"
+    )
     args = parser.parse_args(argv)
     try:
         address = repository(args.repository)

@@ -2,8 +2,9 @@
 
 python -m scripts.exercises --out notebooks/exercises
 
-An exercise is a code cell with a function whose body stands between `### BEGIN SOLUTION` and `### END SOLUTION`, the
-marks of nbgrader, and the next code cell is its check: it raises unless the function is right.
+An exercise is a code cell with a function whose body stands between `### BEGIN SOLUTION` and `###
+END SOLUTION`, the marks of nbgrader, and the next code cell is its check: it raises unless the
+function is right.
 """
 
 import argparse
@@ -16,11 +17,14 @@ from nbconvert.preprocessors import ClearOutputPreprocessor
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from helpers.claims import ClaimError, write_text
-from helpers.models import PROJECT
 from scripts.check_notebooks import notebooks_in
+from suite.errors import ClaimError
+from suite.files import write_text
+from suite.registry import PROJECT
 
-SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION[^\n]*", re.DOTALL | re.MULTILINE)
+SOLUTION = re.compile(
+    r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION[^\n]*", re.DOTALL | re.MULTILINE
+)
 STUB = r"\1raise NotImplementedError  # your code here"
 FAILS = """try:
 {check}
@@ -50,7 +54,9 @@ def without_outputs(nb: NotebookNode) -> NotebookNode:
 
 
 def proven(nb: NotebookNode) -> NotebookNode:
-    """The notebook with each check repeated on the stub, where it must fail. Raises ExerciseError as `student` does."""
+    """The notebook with each check repeated on the stub, where it must fail. Raises ExerciseError
+    as `student` does.
+    """
     copy = nbformat.from_dict(nb)
     copy.cells = []
     pairs = {id(check): cell for cell, check in solutions(nb)}
@@ -67,17 +73,26 @@ def proven(nb: NotebookNode) -> NotebookNode:
 
 
 def solutions(nb: NotebookNode) -> list[tuple[NotebookNode, NotebookNode]]:
-    """Every cell with a solution, and its check. Raises ExerciseError for marks that do not fit together."""
+    """Every cell with a solution, and its check. Raises ExerciseError for marks that do not fit
+    together.
+    """
     cells = [cell for cell in nb.cells if cell.cell_type == "code"]
     found = []
     for cell, check in zip(cells, [*cells[1:], None], strict=True):
-        marks = [len(re.findall(rf"^ *### {word} SOLUTION", cell.source, re.MULTILINE)) for word in ("BEGIN", "END")]
+        marks = [
+            len(re.findall(rf"^ *### {word} SOLUTION", cell.source, re.MULTILINE))
+            for word in ("BEGIN", "END")
+        ]
         if marks == [0, 0]:
             continue
         if marks != [1, 1] or not SOLUTION.search(cell.source):
-            raise ExerciseError(f"A solution needs one BEGIN and one END mark: {cell.source.splitlines()[0]}")
+            raise ExerciseError(
+                f"A solution needs one BEGIN and one END mark: {cell.source.splitlines()[0]}"
+            )
         if check is None or "SOLUTION" in check.source:
-            raise ExerciseError(f"A solution needs a check in the next code cell: {cell.source.splitlines()[0]}")
+            raise ExerciseError(
+                f"A solution needs a check in the next code cell: {cell.source.splitlines()[0]}"
+            )
         found.append((cell, check))
     return found
 
@@ -85,14 +100,20 @@ def solutions(nb: NotebookNode) -> list[tuple[NotebookNode, NotebookNode]]:
 def leaks(master: NotebookNode, copy: NotebookNode) -> list[str]:
     """Lines of solutions that the student copy still shows, in code, text or outputs."""
     text = "\n".join(cell.source for cell in copy.cells)
-    hidden = [line.strip() for cell, _ in solutions(master) for line in SOLUTION.search(cell.source)[2].splitlines()]
+    hidden = [
+        line.strip()
+        for cell, _ in solutions(master)
+        for line in SOLUTION.search(cell.source)[2].splitlines()
+    ]
     shown = [line for line in hidden if len(line) > 12 and line in text]
     return shown + ["an output" for cell in copy.cells if cell.get("outputs")]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=PROJECT / "notebooks" / "exercises", help="folder to write")
+    parser.add_argument(
+        "--out", type=Path, default=PROJECT / "notebooks" / "exercises", help="folder to write"
+    )
     out = parser.parse_args(argv).out
     try:
         for path in notebooks_in(PROJECT / "notebooks"):

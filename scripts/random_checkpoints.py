@@ -1,10 +1,12 @@
-"""Write a full-shape checkpoint with random weights, in the hub's folder format: the papers' models without the hub.
+"""Write a full-shape checkpoint with random weights, in the hub's folder format: the papers' models
+without the hub.
 
     python -m scripts.random_checkpoints gpt2-medium OUT_DIR --seed 0
 
-The weights mean nothing; shapes, tensor names, config and vocabulary are real. Two things differ from the hub: weights
-are drawn twice as wide as the models' own initialisation (0.04), so that attention is not uniform; and pythia-160m gets
-GPT-2's vocabulary, which fits its embedding. The vocabulary is read from $CIRCUITS_ASSETS/models/gpt2-tokenizer.
+The weights mean nothing; shapes, tensor names, config and vocabulary are real. Two things differ
+from the hub: weights are drawn twice as wide as the models' own initialisation (0.04), so that
+attention is not uniform; and pythia-160m gets GPT-2's vocabulary, which fits its embedding. The
+vocabulary is read from $CIRCUITS_ASSETS/models/gpt2-tokenizer.
 """
 
 import argparse
@@ -15,7 +17,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2TokenizerFast,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+)
 
 WIDTH = 0.04  # standard deviation of the random weights
 GPT2 = {
@@ -35,7 +43,11 @@ CONFIGS = {
         num_attention_heads=12,
         intermediate_size=3072,
         max_position_embeddings=2048,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 0.25},
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000,
+            "partial_rotary_factor": 0.25,
+        },
         bos_token_id=0,
         eos_token_id=0,
         initializer_range=WIDTH,
@@ -54,8 +66,12 @@ def write(name: str, out: Path, vocabulary: Path, *, seed: int) -> None:
             model = GPT2LMHeadModel(config)
             model.config.architectures = ["GPT2LMHeadModel"]
             model.config.save_pretrained(folder)
-            tensors = {key: value.contiguous() for key, value in model.transformer.state_dict().items()}
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})  # the hub's names: no prefix
+            tensors = {
+                key: value.contiguous() for key, value in model.transformer.state_dict().items()
+            }
+            save_file(
+                tensors, folder / "model.safetensors", metadata={"format": "pt"}
+            )  # the hub's names: no prefix
         else:
             GPTNeoXForCausalLM(config).save_pretrained(folder)
         GPT2TokenizerFast.from_pretrained(vocabulary).save_pretrained(folder)
@@ -63,14 +79,18 @@ def write(name: str, out: Path, vocabulary: Path, *, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=CONFIGS)
     parser.add_argument("out", type=Path, help="folder to write; must not exist")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     vocabulary = Path(os.environ.get("CIRCUITS_ASSETS", "")) / "models/gpt2-tokenizer"
     if not vocabulary.is_dir():
-        sys.exit("GPT-2's vocabulary is not there: set CIRCUITS_ASSETS to the folder that holds models/gpt2-tokenizer.")
+        sys.exit(
+            "GPT-2's vocabulary is not there: set CIRCUITS_ASSETS to the folder that holds models/gpt2-tokenizer."
+        )
     if arguments.out.exists():
         sys.exit(f"{arguments.out} exists: delete it, or give another folder.")
     write(arguments.name, arguments.out, vocabulary, seed=arguments.seed)

@@ -1,4 +1,6 @@
-"""Write data/reference/: what notebook 04 shows where GPT-2's tensors are not at hand. Needs them (CIRCUITS_ASSETS)."""
+"""Write data/reference/: what notebook 04 shows where GPT-2's tensors are not at hand. Needs them
+(CIRCUITS_ASSETS).
+"""
 
 import sys
 from itertools import product
@@ -6,8 +8,12 @@ from itertools import product
 import pandas as pd
 
 from helpers.channels import pair_scores, pair_table
-from helpers.claims import get_claim, write_text
-from helpers.models import DATA, Head, ModelError, attention_weights
+from helpers.heads import Head
+from helpers.models import attention_weights
+from suite.errors import ModelError
+from suite.files import write_text
+from suite.ledger import get_claim
+from suite.registry import DATA
 
 CHANNELS = DATA / "reference" / "gpt2_channels.csv"
 

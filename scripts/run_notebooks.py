@@ -26,23 +26,25 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.claims import (
-    ClaimError,
-    NotApplicable,
-    figures_dir,
-    get_claim,
-    load_claims,
-    output_root,
-    package_versions,
-    results_path,
-    write_text,
-)
-from helpers.models import PROJECT, ModelError, ModelSource, model_provenance, resolve
-from helpers.tasks import VocabularyError
+from helpers.models import model_provenance
 from scripts import exercises
 from scripts.check_notebooks import notebooks_in
+from suite.errors import ClaimError, ModelError, NotApplicable, VocabularyError
+from suite.files import write_text
+from suite.ledger import get_claim, load_claims
+from suite.provenance import package_versions
+from suite.registry import (
+    PROJECT,
+    ModelSource,
+    figures_dir,
+    output_root,
+    resolve,
+    results_path,
+    run_dir,
+)
 
-# Kernels inherit these: nothing but results in a notebook, and the environment's own "python3" kernel.
+# Kernels inherit these: nothing but results in a notebook, and the environment's own "python3"
+# kernel.
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
@@ -86,28 +88,37 @@ class Job:
 
 def build_dir(model: ModelSource) -> Path:
     """The folder of one model's executed notebooks."""
-    return output_root() / "build" / model.slug
+    return run_dir(model.slug)
 
 
 def stored(path: Path, key: str, remedy: str) -> list:
-    """What a JSON file, such as a notebook, holds under a key. Raises RunError, with what to do, if it is damaged."""
+    """What a JSON file, such as a notebook, holds under a key. Raises RunError, with what to do, if
+    it is damaged.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
     except (KeyError, TypeError, ValueError):
         raise RunError(f"{os.path.relpath(path)} is damaged: {remedy}.") from None
 
 
-# --- what to run ------------------------------------------------------------------------------------------------------
+# --- what to run ----------------------------------------------------------------------------------
+# --------------------
 
 
 def defaults(notebook: Path) -> dict:
     """The notebook's parameters with their default values."""
-    return {name: ast.literal_eval(p["default"]) for name, p in papermill.inspect_notebook(str(notebook)).items()}
+    return {
+        name: ast.literal_eval(p["default"])
+        for name, p in papermill.inspect_notebook(str(notebook)).items()
+    }
 
 
 def quick(notebook: Path) -> dict:
     """The parameters whose comment ends in `quick: VALUE`, with that value."""
-    comments = {name: p["help"].partition("quick: ") for name, p in papermill.inspect_notebook(str(notebook)).items()}
+    comments = {
+        name: p["help"].partition("quick: ")
+        for name, p in papermill.inspect_notebook(str(notebook)).items()
+    }
     return {name: ast.literal_eval(value) for name, (_, found, value) in comments.items() if found}
 
 
@@ -144,27 +155,44 @@ def assignments(pairs: Iterable[str], known: set[str]) -> dict[str, str]:
 
 
 def own_model(number: str, *, of_a_paper: bool = False) -> str | None:
-    """The model of a notebook's first claim, or of its first that is a paper's; None for a notebook without one."""
-    claims = [claim for claim in load_claims().values() if claim.notebook == number and (claim.paper or not of_a_paper)]
+    """The model of a notebook's first claim, or of its first that is a paper's; None for a notebook
+    without one.
+    """
+    claims = [
+        claim
+        for claim in load_claims().values()
+        if claim.notebook == number and (claim.paper or not of_a_paper)
+    ]
     return next((claim.model for claim in claims if claim.model), None)
 
 
 def models(path: Path, model: str, known: dict[Path, dict]) -> list[str]:
-    """The models to run a notebook on: the one asked for, or its own if that is "paper" or it is about one model.
+    """The models to run a notebook on: the one asked for, or its own if that is "paper" or it is
+    about one model.
 
-    Notebook 01 finds the heads from which later notebooks start, so with "paper" it runs on their papers' models, too.
+    Notebook 01 finds the heads from which later notebooks start, so with "paper" it runs on their
+    papers' models, too.
     """
     if model != "paper" and "MODEL" in known[path]:
         return [model]
     later = [other for other in known if path.name[:2] == "01" and "MODEL" in known[other]]
-    names = [own_model(path.name[:2]), *(own_model(other.name[:2], of_a_paper=True) for other in later)]
+    names = [
+        own_model(path.name[:2]),
+        *(own_model(other.name[:2], of_a_paper=True) for other in later),
+    ]
     if names[0] is None:
         print(f"{path.stem}: skipped, it has no paper's model (run it with another MODEL)")
     return [name for name in dict.fromkeys(names) if name]
 
 
 def plan(
-    root: Path, model: str, pairs: Iterable[str], only: str, *, profile: str = "full", prove: bool = False
+    root: Path,
+    model: str,
+    pairs: Iterable[str],
+    only: str,
+    *,
+    profile: str = "full",
+    prove: bool = False,
 ) -> list[Job]:
     """The jobs, in file order."""
     every = notebooks_in(root / "notebooks")
@@ -182,13 +210,18 @@ def plan(
             source = resolve(name)
             wanted = {"MODEL": str(source.location) if source.kind == "folder" else name}
             wanted |= quick(path) if profile == "quick" else {}
-            wanted |= {key: parse(key, text, known[path][key]) for key, text in settings.items() if key in known[path]}
+            wanted |= {
+                key: parse(key, text, known[path][key])
+                for key, text in settings.items()
+                if key in known[path]
+            }
             changed = {k: v for k, v in wanted.items() if k in known[path] and v != known[path][k]}
             jobs.append(Job(root, path, source, changed, prove))
     return jobs
 
 
-# --- what is up to date -----------------------------------------------------------------------------------------------
+# --- what is up to date
+# -----------------------------------------------------------------------------------------------
 
 
 def sha256(parts: Iterable[bytes]) -> str:
@@ -200,24 +233,44 @@ def sha256(parts: Iterable[bytes]) -> str:
 
 def tree(folder: Path, pattern: str) -> str:
     """Hash of the files below a folder, names included; measured results are no input."""
-    paths = [p for p in sorted(folder.rglob(pattern)) if p.is_file() and folder / "results" not in p.parents]
-    return sha256(part for p in paths for part in (p.relative_to(folder).as_posix().encode(), p.read_bytes()))
+    paths = [
+        p
+        for p in sorted(folder.rglob(pattern))
+        if p.is_file() and folder / "results" not in p.parents
+    ]
+    return sha256(
+        part for p in paths for part in (p.relative_to(folder).as_posix().encode(), p.read_bytes())
+    )
 
 
 def outputs(job: Job) -> list[Path]:
-    """The executed notebook, and the results and figures that carry its number, where they exist."""
+    """The executed notebook, and the results and figures that carry its number, where they
+    exist.
+    """
     number = job.notebook.name[:2]
-    paths = [job.output, results_path(job.model.name, number)]
-    return [path for path in paths + sorted(figures_dir(job.model.name).glob(f"{number}_*")) if path.exists()]
+    paths = [job.output, results_path(job.model.slug, number)]
+    return [
+        path
+        for path in paths + sorted(figures_dir(job.model.slug).glob(f"{number}_*"))
+        if path.exists()
+    ]
 
 
 def earlier(job: Job) -> str:
-    """Hash of what earlier notebooks measured on the model, for the scorecard on any model: a run starts from it."""
+    """Hash of what earlier notebooks measured on the model, for the scorecard on any model: a run
+    starts from it.
+    """
     number = job.notebook.name[:2]
-    folder = results_path(job.model.name, number).parent
-    paths = sorted(folder.parent.glob("*/*.json") if number == get_claim("X3").notebook else folder.glob("*.json"))
+    folder = results_path(job.model.slug, number).parent
+    paths = sorted(
+        folder.parent.glob("*/*.json")
+        if number == get_claim("X3").notebook
+        else folder.glob("*.json")
+    )
     remedy = "run its notebook again with --force, or restore it from version control"
-    return sha256(json.dumps(stored(p, "claims", remedy)).encode() for p in paths if p.stem < number)
+    return sha256(
+        json.dumps(stored(p, "claims", remedy)).encode() for p in paths if p.stem < number
+    )
 
 
 @functools.cache
@@ -231,6 +284,7 @@ def fingerprint(job: Job) -> dict:
     return {
         "notebook": sha256(f"{c.cell_type}\n{c.source}".encode() for c in cells),
         "helpers": tree(job.root / "helpers", "*.py"),
+        "suite": tree(job.root / "suite", "*.py"),
         "data": tree(job.root / "data", "*"),
         "earlier results": earlier(job),
         "parameters": job.parameters,
@@ -250,7 +304,9 @@ def reasons(job: Job) -> str:
     except (TypeError, ValueError):
         return "its stamp is damaged"
     new = fingerprint(job)
-    return ", ".join(f"{key} changed" for key in new if old.get(key) != json.loads(json.dumps(new[key])))
+    return ", ".join(
+        f"{key} changed" for key in new if old.get(key) != json.loads(json.dumps(new[key]))
+    )
 
 
 def write_stamp(job: Job) -> None:
@@ -258,20 +314,25 @@ def write_stamp(job: Job) -> None:
     write_text(job.stamp, json.dumps(fingerprint(job), indent=1))
 
 
-# --- running ----------------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
+# --------------------
 
 
 @contextlib.contextmanager
 def locked(model: ModelSource) -> Iterator[None]:
-    """Hold a model's build folder; what a killed run left half-written there, or of its results, is removed."""
+    """Hold a model's build folder; what a killed run left half-written there, or of its results, is
+    removed.
+    """
     folder = build_dir(model)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"Another run is using {folder}: wait until it ends, then run this again.") from None
-        for written in (folder, results_path(model.name, "00").parent, figures_dir(model.name)):
+            raise RunError(
+                f"Another run is using {folder}: wait until it ends, then run this again."
+            ) from None
+        for written in (folder, results_path(model.slug, "00").parent, figures_dir(model.slug)):
             for leftover in written.glob(".*.part*"):
                 leftover.unlink(missing_ok=True)
         yield
@@ -284,7 +345,9 @@ def sizes(job: Job) -> str:
 
 
 def skip(job: Job) -> None:
-    """Remove what an earlier run left of a notebook that does not apply now, and remember that it does not."""
+    """Remove what an earlier run left of a notebook that does not apply now, and remember that it
+    does not.
+    """
     job.stamp.unlink(missing_ok=True)
     for path in outputs(job):
         path.unlink()
@@ -295,7 +358,9 @@ def failure(job: Job, part: Path, message: str) -> RunError:
     """Keep the partial notebook beside the good one, and say where the error is."""
     kept = job.folder / f"{job.notebook.stem}.failed.ipynb"
     started = [
-        cell for cell in nbformat.read(part, as_version=4).cells if cell.metadata.get("papermill", {}).get("start_time")
+        cell
+        for cell in nbformat.read(part, as_version=4).cells
+        if cell.metadata.get("papermill", {}).get("start_time")
     ]
     os.replace(part, kept)
     last_line = message.strip().splitlines()[-1]
@@ -307,7 +372,11 @@ def failure(job: Job, part: Path, message: str) -> RunError:
 def execute(job: Job, place: str) -> float:
     """Run one notebook; its output and stamp appear whole or not at all. Seconds taken."""
     part = job.folder / f".{job.notebook.stem}.part.ipynb"  # while it runs
-    bar = {"disable": False, "desc": f"{place} {job.notebook.stem}", "mininterval": 0.5 if sys.stderr.isatty() else 30}
+    bar = {
+        "disable": False,
+        "desc": f"{place} {job.notebook.stem}",
+        "mininterval": 0.5 if sys.stderr.isatty() else 30,
+    }
     began = time.monotonic()
     try:
         nb = nbformat.read(job.notebook, as_version=4)
@@ -329,7 +398,9 @@ def execute(job: Job, place: str) -> float:
             raise NotApplicable(error.evalue) from None
         raise failure(job, part, f"{error.ename}: {error.evalue}") from None
     except DeadKernelError:
-        raise failure(job, part, f"the kernel died, often for lack of memory: lower {sizes(job)}") from None
+        raise failure(
+            job, part, f"the kernel died, often for lack of memory: lower {sizes(job)}"
+        ) from None
     except CellTimeoutError:
         raise failure(job, part, f"it took over {CELL_TIMEOUT} s: lower {sizes(job)}") from None
     finally:
@@ -364,17 +435,30 @@ def run(jobs: list[Job], force: bool) -> None:
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--model", default="smollm2", help="short name, hub id, folder, or 'paper': each notebook on its paper's"
+        "--model",
+        default="smollm2",
+        help="short name, hub id, folder, or 'paper': each notebook on its paper's",
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a notebook parameter (repeatable)"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a notebook parameter (repeatable)",
     )
-    parser.add_argument("--only", default="", metavar="01", help="only the notebooks whose name begins so")
     parser.add_argument(
-        "--profile", choices=("full", "quick"), default="full", help="quick: the same claims on fewer prompts"
+        "--only", default="", metavar="01", help="only the notebooks whose name begins so"
     )
     parser.add_argument(
-        "--prove", action="store_true", help="repeat the check of every exercise on its stub: it must fail"
+        "--profile",
+        choices=("full", "quick"),
+        default="full",
+        help="quick: the same claims on fewer prompts",
+    )
+    parser.add_argument(
+        "--prove",
+        action="store_true",
+        help="repeat the check of every exercise on its stub: it must fail",
     )
     parser.add_argument("--force", action="store_true", help="run what is up to date, too")
     parser.add_argument("--root", type=Path, default=PROJECT, help="project folder")
@@ -387,7 +471,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are told in one sentence
     root = args.root.resolve()
-    os.environ.update(QUIET, CIRCUITS_OUT=str(Path(os.environ.get("CIRCUITS_OUT") or root).resolve()))
+    os.environ.update(QUIET, CIRCUITS_OUT=str(output_root().resolve()))
     try:
         jobs = plan(root, args.model, args.set, args.only, profile=args.profile, prove=args.prove)
         if all(job.model.kind != "hub" for job in jobs):
@@ -399,11 +483,15 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         where = error.filename or output_root()
         print(
-            f"\nError: {where}: {error.strerror}: free space, make it writable, or set CIRCUITS_OUT.", file=sys.stderr
+            f"\nError: {where}: {error.strerror}: free space, make it writable, or set CIRCUITS_OUT.",
+            file=sys.stderr,
         )
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted: run the same command again to go on from the last finished notebook.", file=sys.stderr)
+        print(
+            "\nInterrupted: run the same command again to go on from the last finished notebook.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -2,9 +2,9 @@
 
 python -m scripts.stress [--kills 20] [--only SCENARIO ...]
 
-Exit status 1 if a scenario did not end as it should. --only replaces the rows of these scenarios in the report; every
-row says when it was tried. The full run (23 minutes, its times go into benchmarks/results.json) is made only when asked
-for: --only full_run; else its old row is kept.
+Exit status 1 if a scenario did not end as it should. --only replaces the rows of these scenarios in
+the report; every row says when it was tried. The full run (23 minutes, its times go into
+benchmarks/results.json) is made only when asked for: --only full_run; else its old row is kept.
 """
 
 import argparse
@@ -30,13 +30,17 @@ import nbformat
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from helpers.claims import ClaimError, git, write_text
-from helpers.models import PROJECT, ModelError, known_models
 from scripts import run_notebooks
 from scripts.check_notebooks import notebooks_in
+from suite.errors import ClaimError, ModelError
+from suite.files import write_text
+from suite.provenance import git
+from suite.registry import PROJECT, known_models
 
 REPORT = PROJECT / "benchmarks" / "RELIABILITY.md"
-NOT_COPIED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "figures", "results")
+NOT_COPIED = shutil.ignore_patterns(
+    ".*", "*.egg-info", "__pycache__", "build", "figures", "results"
+)
 FULL = "a full run of every notebook on the embedded model, beside the results of another one in data/results"
 PART = re.compile(r"\.part(\.|$)")
 HEAD = """# Reliability
@@ -66,10 +70,17 @@ class Outcome:
 
 
 class Copy:
-    """A copy of the project in a temporary folder, with its own results, in which runs may be broken."""
+    """A copy of the project in a temporary folder, with its own results, in which runs may be
+    broken.
+    """
 
     def __init__(
-        self, root: Path, *, model: str = "planted", notebooks: str = "0[01]", source: Path | None = None
+        self,
+        root: Path,
+        *,
+        model: str = "planted",
+        notebooks: str = "0[01]",
+        source: Path | None = None,
     ) -> None:
         self.root, self.model = root, model
         shutil.copytree(source or PROJECT, root, ignore=None if source else NOT_COPIED)
@@ -77,11 +88,27 @@ class Copy:
             if not re.match(notebooks, path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def start(self, *variables: str, before: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
-        """`make reproduce` in a process group of its own; before: words of a command that runs it."""
-        command = [*before, "make", "-C", str(self.root), "reproduce", f"PY={sys.executable}", f"MODEL={self.model}"]
+    def start(
+        self, *variables: str, before: tuple[str, ...] = (), **environment: str
+    ) -> subprocess.Popen:
+        """`make reproduce` in a process group of its own; before: words of a command that runs
+        it.
+        """
+        command = [
+            *before,
+            "make",
+            "-C",
+            str(self.root),
+            "reproduce",
+            f"PY={sys.executable}",
+            f"MODEL={self.model}",
+        ]
         own = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("CIRCUITS_", "MAKE"))}
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("CIRCUITS_", "MAKE"))
+        }
         return subprocess.Popen(
             [*command, "PROFILE=quick", *variables],
             env=inherited | own | environment,
@@ -101,7 +128,9 @@ class Copy:
 def results(root: Path) -> dict[str, list]:
     """What was measured below a folder, file by file: all but the provenance."""
     paths = sorted((root / "data" / "results").glob("*/*.json"))
-    return {f"{path.parent.name}/{path.name}": json.loads(path.read_text())["claims"] for path in paths}
+    return {
+        f"{path.parent.name}/{path.name}": json.loads(path.read_text())["claims"] for path in paths
+    }
 
 
 def half_written(root: Path) -> list[str]:
@@ -109,7 +138,9 @@ def half_written(root: Path) -> list[str]:
     found = [str(path.relative_to(root)) for path in root.rglob("*") if PART.search(path.name)]
     for path in [*root.glob("build/*/*.ipynb"), *root.glob("data/results/*/*.json")]:
         try:
-            nbformat.read(path, as_version=4) if path.suffix == ".ipynb" else json.loads(path.read_text())
+            nbformat.read(path, as_version=4) if path.suffix == ".ipynb" else json.loads(
+                path.read_text()
+            )
         except (ValueError, OSError):
             found.append(str(path.relative_to(root)))
     return found
@@ -131,12 +162,16 @@ def folder() -> Iterator[Path]:
 
 @functools.cache
 def undisturbed(model: str = "planted") -> tuple[dict[str, list], float]:
-    """Results and seconds of a run that nothing happens to; on the embedded model, of every notebook."""
+    """Results and seconds of a run that nothing happens to; on the embedded model, of every
+    notebook.
+    """
     with copy(model=model, notebooks="0[01]" if model == "planted" else "0") as project:
         began = time.monotonic()
         status, said = project.run()
         if status:
-            raise SystemExit(f"An undisturbed run fails, so nothing can be compared with it: {said}")
+            raise SystemExit(
+                f"An undisturbed run fails, so nothing can be compared with it: {said}"
+            )
         return results(project.root), time.monotonic() - began
 
 
@@ -152,11 +187,14 @@ def sentence(status: int, said: str, expected: str) -> tuple[str, bool]:
     return said, status != 0 and "\n" not in said and re.search(expected, said) is not None
 
 
-# --- the same twice, killed, started twice ----------------------------------------------------------------------------
+# --- the same twice, killed, started twice
+# ----------------------------------------------------------------------------
 
 
 def full_run() -> Iterator[Outcome]:
-    """The full run that `make bench` times, beside the committed results, which another run left."""
+    """The full run that `make bench` times, beside the committed results, which another run
+    left.
+    """
     command = [sys.executable, "-m", "benchmarks.path_patching", "--only-notebooks"]
     status = subprocess.run(command, cwd=PROJECT, check=False).returncode
     new, old = results(PROJECT / "build" / "bench"), results(PROJECT)
@@ -166,7 +204,9 @@ def full_run() -> Iterator[Outcome]:
 
 
 def kills(times: int) -> Iterator[Outcome]:
-    """Kill -9 at random moments, start again each time; as often as a run completes, compare and begin afresh."""
+    """Kill -9 at random moments, start again each time; as often as a run completes, compare and
+    begin afresh.
+    """
     expected, seconds = undisturbed("smollm2")
     rng, killed, runs, equal, left = random.Random(0), 0, 0, 0, 0
     while killed < times:
@@ -175,7 +215,9 @@ def kills(times: int) -> Iterator[Outcome]:
             while status in (None, -signal.SIGKILL):
                 run = project.start()
                 try:
-                    run.communicate(timeout=None if killed == times else rng.uniform(0, seconds / 3))
+                    run.communicate(
+                        timeout=None if killed == times else rng.uniform(0, seconds / 3)
+                    )
                 except subprocess.TimeoutExpired:
                     os.killpg(run.pid, signal.SIGKILL)  # the kernel is left to itself
                     run.communicate()
@@ -185,9 +227,7 @@ def kills(times: int) -> Iterator[Outcome]:
                 status = run.returncode
             runs, equal = runs + 1, equal + (status == 0 and results(project.root) == expected)
             left += bool(half_written(project.root))
-    seen = (
-        f"{runs} runs ended from what kills had left, {equal} of them equal to an undisturbed one; half-written: {left}"
-    )
+    seen = f"{runs} runs ended from what kills had left, {equal} of them equal to an undisturbed one; half-written: {left}"
     title = f"kill -9 at {times} random moments of every notebook on the embedded model, started again each time"
     yield Outcome(title, seen, equal == runs and not left)
 
@@ -205,7 +245,9 @@ def conversion(times: int = 5) -> Iterator[Outcome]:
             files = {path.suffix for path in cache.iterdir()} - {".lock"}
             [weights] = cache.rglob("model.safetensors")
             return (
-                done.returncode == 0 and files == {""} and hashlib.sha256(weights.read_bytes()).hexdigest() == published
+                done.returncode == 0
+                and files == {""}
+                and hashlib.sha256(weights.read_bytes()).hexdigest() == published
             )
 
         rng = random.Random(1)
@@ -214,8 +256,14 @@ def conversion(times: int = 5) -> Iterator[Outcome]:
             time.sleep(rng.uniform(5, 25))
             os.killpg(run.pid, signal.SIGKILL)
             run.communicate()
-        seen = "the next load converts, sha256 as published, nothing left over" if (right := mended()) else "not mended"
-        yield Outcome(f"kill -9 at {times} random moments of the embedded model's conversion", seen, right)
+        seen = (
+            "the next load converts, sha256 as published, nothing left over"
+            if (right := mended())
+            else "not mended"
+        )
+        yield Outcome(
+            f"kill -9 at {times} random moments of the embedded model's conversion", seen, right
+        )
         [weights] = cache.rglob("model.safetensors")
         for title, content in {
             "cut short": weights.read_bytes()[:-1000],
@@ -238,7 +286,8 @@ def two_at_once() -> Iterator[Outcome]:
     yield Outcome("a second run at the same time", f"{seen} The first one completes, equal.", right)
 
 
-# --- damaged files ----------------------------------------------------------------------------------------------------
+# --- damaged files --------------------------------------------------------------------------------
+# --------------------
 
 DAMAGES = {
     "source of a notebook": ("notebooks/01_*.ipynb", "damaged: restore it"),
@@ -281,25 +330,43 @@ def damaged_models() -> Iterator[Outcome]:
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
         seen = re.sub(r" in [\d.]+s.*", "", done.stdout.strip().splitlines()[-1])
         yield Outcome(
-            title, f"refused with the remedy, no code run: {seen} (tests/test_models.py)", done.returncode == 0
+            title,
+            f"refused with the remedy, no code run: {seen} (tests/test_models.py)",
+            done.returncode == 0,
         )
 
 
 def no_network() -> Iterator[Outcome]:
     """A model that would have to be downloaded."""
-    hub = {"offline": {}, "the hub unreachable": {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}}
+    hub = {
+        "offline": {},
+        "the hub unreachable": {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"},
+    }
     for title, environment in hub.items():
         with folder() as empty, copy(model="gpt2-medium") as project:
             said = project.run(HF_HOME=str(empty), **environment)
-        yield Outcome(f"MODEL=gpt2-medium, {title}", *sentence(*said, "make fetch MODEL=gpt2-medium"))
+        yield Outcome(
+            f"MODEL=gpt2-medium, {title}", *sentence(*said, "make fetch MODEL=gpt2-medium")
+        )
 
 
-# --- places that cannot be written ------------------------------------------------------------------------------------
+# --- places that cannot be written
+# ------------------------------------------------------------------------------------
 
 
 def mounted(script: str, *places: Path | str) -> tuple[str, ...]:
-    """Words that run a command where `script` has mounted what it wants at these places ($1, $2 ...), for it alone."""
-    return ("unshare", "-rm", "sh", "-c", f'{script}; shift {len(places)}; "$@"', "sh", *map(str, places))
+    """Words that run a command where `script` has mounted what it wants at these places ($1, $2
+    ...), for it alone.
+    """
+    return (
+        "unshare",
+        "-rm",
+        "sh",
+        "-c",
+        f'{script}; shift {len(places)}; "$@"',
+        "sh",
+        *map(str, places),
+    )
 
 
 def read_only() -> Iterator[Outcome]:
@@ -309,14 +376,21 @@ def read_only() -> Iterator[Outcome]:
         return
     with copy() as project, folder() as out:
         before = mounted('mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"', project.root)
-        yield Outcome("a read-only checkout", *sentence(*project.run(before=before), "Read-only.*CIRCUITS_OUT"))
+        yield Outcome(
+            "a read-only checkout",
+            *sentence(*project.run(before=before), "Read-only.*CIRCUITS_OUT"),
+        )
         status, said = project.run(before=before, CIRCUITS_OUT=str(out))
         right = status == 0 and results(out) == undisturbed()[0]
-        yield Outcome("the same with CIRCUITS_OUT set", "completes, equal" if right else said, right)
+        yield Outcome(
+            "the same with CIRCUITS_OUT set", "completes, equal" if right else said, right
+        )
 
 
 def disk_full() -> Iterator[Outcome]:
-    """Outputs on a file system of their own that is too small; what it holds is seen before it goes."""
+    """Outputs on a file system of their own that is too small; what it holds is seen before it
+    goes.
+    """
     if not shutil.which("unshare"):
         yield Outcome("a full disk", "needs Linux's `unshare`", None)
         return
@@ -326,28 +400,44 @@ def disk_full() -> Iterator[Outcome]:
             disk.mkdir(), seen.mkdir()
             script = f'mount -t tmpfs -o size="$1" tmpfs "$2"; trap "cp -a {disk}/. {seen}/" EXIT'
             status, said = project.run(before=mounted(script, size, disk), CIRCUITS_OUT=str(disk))
-            text, right = sentence(status, said.replace(str(out), "<folder>"), "No space left on device")
+            text, right = sentence(
+                status, said.replace(str(out), "<folder>"), "No space left on device"
+            )
             broken = half_written(seen)
             status, _ = project.run(CIRCUITS_OUT=str(seen))
             right &= not broken and status == 0 and results(seen) == undisturbed()[0]
-            again = "The next run, with space, completes, equal." if right else f"Then: {status}, {broken}."
+            again = (
+                "The next run, with space, completes, equal."
+                if right
+                else f"Then: {status}, {broken}."
+            )
             yield Outcome(f"a disk that is full after {size}iB", f"{text} {again}", right)
 
 
-# --- bad values -------------------------------------------------------------------------------------------------------
+# --- bad values -----------------------------------------------------------------------------------
+# --------------------
 
 
 def bad_parameters(count: int = 200) -> Iterator[Outcome]:
-    """Random values for every parameter and for names that do not exist, then senseless ones of the right type."""
+    """Random values for every parameter and for names that do not exist, then senseless ones of the
+    right type.
+    """
     every = [run_notebooks.defaults(path) for path in notebooks_in(PROJECT / "notebooks")]
-    names = st.sampled_from(sorted({*set().union(*every), "n_prompts", "N_PROMPT", "", "A=B", "SEED "}))
+    names = st.sampled_from(
+        sorted({*set().union(*every), "n_prompts", "N_PROMPT", "", "A=B", "SEED "})
+    )
     values = st.one_of(
-        st.text(max_size=12), st.floats().map(str), st.integers().map(str), st.lists(st.booleans()).map(str)
+        st.text(max_size=12),
+        st.floats().map(str),
+        st.integers().map(str),
+        st.lists(st.booleans()).map(str),
     )
     said, wrong = [], []
 
     @seed(0)
-    @settings(max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
     @given(names, values)
     def attempt(name: str, value: str) -> None:
         try:
@@ -362,11 +452,15 @@ def bad_parameters(count: int = 200) -> Iterator[Outcome]:
     refused = [line for line in said if line]
     right = not wrong and all("\n" not in line for line in refused)
     seen = f"{len(refused)} refused in one sentence before anything ran, {len(said) - len(refused)} of the right type"
-    yield Outcome(f"{len(said) + len(wrong)} random parameters", "; ".join([seen, *wrong[:3]]), right)
+    yield Outcome(
+        f"{len(said) + len(wrong)} random parameters", "; ".join([seen, *wrong[:3]]), right
+    )
     with copy(notebooks="01") as project:
         for value in ("N_PROMPTS=0", "N_PROMPTS=-3", "SEED=-1", "DEVICE=abacus"):
             seen, right = sentence(*project.run(value), "01_ioi_circuit .planted., cell|Error: ")
-            yield Outcome(f"`make reproduce {value}`", seen, right and not half_written(project.root))
+            yield Outcome(
+                f"`make reproduce {value}`", seen, right and not half_written(project.root)
+            )
 
 
 SCENARIOS: dict[str, Callable[..., Iterator[Outcome]]] = {
@@ -388,14 +482,22 @@ def rows(report: Path) -> dict[str, str]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="how often a run is killed")
-    parser.add_argument("--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument(
+        "--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS)
+    )
     args = parser.parse_args(argv)
-    wrong, tried = False, f"{date.today()}, {git('describe', '--always', '--dirty') or 'no checkout'}"
+    wrong, tried = (
+        False,
+        f"{date.today()}, {git('describe', '--always', '--dirty') or 'no checkout'}",
+    )
     table = {done: row for done, row in rows(REPORT).items() if args.only or FULL in row}
     chosen = [SCENARIOS[name] for name in args.only or SCENARIOS if args.only or name != "full_run"]
     for scenario in chosen:
         for outcome in scenario(args.kills) if scenario is kills else scenario():
-            print(f"{'WRONG' if outcome.right is False else 'ok'}: {outcome.scenario}: {outcome.seen}", flush=True)
+            print(
+                f"{'WRONG' if outcome.right is False else 'ok'}: {outcome.scenario}: {outcome.seen}",
+                flush=True,
+            )
             row = outcome.row(tried)
             table[row.split(" | ")[0]] = row
             wrong |= outcome.right is False

@@ -1,4 +1,6 @@
-"""Quiet and offline before any import; shape annotations checked; the inputs and the model that tests share."""
+"""Quiet and offline before any import; shape annotations checked; the inputs and the model that
+tests share.
+"""
 
 import os
 
@@ -15,21 +17,27 @@ from pathlib import Path
 import pytest
 from jaxtyping import config, install_import_hook
 
-install_import_hook("helpers", "beartype.beartype")
+install_import_hook(["helpers", "suite"], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
-    """Inputs that are not part of the project: GPT-2's attention tensors and vocabulary, the authors' prompts."""
+    """Inputs that are not part of the project: GPT-2's attention tensors and vocabulary, the
+    authors' prompts.
+    """
     folder = Path(os.environ.get("CIRCUITS_ASSETS", ""))
     if not (folder / "models").is_dir():
-        pytest.skip("set CIRCUITS_ASSETS to the folder that holds models/gpt2-attention and models/gpt2-tokenizer")
+        pytest.skip(
+            "set CIRCUITS_ASSETS to the folder that holds models/gpt2-attention and models/gpt2-tokenizer"
+        )
     return folder
 
 
 @pytest.fixture
 def unchecked():
-    """Arguments of a wrong type reach the code, as they do outside of tests, instead of the type checker."""
+    """Arguments of a wrong type reach the code, as they do outside of tests, instead of the type
+    checker.
+    """
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)

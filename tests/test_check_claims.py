@@ -1,4 +1,6 @@
-"""Comparing results: last digits may differ, nothing else; a quick run may be less certain but not contradict."""
+"""Comparing results: last digits may differ, nothing else; a quick run may be less certain but not
+contradict.
+"""
 
 import copy
 import json
@@ -6,16 +8,27 @@ import math
 
 import pytest
 
-from helpers.claims import get_claim
-from helpers.models import PROJECT
 from scripts import check_claims
 from scripts.check_claims import contradicted, moved, same
+from suite.ledger import get_claim
+from suite.registry import PROJECT
 
 
 def results(**row) -> dict:
     """A results file with one row of A1 logit_difference (repeat tolerance in claims.yaml)."""
-    full = {"id": "A1", "metric": "logit_difference", "value": 3.0, "low": 2.9, "high": 3.1, "n": 8, "seed": 0}
-    full |= {"verdict": "transfers", "control": {"name": "swapped names", "value": -3.0, "low": None, "high": None}}
+    full = {
+        "id": "A1",
+        "metric": "logit_difference",
+        "value": 3.0,
+        "low": 2.9,
+        "high": 3.1,
+        "n": 8,
+        "seed": 0,
+    }
+    full |= {
+        "verdict": "transfers",
+        "control": {"name": "swapped names", "value": -3.0, "low": None, "high": None},
+    }
     return {"provenance": {"parameters": {"N_PROMPTS": 8}}, "claims": [full | row]}
 
 
@@ -42,7 +55,9 @@ def test_each_kind_of_difference_is_seen():
 
 
 def test_a_quick_run_contradicts_where_intervals_do_not_meet_and_the_verdict_is_another():
-    assert contradicted(results(), results(value=3.3, low=3.05, high=3.6, n=4, verdict="partly")) == []
+    assert (
+        contradicted(results(), results(value=3.3, low=3.05, high=3.6, n=4, verdict="partly")) == []
+    )
     assert contradicted(results(), results(value=3.3, low=3.15, high=3.6)) == []
     assert contradicted(results(), results(value=3.3, low=3.15, high=3.6, verdict="partly")) == [
         "A1 logit_difference: [2.9, 3.1] transfers, now [3.15, 3.6] partly"
@@ -64,10 +79,24 @@ def test_without_intervals_a_quick_run_contradicts_if_the_best_verdict_turns_int
         "B7 accuracy_by_n: [0.9, 0.5] transfers, now [0.9, 0.5] does not"
     ]
     assert contradicted(results(**row | {"verdict": "does not"}), results(**row)) == []
-    census = {"id": "X2", "metric": "claims_holding", "low": None, "value": 0.56, "verdict": "qualitative"}
-    assert contradicted(results(**census), results(**census | {"value": 0.44, "verdict": "differs"})) == []
+    census = {
+        "id": "X2",
+        "metric": "claims_holding",
+        "low": None,
+        "value": 0.56,
+        "verdict": "qualitative",
+    }
     assert (
-        len(contradicted(results(**census | {"verdict": "reproduced"}), results(**census | {"verdict": "differs"})))
+        contradicted(results(**census), results(**census | {"value": 0.44, "verdict": "differs"}))
+        == []
+    )
+    assert (
+        len(
+            contradicted(
+                results(**census | {"verdict": "reproduced"}),
+                results(**census | {"verdict": "differs"}),
+            )
+        )
         == 1
     )
 
@@ -75,13 +104,23 @@ def test_without_intervals_a_quick_run_contradicts_if_the_best_verdict_turns_int
 def test_a_quick_run_may_miss_heads_but_not_a_circuit():
     row = {"id": "A2", "metric": "movers", "low": None, "high": None}
     found = [["L1H2", "L3H4"], ["L3H4", "L5H6"], ["L5H6"], []]
-    said = [[contradicted(results(**row, value=a), results(**row, value=b)) for b in found] for a in found]
-    assert [[len(texts) for texts in line] for line in said] == [[0, 0, 1, 1], [0, 0, 0, 1], [1, 0, 0, 1], [0, 0, 0, 0]]
+    said = [
+        [contradicted(results(**row, value=a), results(**row, value=b)) for b in found]
+        for a in found
+    ]
+    assert [[len(texts) for texts in line] for line in said] == [
+        [0, 0, 1, 1],
+        [0, 0, 0, 1],
+        [1, 0, 0, 1],
+        [0, 0, 0, 0],
+    ]
     assert said[2][3] == ["A2 movers: ['L5H6'] transfers, now [] transfers"]
 
 
 def test_the_committed_circuit_emptied_is_a_contradiction():
-    """Every role that notebook 01 found in the embedded model is one that a quick run must find, too."""
+    """Every role that notebook 01 found in the embedded model is one that a quick run must find,
+    too.
+    """
     committed = json.loads((PROJECT / "data/results/smollm2/01.json").read_text())
     emptied = copy.deepcopy(committed)
     roles = [row for row in emptied["claims"] if isinstance(row["value"], list) and row["value"]]
@@ -96,7 +135,9 @@ def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(check_claims, "PROJECT", tmp_path)
     monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
     listed = [f"data/results/smollm2/{number}.json" for number in ("01", "02")]
-    monkeypatch.setattr(check_claims, "git", lambda *words: json.dumps(results()) if words[0] == "show" else said[0])
+    monkeypatch.setattr(
+        check_claims, "git", lambda *words: json.dumps(results()) if words[0] == "show" else said[0]
+    )
     said = ["\n".join(listed)]
     for root in (tmp_path, tmp_path / "quick"):
         (root / "data/results/smollm2").mkdir(parents=True)
@@ -109,7 +150,9 @@ def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
     arguments = ["--quick", str(tmp_path / "quick")] if quick else []
     assert check_claims.main(arguments) == 1
     first, *rest = capsys.readouterr().out.splitlines()
-    assert first == "2 files of results compared." and {line.split(":")[0] for line in rest} == {"smollm2/02.json"}
+    assert first == "2 files of results compared." and {line.split(":")[0] for line in rest} == {
+        "smollm2/02.json"
+    }
     said[0] = listed[0]  # another file, such as one of a run on another model, is not asked for
     assert check_claims.main(arguments) == 0
     assert capsys.readouterr().out == "1 files of results compared.\nNothing moved.\n"
@@ -126,7 +169,9 @@ def test_the_committed_results_are_no_new_run(tmp_path, monkeypatch):
     path.write_text(json.dumps(committed))
     said = {"ls-files": "data/results/smollm2/01.json", "show": json.dumps(committed)}
     monkeypatch.setattr(check_claims, "git", lambda *words: said[words[0]])
-    with pytest.raises(SystemExit, match="Error: No new run: .*CIRCUITS_OUT=build/again make reproduce"):
+    with pytest.raises(
+        SystemExit, match="Error: No new run: .*CIRCUITS_OUT=build/again make reproduce"
+    ):
         check_claims.main([])
     committed["provenance"]["utc"] = "2026-11-26T21:34:46+00:00"
     path.write_text(json.dumps(committed))

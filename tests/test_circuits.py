@@ -1,4 +1,6 @@
-"""From effects to roles: the selection rule on hand-made evidence, a circuit planted by hand, and knocking out."""
+"""From effects to roles: the selection rule on hand-made evidence, a circuit planted by hand, and
+knocking out.
+"""
 
 from dataclasses import replace
 
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.behavior import evaluate
 from helpers.circuits import (
     COLORED_OBJECTS,
     IOI,
@@ -15,25 +18,31 @@ from helpers.circuits import (
     Rule,
     Scheme,
     attention_and_copying,
-    describe,
     find_circuit,
-    knock_out,
+    heads_without_role,
     overlap,
-    random_sets,
-    select,
+    role_table,
+    select_heads,
     stability,
     top_heads,
-    unnamed,
 )
-from helpers.interventions import knocked_out
-from helpers.models import Head
-from helpers.patching import PathEffects
-from helpers.tasks import Prompts, evaluate
+from helpers.heads import Head
+from helpers.interventions import knock_out, random_sets, resample_heads
+from helpers.path_patching import PathEffects
+from helpers.tasks import Prompts
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import VOCAB, tiny_gpt2, tiny_llama, tiny_neox
 
 TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
-PAIRS = [("END", "IO"), ("END", "S1"), ("END", "S2"), ("S2", "S1"), ("S2", "S1+1"), ("S2", "IO"), ("S1+1", "S1")]
+PAIRS = [
+    ("END", "IO"),
+    ("END", "S1"),
+    ("END", "S2"),
+    ("S2", "S1"),
+    ("S2", "S1+1"),
+    ("S2", "IO"),
+    ("S1+1", "S1"),
+]
 
 
 def evidence(
@@ -44,7 +53,9 @@ def evidence(
     noise: float = 0.0,
     stage: str = "logits",
 ) -> Evidence:
-    """Four prompts whose gap is -2 logits; effects are the given percents, plus and minus `noise` percent in turn."""
+    """Four prompts whose gap is -2 logits; effects are the given percents, plus and minus `noise`
+    percent in turn.
+    """
 
     def grid(values: list[list[float]]) -> np.ndarray:
         return np.repeat(np.array(values, dtype=float)[..., None], 4, axis=-1)
@@ -64,18 +75,29 @@ EFFECTS = [[1, 5], [-30, 3]]
 
 def test_selected_heads_are_those_above_the_effect_largest_first():
     made = evidence(EFFECTS, **SAME)
-    assert select(made, "movers", Rule()) == (Head(1, 0), Head(0, 1), Head(1, 1))
-    assert select(made, "movers", Rule(min_percent=4.0)) == (Head(1, 0), Head(0, 1))
-    assert select(made, "movers", Rule(min_percent=0.0)) == (Head(1, 0), Head(0, 1), Head(1, 1), Head(0, 0))
-    assert select(made, "movers", Rule(min_percent=31.0)) == ()
+    assert select_heads(made, "movers", Rule()) == (Head(1, 0), Head(0, 1), Head(1, 1))
+    assert select_heads(made, "movers", Rule(min_percent=4.0)) == (Head(1, 0), Head(0, 1))
+    assert select_heads(made, "movers", Rule(min_percent=0.0)) == (
+        Head(1, 0),
+        Head(0, 1),
+        Head(1, 1),
+        Head(0, 0),
+    )
+    assert select_heads(made, "movers", Rule(min_percent=31.0)) == ()
 
 
 def test_an_effect_must_exceed_its_error():
-    """Noise of +-4 % on four prompts: standard deviation 4 * sqrt(4/3), error half of it = 2.309, 1.96 of them 4.53."""
+    """Noise of +-4 % on four prompts: standard deviation 4 * sqrt(4/3), error half of it = 2.309,
+    1.96 of them 4.53.
+    """
     made = evidence(EFFECTS, noise=4, **SAME)
-    assert select(made, "movers", Rule()) == (Head(1, 0), Head(0, 1))
-    assert select(made, "movers", Rule(min_errors=1.2)) == (Head(1, 0), Head(0, 1), Head(1, 1))  # 2.77 < 3
-    assert select(made, "movers", Rule(min_errors=2.2)) == (Head(1, 0),)  # 5.08 > 5
+    assert select_heads(made, "movers", Rule()) == (Head(1, 0), Head(0, 1))
+    assert select_heads(made, "movers", Rule(min_errors=1.2)) == (
+        Head(1, 0),
+        Head(0, 1),
+        Head(1, 1),
+    )  # 2.77 < 3
+    assert select_heads(made, "movers", Rule(min_errors=2.2)) == (Head(1, 0),)  # 5.08 > 5
 
 
 def test_attention_must_fall_on_the_role_and_nowhere_more():
@@ -85,31 +107,43 @@ def test_attention_must_fall_on_the_role_and_nowhere_more():
         ("S2", "S1"): [[0.9, 0.90], [0.9, 0.9]],  # another query: no matter
     }
     made = evidence([[9, 8], [7, 6]], attention=attention, copying=[[2, 2], [2, 2]])
-    assert select(made, "movers", Rule()) == (Head(0, 0), Head(1, 1))  # L0H1 too little, L1H0 more on S2, L1H1 a tie
-    assert select(made, "movers", Rule(min_attention=0.1)) == (Head(0, 0), Head(0, 1), Head(1, 1))
-    assert select(made, "movers", Rule(min_attention=0.5)) == (Head(0, 0),)
+    assert select_heads(made, "movers", Rule()) == (
+        Head(0, 0),
+        Head(1, 1),
+    )  # L0H1 too little, L1H0 more on S2, L1H1 a tie
+    assert select_heads(made, "movers", Rule(min_attention=0.1)) == (
+        Head(0, 0),
+        Head(0, 1),
+        Head(1, 1),
+    )
+    assert select_heads(made, "movers", Rule(min_attention=0.5)) == (Head(0, 0),)
 
 
 def test_the_sign_of_copying_tells_movers_from_negative_movers():
     attention = {("END", "IO"): [[0.6, 0.6], [0.6, 0]], ("END", "S2"): [[0, 0], [0, 0.6]]}
     made = evidence([[9, 8], [-7, -6]], attention=attention, copying=[[2, 0.5], [-2, -1.5]])
-    assert select(made, "movers", Rule()) == (Head(0, 0),)
-    assert select(made, "negative_movers", Rule()) == (Head(1, 0), Head(1, 1))  # may attend to IO or to S2
-    assert select(made, "movers", Rule(min_copying=0.0)) == (Head(0, 0), Head(0, 1))
-    assert select(made, "negative_movers", Rule(min_copying=1.6)) == (Head(1, 0),)
+    assert select_heads(made, "movers", Rule()) == (Head(0, 0),)
+    assert select_heads(made, "negative_movers", Rule()) == (
+        Head(1, 0),
+        Head(1, 1),
+    )  # may attend to IO or to S2
+    assert select_heads(made, "movers", Rule(min_copying=0.0)) == (Head(0, 0), Head(0, 1))
+    assert select_heads(made, "negative_movers", Rule(min_copying=1.6)) == (Head(1, 0),)
 
 
 def test_roles_of_one_stage_are_told_apart_by_what_they_attend_to():
     attention = {("S2", "S1"): [[0.7, 0.1], [0, 0]], ("S2", "S1+1"): [[0.1, 0.7], [0, 0]]}
     made = evidence([[9, 8], [7, 6]], attention=attention, stage="inhibition.v")
-    assert select(made, "duplicate_token", Rule()) == (Head(0, 0),)
-    assert select(made, "induction", Rule()) == (Head(0, 1),)
-    assert select(made, "movers", Rule()) == ()  # its stage is missing
-    assert select(made, "inhibition", Rule()) == ()
+    assert select_heads(made, "duplicate_token", Rule()) == (Head(0, 0),)
+    assert select_heads(made, "induction", Rule()) == (Head(0, 1),)
+    assert select_heads(made, "movers", Rule()) == ()  # its stage is missing
+    assert select_heads(made, "inhibition", Rule()) == ()
 
 
 def test_keys_that_share_the_attention_are_added_up():
-    """To IO, S1 and S2: even (sum of the first two counts), S2 most, S2 more than either, and too little."""
+    """To IO, S1 and S2: even (sum of the first two counts), S2 most, S2 more than either, and too
+    little.
+    """
     attention = {
         ("END", "IO"): [[0.15, 0.30], [0.30, 0.09]],
         ("END", "S1"): [[0.15, 0.00], [0.10, 0.09]],
@@ -121,37 +155,46 @@ def test_keys_that_share_the_attention_are_added_up():
     )
     scheme = Scheme(roles, {"logits": "END"}, (("END", "S2"),), {})
     made = replace(evidence([[9, 8], [7, 6]], attention=attention), scheme=scheme)
-    assert select(made, "one", Rule()) == ()
-    assert select(made, "shared", Rule()) == (Head(0, 0), Head(1, 0))
+    assert select_heads(made, "one", Rule()) == ()
+    assert select_heads(made, "shared", Rule()) == (Head(0, 0), Head(1, 0))
     circuit = Circuit({"one": (), "shared": (Head(0, 0), Head(1, 0))}, made, Rule())
-    table = describe(circuit)
+    table = role_table(circuit)
     assert list(table["attends"]) == ["END to IO S1"] * 2
     assert table["attention"].to_numpy() == pytest.approx([0.3, 0.4])
 
 
 def test_heads_without_a_path_are_never_selected():
     made = evidence([[5, 5], [np.nan, np.nan]], **SAME)
-    assert select(made, "movers", Rule(min_percent=0.0, min_errors=0.0)) == (Head(0, 0), Head(0, 1))
+    assert select_heads(made, "movers", Rule(min_percent=0.0, min_errors=0.0)) == (
+        Head(0, 0),
+        Head(0, 1),
+    )
 
 
 def test_selection_on_some_prompts():
-    """Each prompt has its own gap and effects: the last two prompts alone reverse which head is chosen."""
+    """Each prompt has its own gap and effects: the last two prompts alone reverse which head is
+    chosen.
+    """
     gap = np.array([-1.0, -1.0, -3.0, -3.0])
     change = np.zeros((1, 2, 4))
     change[0, 0, :2], change[0, 1, 2:] = -0.5, -1.5  # 50 % of their prompts' gap
     stages = {"logits": PathEffects(np.zeros(4), gap, change)}
-    made = replace(evidence([[0, 0]], attention={("END", "IO"): [[1, 1]]}, copying=[[2, 2]]), stages=stages)
-    assert select(made, "movers", Rule(min_errors=0.0), [0, 1]) == (Head(0, 0),)
-    assert select(made, "movers", Rule(min_errors=0.0), [2, 3, 3]) == (Head(0, 1),)
+    made = replace(
+        evidence([[0, 0]], attention={("END", "IO"): [[1, 1]]}, copying=[[2, 2]]), stages=stages
+    )
+    assert select_heads(made, "movers", Rule(min_errors=0.0), [0, 1]) == (Head(0, 0),)
+    assert select_heads(made, "movers", Rule(min_errors=0.0), [2, 3, 3]) == (Head(0, 1),)
     # all four: 1 / 8 = 12.5 % and 3 / 8 = 37.5 %
-    assert select(made, "movers", Rule(min_errors=0.0, min_percent=13.0)) == (Head(0, 1),)
+    assert select_heads(made, "movers", Rule(min_errors=0.0, min_percent=13.0)) == (Head(0, 1),)
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match="Unknown role 'mover'; choose one of movers, negative_movers, inhibition"):
-        select(evidence(EFFECTS, **SAME), "mover", Rule())
+    with pytest.raises(
+        ValueError, match="Unknown role 'mover'; choose one of movers, negative_movers, inhibition"
+    ):
+        select_heads(evidence(EFFECTS, **SAME), "mover", Rule())
     with pytest.raises(ValueError, match="One prompt has no standard error, .* give at least 2"):
-        select(evidence(EFFECTS, **SAME), "movers", Rule(), [3])
+        select_heads(evidence(EFFECTS, **SAME), "movers", Rule(), [3])
     for threshold in Rule.__dataclass_fields__:
         with pytest.raises(ValueError, match="cannot be negative"):
             Rule(**{threshold: -0.1})
@@ -159,13 +202,20 @@ def test_refuses():
 
 def test_stability_is_one_for_identical_prompts_and_less_for_mixed_ones():
     made, rule = evidence(EFFECTS, **SAME), Rule(min_percent=4.0)
-    roles = {role.name: select(made, role.name, rule) for role in IOI.roles}
-    assert all((values == 1).all() for values in stability(Circuit(roles, made, rule), resamples=50).values())
+    roles = {role.name: select_heads(made, role.name, rule) for role in IOI.roles}
+    assert all(
+        (values == 1).all()
+        for values in stability(Circuit(roles, made, rule), resamples=50).values()
+    )
     noisy = evidence(EFFECTS, noise=10, **SAME)  # L0H1's mean is 5 +- 10: in or out by the draw
     found = {"movers": (Head(1, 0), Head(0, 1))}
-    got = stability(Circuit(found, noisy, Rule(min_percent=4.0, min_errors=0.0)), resamples=200, seed=1)["movers"]
+    got = stability(
+        Circuit(found, noisy, Rule(min_percent=4.0, min_errors=0.0)), resamples=200, seed=1
+    )["movers"]
     assert set(got) == {1 / 3, 1 / 2, 2 / 3, 1.0}.intersection(got) and 0.5 < got.mean() < 1
-    again = stability(Circuit(found, noisy, Rule(min_percent=4.0, min_errors=0.0)), resamples=200, seed=1)["movers"]
+    again = stability(
+        Circuit(found, noisy, Rule(min_percent=4.0, min_errors=0.0)), resamples=200, seed=1
+    )["movers"]
     np.testing.assert_array_equal(got, again)
 
 
@@ -173,7 +223,9 @@ def test_stability_is_one_for_identical_prompts_and_less_for_mixed_ones():
 
 
 def stage(change: list[list[float]], *, flip: tuple[int, ...] = ()) -> PathEffects:
-    """Effects in logits, the same on each of eight prompts but those of `flip`, where the heads' order is reversed."""
+    """Effects in logits, the same on each of eight prompts but those of `flip`, where the heads'
+    order is reversed.
+    """
     values = np.repeat(np.array(change, dtype=float)[..., None], 8, axis=-1)
     for i in flip:
         values[..., i] = values[::-1, ::-1, i]
@@ -182,10 +234,22 @@ def stage(change: list[list[float]], *, flip: tuple[int, ...] = ()) -> PathEffec
 
 def test_top_heads_by_hand():
     effects = stage([[0.1, -0.9, 0.3], [0.5, np.nan, 0.0]])
-    assert top_heads(effects, 3) == (Head(0, 1), Head(1, 0), Head(0, 2))  # by size, whatever the sign
-    assert top_heads(effects, 10) == (Head(0, 1), Head(1, 0), Head(0, 2), Head(0, 0), Head(1, 2))  # L1H1 has no path
+    assert top_heads(effects, 3) == (
+        Head(0, 1),
+        Head(1, 0),
+        Head(0, 2),
+    )  # by size, whatever the sign
+    assert top_heads(effects, 10) == (
+        Head(0, 1),
+        Head(1, 0),
+        Head(0, 2),
+        Head(0, 0),
+        Head(1, 2),
+    )  # L1H1 has no path
     flipped = stage([[1.0, 0.0], [0.0, 2.0]], flip=(0, 1))
-    assert top_heads(flipped, 1) == (Head(1, 1),) and top_heads(flipped, 1, index=[0, 1, 1]) == (Head(0, 0),)
+    assert top_heads(flipped, 1) == (Head(1, 1),) and top_heads(flipped, 1, index=[0, 1, 1]) == (
+        Head(0, 0),
+    )
     with pytest.raises(ValueError, match="0 heads cannot be chosen; give a count of at least 1"):
         top_heads(effects, 0)
 
@@ -196,11 +260,13 @@ SECOND = [stage([[-9, 8, 2], [3, 0, 1]]), stage([[1, -9, 8], NAN])]
 
 
 def test_heads_without_a_role_by_hand():
-    """Of three effects, in falling size, the head that looks at S2 and does not copy backwards has no role."""
+    """Of three effects, in falling size, the head that looks at S2 and does not copy backwards has
+    no role.
+    """
     seen = {("END", "IO"): [[0.6, 0.6], [0.1, 0.6]], ("END", "S2"): [[0.0, 0.0], [0.7, 0.0]]}
     made = evidence(EFFECTS, attention=seen, copying=[[2, 2], [0.5, 2]])
-    roles = {role.name: select(made, role.name, Rule()) for role in IOI.roles}
-    table = unnamed(Circuit(roles, made, Rule()), "logits", 3, keys=("IO", "S2"))
+    roles = {role.name: select_heads(made, role.name, Rule()) for role in IOI.roles}
+    table = heads_without_role(Circuit(roles, made, Rule()), "logits", 3, keys=("IO", "S2"))
     [row] = table.to_dict("records")
     assert roles["movers"] == (Head(0, 1), Head(1, 1)) and roles["negative_movers"] == ()
     assert row == pytest.approx(
@@ -208,28 +274,39 @@ def test_heads_without_a_role_by_hand():
         | {"END to IO": 0.1, "END to S2": 0.7, "copying": 0.5}
     )
     others = roles | {"negative_movers": (Head(1, 0),)}  # now every one of the three has a role
-    empty = unnamed(Circuit(others, made, Rule()), "logits", 3, keys=("IO", "S2"))
+    empty = heads_without_role(Circuit(others, made, Rule()), "logits", 3, keys=("IO", "S2"))
     assert empty.empty and list(empty) == list(table)
 
 
 def test_overlap_by_hand():
-    """Stage 1 shares L0H0 of {L0H0 L1H2} and {L0H0 L0H1}; stage 2, in layer 0 alone, L0H1 of {0, 1} and {1, 2}.
+    """Stage 1 shares L0H0 of {L0H0 L1H2} and {L0H0 L0H1}; stage 2, in layer 0 alone, L0H1 of {0, 1}
+    and {1, 2}.
 
-    Two of any six heads share 2 * 2 / 6 on average, two of any three 2 * 2 / 3, together 2 of the 4 chosen.
+    Two of any six heads share 2 * 2 / 6 on average, two of any three 2 * 2 / 3, together 2 of the 4
+    chosen.
     """
     found = overlap(FIRST, SECOND, 2, seed=0)
     assert found.chosen[0] == ((Head(0, 0), Head(1, 2)), (Head(0, 0), Head(0, 1)))
     assert found.chosen[1] == ((Head(0, 0), Head(0, 1)), (Head(0, 1), Head(0, 2)))
     assert found.shared == ((Head(0, 0),), (Head(0, 1),))
-    assert (found.share.value, found.share.low, found.share.high) == (0.5, 0.5, 0.5)  # all prompts are alike
+    assert (found.share.value, found.share.low, found.share.high) == (
+        0.5,
+        0.5,
+        0.5,
+    )  # all prompts are alike
     assert found.chance.value == pytest.approx((4 / 6 + 4 / 3) / 4)
-    assert (found.chance.low, found.chance.high) == (0.25, 0.75)  # at least 1; all 4 in 1/15 * 1/3 = 2.2 % of draws
+    assert (found.chance.low, found.chance.high) == (
+        0.25,
+        0.75,
+    )  # at least 1; all 4 in 1/15 * 1/3 = 2.2 % of draws
     same = overlap(FIRST, FIRST, 2, seed=0).share
     assert (same.value, same.low, same.high) == (1, 1, 1)
 
 
 def test_the_interval_of_an_overlap_chooses_again_on_resamples():
-    """Three prompts of eight reverse the order of two heads, so some resamples choose the other one, and share none."""
+    """Three prompts of eight reverse the order of two heads, so some resamples choose the other
+    one, and share none.
+    """
     mixed, plain = stage([[1.0, 0.0]], flip=(0, 1, 2)), stage([[1.0, 0.0]])
     found = overlap([mixed], [plain], 1, seed=0)
     assert (found.share.value, found.share.low, found.share.high) == (1, 0, 1)
@@ -238,7 +315,9 @@ def test_the_interval_of_an_overlap_chooses_again_on_resamples():
 
 def test_overlap_refuses():
     for pair in ((FIRST, SECOND[:1]), ([], [])):
-        with pytest.raises(ValueError, match=f"{len(pair[0])} and {len(pair[1])} stages have no match"):
+        with pytest.raises(
+            ValueError, match=f"{len(pair[0])} and {len(pair[1])} stages have no match"
+        ):
             overlap(*pair, 1, seed=0)
     with pytest.raises(ValueError, match="0 heads cannot be chosen"):
         overlap(FIRST, SECOND, 0, seed=0)
@@ -255,8 +334,9 @@ ANN_AND_BOB = {"IO": 0, "S1": 1, "S1+1": 2, "S2": 3, "END": 4}
 def planted():
     """An inhibition head tells a mover and a negative mover at END which name not to attend to.
 
-    L0H0 attends to S2 (marked `again`) and writes `not_<its name>`. L1H0 and L1H1 attend to the two names in a `slot`,
-    60 points less to the name that is `not_`; L1H0 writes 3 times, L1H1 -1 times the name it attends to.
+    L0H0 attends to S2 (marked `again`) and writes `not_<its name>`. L1H0 and L1H1 attend to the two
+    names in a `slot`, 60 points less to the name that is `not_`; L1H0 writes 3 times, L1H1 -1 times
+    the name it attends to.
     """
     inhibition = Wires({(name, f"not_{name}"): 1 for name in NAMES}, match={("1", "again"): 60})
     match = {("1", "slot"): 60, **{(f"not_{name}", name): -60 for name in NAMES}}
@@ -281,9 +361,11 @@ def found(planted):
 
 
 def test_the_planted_circuit_is_found(found):
-    """Clean: IO gets 3 - 1 = 2 logits, S none. Corrupted: neither is written. So L1H0 carries 150 %, L1H1 -50 %.
+    """Clean: IO gets 3 - 1 = 2 logits, S none. Corrupted: neither is written. So L1H0 carries 150
+    %, L1H1 -50 %.
 
-    With L0H0's corrupted z at a mover's query neither name is `not_`: attention is even and nothing remains of 2.
+    With L0H0's corrupted z at a mover's query neither name is `not_`: attention is even and nothing
+    remains of 2.
     """
     assert found.roles == {
         "movers": (Head(1, 0),),
@@ -295,17 +377,21 @@ def test_the_planted_circuit_is_found(found):
     }
     assert found.heads == (Head(0, 0), Head(1, 0), Head(1, 1))
     stages = found.evidence.stages
-    assert list(stages) == ["logits", "movers.q"]  # nothing can precede an inhibition head of layer 0
+    assert list(stages) == [
+        "logits",
+        "movers.q",
+    ]  # nothing can precede an inhibition head of layer 0
     assert stages["logits"].clean == pytest.approx(np.full(6, 2), abs=1e-3)
     assert stages["logits"].corrupted == pytest.approx(np.zeros(6), abs=1e-3)
     assert stages["logits"].percent == pytest.approx(np.array([[0, 0], [150, -50]]), abs=0.05)
-    # only the mover's query is patched: its 3 logits go from IO to half IO, half S, so 3 of 2 are lost
+    # only the mover's query is patched: its 3 logits go from IO to half IO, half S, so 3 of 2 are
+    # lost
     assert stages["movers.q"].percent[0] == pytest.approx([150, 0], abs=0.05)
     assert set(np.concatenate([*map(np.ravel, stability(found, resamples=20).values())])) == {1.0}
 
 
 def test_the_table_says_of_each_head_what_it_does_and_where_it_looks(found):
-    table = describe(found)
+    table = role_table(found)
     assert list(table["head"]) == ["L1H0", "L1H1", "L0H0"]
     assert list(table["role"]) == ["movers", "negative_movers", "inhibition"]
     assert table["effect %"].to_numpy() == pytest.approx([150, -50, 150], abs=0.05)
@@ -314,7 +400,9 @@ def test_the_table_says_of_each_head_what_it_does_and_where_it_looks(found):
 
 
 def test_copying_scores_by_hand(found):
-    """A head that writes the name it sees raises 1 of 6 names: (1 - 1/6) / sqrt(1/6) = 2.04 standard deviations."""
+    """A head that writes the name it sees raises 1 of 6 names: (1 - 1/6) / sqrt(1/6) = 2.04
+    standard deviations.
+    """
     expected = (5 / 6) / (1 / 6) ** 0.5
     assert found.evidence.copying[1, 0] == pytest.approx(np.full(6, expected), abs=1e-3)
     assert found.evidence.copying[1, 1] == pytest.approx(np.full(6, -expected), abs=1e-3)
@@ -325,19 +413,27 @@ def test_attention_by_hand(planted):
     assert attention["END", "IO"][:, :, 0] == pytest.approx(np.array([[0, 0.2], [1, 1]]), abs=1e-3)
     assert attention["END", "S2"][:, :, 0] == pytest.approx(np.array([[1, 0.2], [0, 0]]), abs=1e-3)
     assert attention["S2", "S1"][:, :, 5] == pytest.approx(np.array([[0, 0.25], [0, 0]]), abs=1e-3)
-    assert attention["S1+1", "S1"][:, :, 5] == pytest.approx(np.array([[1 / 3, 1 / 3], [0.5, 0.5]]), abs=1e-3)
+    assert attention["S1+1", "S1"][:, :, 5] == pytest.approx(
+        np.array([[1 / 3, 1 / 3], [0.5, 0.5]]), abs=1e-3
+    )
 
 
 def test_attention_to_a_span_by_hand(planted):
     """IO to S1 are two tokens: a fifth of even attention each, all of a mover's."""
     scheme = replace(IOI, others=(("END", "IO:S1"), ("S2", "S1:S2")))
     attention, _ = attention_and_copying(*planted, scheme=scheme)
-    assert attention["END", "IO:S1"][:, :, 2] == pytest.approx(np.array([[0, 0.4], [1, 1]]), abs=1e-3)
-    assert attention["S2", "S1:S2"][0, :, 2] == pytest.approx(np.array([1, 0.75]), abs=1e-3)  # L0H0 looks at S2 itself
+    assert attention["END", "IO:S1"][:, :, 2] == pytest.approx(
+        np.array([[0, 0.4], [1, 1]]), abs=1e-3
+    )
+    assert attention["S2", "S1:S2"][0, :, 2] == pytest.approx(
+        np.array([1, 0.75]), abs=1e-3
+    )  # L0H0 looks at S2 itself
 
 
 def test_knocking_out_the_planted_circuit_by_hand(planted):
-    """Without the negative mover 3 logits, without the mover -1, without the inhibition head (evenly IO and S) none."""
+    """Without the negative mover 3 logits, without the mover -1, without the inhibition head
+    (evenly IO and S) none.
+    """
     sets = [(), (Head(1, 1),), (Head(1, 0),), (Head(0, 0),), (Head(0, 1),)]
     got = knock_out(*planted, sets)
     assert got == pytest.approx(np.repeat([[2], [3], [-1], [0], [2]], 6, axis=1), abs=1e-3)
@@ -349,7 +445,9 @@ def test_knocking_out_the_planted_circuit_by_hand(planted):
 def random_ioi(n: int = 8) -> Prompts:
     """IO S1 x S2 y, or one token longer, in random words; partners of other words."""
     rng = np.random.default_rng(0)
-    rows = [(rng.choice(np.arange(1, VOCAB), 8, replace=False).tolist(), 1 + i % 2) for i in range(n)]
+    rows = [
+        (rng.choice(np.arange(1, VOCAB), 8, replace=False).tolist(), 1 + i % 2) for i in range(n)
+    ]
     return Prompts(
         texts=("",) * n,
         corrupted_texts=("",) * n,
@@ -364,14 +462,21 @@ def random_ioi(n: int = 8) -> Prompts:
 
 @pytest.mark.parametrize("family", TINY)
 def test_the_search_runs_on_every_family(family):
-    """Without thresholds: roles are what `select` names, and a stage runs if its receivers were found past layer 0."""
+    """Without thresholds: roles are what `select` names, and a stage runs if its receivers were
+    found past layer 0.
+    """
     prompts = random_ioi()
     lenient = Rule(min_percent=0.0, min_errors=0.0, min_attention=0.0, min_copying=0.0)
     circuit = find_circuit(TINY[family](), prompts, rule=lenient)
     roles, stages = circuit.roles, circuit.evidence.stages
     assert circuit.heads
-    assert roles == {role.name: select(circuit.evidence, role.name, lenient) for role in IOI.roles}
-    reach = {stage: max((h.layer for h in roles[stage.split(".")[0]]), default=0) for stage in list(IOI.places)[1:]}
+    assert roles == {
+        role.name: select_heads(circuit.evidence, role.name, lenient) for role in IOI.roles
+    }
+    reach = {
+        stage: max((h.layer for h in roles[stage.split(".")[0]]), default=0)
+        for stage in list(IOI.places)[1:]
+    }
     assert list(stages) == ["logits", *(stage for stage, layer in reach.items() if layer > 0)]
     for stage, effects in list(stages.items())[1:]:
         missing = np.isnan(effects.percent).all(axis=1)
@@ -380,23 +485,52 @@ def test_the_search_runs_on_every_family(family):
     assert list(strict.evidence.stages) == ["logits"] and strict.heads == ()
 
 
-OBJECTS = {"ANSWER0": 0, "C0": 1, "O0": 2, "C1": 3, "O1": 4, "C2": 5, "O2": 6, "WHAT": 8, "Q": 9, "END": 11}
+OBJECTS = {
+    "ANSWER0": 0,
+    "C0": 1,
+    "O0": 2,
+    "C1": 3,
+    "O1": 4,
+    "C2": 5,
+    "O2": 6,
+    "WHAT": 8,
+    "Q": 9,
+    "END": 11,
+}
 
 
 def random_colored_objects(n: int = 6) -> Prompts:
-    """x color object color object color object y what object z end, in random words; the partner asks for the next."""
+    """x color object color object color object y what object z end, in random words; the partner
+    asks for the next.
+    """
     rng, rows, positions = np.random.default_rng(1), [], []
     for i in range(n):
         words, k = rng.choice(np.arange(1, VOCAB), 16, replace=False).tolist(), i % 3
         row = [words[0], *words[1:7], words[7], words[8], words[2 + 2 * k], words[9], words[10]]
         partner = [*row[:9], words[2 + 2 * ((k + 1) % 3)], *row[10:]]
-        rows.append((tuple(row), tuple(partner), words[11 + k], words[11 + (k + 1) % 3], tuple(words[11:14])))
+        rows.append(
+            (
+                tuple(row),
+                tuple(partner),
+                words[11 + k],
+                words[11 + (k + 1) % 3],
+                tuple(words[11:14]),
+            )
+        )
         a, b = (j for j in range(3) if j != k)
-        at = {"RIGHT": 1 + 2 * k, "ASKED": 2 + 2 * k, "ASKED+1": 3 + 2 * k, "WRONG0": 1 + 2 * a, "WRONG1": 1 + 2 * b}
+        at = {
+            "RIGHT": 1 + 2 * k,
+            "ASKED": 2 + 2 * k,
+            "ASKED+1": 3 + 2 * k,
+            "WRONG0": 1 + 2 * a,
+            "WRONG1": 1 + 2 * b,
+        }
         positions.append(OBJECTS | at | {"OTHER0": 2 + 2 * a, "OTHER1": 2 + 2 * b})
     tokens, corrupted, answers, distractors, choices = zip(*rows, strict=True)
     where = {name: tuple(row[name] for row in positions) for name in positions[0]}
-    return Prompts(("",) * n, ("",) * n, tokens, corrupted, answers, distractors, where, choices=choices)
+    return Prompts(
+        ("",) * n, ("",) * n, tokens, corrupted, answers, distractors, where, choices=choices
+    )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -407,13 +541,19 @@ def test_the_search_runs_on_colored_objects(family):
     assert set(circuit.roles) == {role.name for role in COLORED_OBJECTS.roles}
     assert list(circuit.evidence.stages)[:2] == ["logits", "movers.q"]
     gatherers = circuit.roles["content_gatherers"]
-    assert ("content_gatherers.v" in circuit.evidence.stages) == any(head.layer > 0 for head in gatherers)
-    assert circuit.roles == {name: select(circuit.evidence, name, lenient) for name in circuit.roles}
+    assert ("content_gatherers.v" in circuit.evidence.stages) == any(
+        head.layer > 0 for head in gatherers
+    )
+    assert circuit.roles == {
+        name: select_heads(circuit.evidence, name, lenient) for name in circuit.roles
+    }
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_attention_and_copying_on_colored_objects(family):
-    """Beside a plain cached run: a span's attention, and each color's own answer among all answers and choices."""
+    """Beside a plain cached run: a span's attention, and each color's own answer among all answers
+    and choices.
+    """
     prompts, model = random_colored_objects(), TINY[family]()
     attention, copying = attention_and_copying(model, prompts, scheme=COLORED_OBJECTS, batch_size=4)
     names = sorted({token for row in prompts.choices for token in row})
@@ -421,9 +561,13 @@ def test_attention_and_copying_on_colored_objects(family):
         _, cache = model.run_with_cache(prompts.select([i]).tensors()[0])
         for layer in range(3):
             pattern, v = cache["pattern", layer][0].numpy(), cache["v", layer][0]
-            np.testing.assert_allclose(attention["END", "WHAT:Q"][layer, :, i], pattern[:, 11, 8:10].sum(-1), atol=1e-6)
+            np.testing.assert_allclose(
+                attention["END", "WHAT:Q"][layer, :, i], pattern[:, 11, 8:10].sum(-1), atol=1e-6
+            )
             asked = prompts.positions["ASKED"][i]
-            np.testing.assert_allclose(attention["Q", "ASKED"][layer, :, i], pattern[:, 9, asked], atol=1e-6)
+            np.testing.assert_allclose(
+                attention["Q", "ASKED"][layer, :, i], pattern[:, 9, asked], atol=1e-6
+            )
             for head in range(4):
                 kv = v[:, head * v.shape[1] // 4]
                 logits = kv[[1, 3, 5]] @ model.blocks[layer].attn.W_O[head] @ model.W_U[:, names]
@@ -434,9 +578,15 @@ def test_attention_and_copying_on_colored_objects(family):
 
 @pytest.mark.parametrize("family", TINY)
 def test_knock_out_puts_in_the_corrupted_z(family):
-    """Nothing, two heads of layer 0 (whose other positions matter too), everything: beside plain hooks."""
+    """Nothing, two heads of layer 0 (whose other positions matter too), everything: beside plain
+    hooks.
+    """
     model, prompts = TINY[family](), random_ioi()
-    sets = [(), (Head(0, 1), Head(0, 2)), tuple(Head(layer, head) for layer in range(3) for head in range(4))]
+    sets = [
+        (),
+        (Head(0, 1), Head(0, 2)),
+        tuple(Head(layer, head) for layer in range(3) for head in range(4)),
+    ]
     got = knock_out(model, prompts, sets, batch_size=2)
     assert got[0] == pytest.approx(evaluate(model, prompts).logit_difference, abs=1e-5)
     for i in range(len(prompts)):
@@ -444,10 +594,13 @@ def test_knock_out_puts_in_the_corrupted_z(family):
         _, clean = model.run_with_cache(tokens)
         _, corrupted = model.run_with_cache(partner)
         z = torch.stack([corrupted["z", layer] for layer in range(3)])
-        early = torch.cat([clean["z", 0][:, :, :1], z[0][:, :, 1:3], clean["z", 0][:, :, 3:]], dim=2)
+        early = torch.cat(
+            [clean["z", 0][:, :, :1], z[0][:, :, 1:3], clean["z", 0][:, :, 3:]], dim=2
+        )
         for row, values in ((1, [early]), (2, z)):
             hooks = [
-                (f"blocks.{n}.attn.hook_z", lambda now, hook, value=value: value) for n, value in enumerate(values)
+                (f"blocks.{n}.attn.hook_z", lambda now, hook, value=value: value)
+                for n, value in enumerate(values)
             ]
             logits = model.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1]
             expected = (logits[prompts.answers[i]] - logits[prompts.distractors[i]]).item()
@@ -459,7 +612,7 @@ def test_hooks_are_gone_after_an_exception():
     tokens, partner = prompts.tensors()
     before = model(tokens)
     _, donor = model.run_with_cache(partner)
-    with pytest.raises(KeyboardInterrupt), knocked_out(model, [Head(0, 1), Head(2, 0)], donor):
+    with pytest.raises(KeyboardInterrupt), resample_heads(model, [Head(0, 1), Head(2, 0)], donor):
         assert not torch.allclose(model(tokens), before, atol=1e-3)
         raise KeyboardInterrupt
     torch.testing.assert_close(model(tokens), before)
@@ -473,7 +626,11 @@ def test_random_sets_have_as_many_heads_per_layer_and_none_of_the_circuit():
     for drawn in sets:
         assert [head.layer for head in drawn] == [0, 2, 2]
         assert len(set(drawn)) == 3 and not set(drawn) & set(heads)
-    assert sets == random_sets(model, heads, draws=30, seed=0) != random_sets(model, heads, draws=30, seed=1)
+    assert (
+        sets
+        == random_sets(model, heads, draws=30, seed=0)
+        != random_sets(model, heads, draws=30, seed=1)
+    )
 
 
 def test_random_sets_fill_up_a_layer_with_too_few_other_heads():

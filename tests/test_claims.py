@@ -12,21 +12,13 @@ import pytest
 import torch
 
 from helpers import models
-from helpers.claims import (
-    ClaimError,
-    Control,
-    Metric,
-    NotApplicable,
-    Results,
-    found_heads,
-    get_claim,
-    load_claims,
-    plain,
-    verdict,
-    write_text,
-)
-from helpers.models import PROJECT, Head
+from helpers.heads import Head
 from helpers.stats import Interval
+from suite.errors import ClaimError, NotApplicable
+from suite.files import write_text
+from suite.ledger import Control, Metric, get_claim, load_claims, verdict
+from suite.registry import PROJECT
+from suite.results import Results, found_heads, plain
 from tests.tiny import tiny_folder
 
 CASES = {
@@ -149,12 +141,26 @@ def test_number_on_the_papers_model(metric, value, low, high, control, expected)
 @pytest.mark.parametrize(
     "metric, value, low, high, control, expected",
     [
-        (HALF, 0.5, 0.45, 0.55, RANDOM, "transfers"),  # never "reproduced", though equal to the paper's number
+        (
+            HALF,
+            0.5,
+            0.45,
+            0.55,
+            RANDOM,
+            "transfers",
+        ),  # never "reproduced", though equal to the paper's number
         (HALF, 0.35, 0.29, 0.4, RANDOM, "partly"),
         (HALF, 0.25, 0.21, 0.29, Control("point", 0.2), "transfers"),
         (HALF, 0.15, 0.1, 0.25, RANDOM, "does not"),
         (BELOW, 1.2, 1.1, 1.3, None, "does not"),
-        (BELOW, 1.5, 1.4, 1.6, Control("random", 2.0), "does not"),  # below the control, but not below chance
+        (
+            BELOW,
+            1.5,
+            1.4,
+            1.6,
+            Control("random", 2.0),
+            "does not",
+        ),  # below the control, but not below chance
         (EQUAL, 1.0, 0.99, 1.01, None, "transfers"),
         (EQUAL, 1.0, 0.9, 1.1, None, "partly"),
         (EQUAL, 1.1, 1.09, 1.11, None, "does not"),
@@ -190,9 +196,17 @@ def test_heads_and_lists(metric, value, same_model, supported, expected):
 
 def record_two(results):
     results.record(
-        "A1", "accuracy", 2 / 3, low=0.6, high=0.75, n=200, control=Control("swapped names", 0.01, 0.0, 0.03)
+        "A1",
+        "accuracy",
+        2 / 3,
+        low=0.6,
+        high=0.75,
+        n=200,
+        control=Control("swapped names", 0.01, 0.0, 0.03),
     )
-    results.record("A2", "movers", [Head(2, 1), "L1H0"], n=50, seed=7, supported=True, note="by effect")
+    results.record(
+        "A2", "movers", [Head(2, 1), "L1H0"], n=50, seed=7, supported=True, note="by effect"
+    )
 
 
 def test_results_file_has_the_fields_of_the_contract(results, tmp_path):
@@ -200,7 +214,10 @@ def test_results_file_has_the_fields_of_the_contract(results, tmp_path):
     path = results.save()
     assert path == tmp_path / "data/results" / results.model / "01.json"
     content = json.loads(path.read_text())
-    assert set(content) == {"model", "notebook", "provenance", "claims"} and content["notebook"] == "01"
+    assert (
+        set(content) == {"model", "notebook", "provenance", "claims"}
+        and content["notebook"] == "01"
+    )
     assert content["claims"][0] == {
         "id": "A1",
         "metric": "accuracy",
@@ -220,7 +237,17 @@ def test_results_file_has_the_fields_of_the_contract(results, tmp_path):
     assert re.fullmatch("[0-9a-f]{64}", provenance["data_sha256"]["claims.yaml"])
     assert provenance["parameters"] == {"SEED": 3, "DEVICE": "cpu"}
     assert 0.05 < provenance["peak_memory_gib"] < 64
-    wanted = {"revision", "weight_processing", "packages", "seed", "dtype", "device", "threads", "wall_time_s", "utc"}
+    wanted = {
+        "revision",
+        "weight_processing",
+        "packages",
+        "seed",
+        "dtype",
+        "device",
+        "threads",
+        "wall_time_s",
+        "utc",
+    }
     assert wanted | {"git_commit", "git_dirty"} <= set(provenance)
 
 
@@ -235,21 +262,45 @@ def test_two_runs_differ_only_in_provenance(results, folder):
 
 
 def test_an_interval_is_recorded_with_its_ends(results):
-    results.record("A1", "accuracy", Interval(0.5, 0.4, 0.6), n=10, control=Control.of("none", Interval(0.1, 0.0, 0.2)))
+    results.record(
+        "A1",
+        "accuracy",
+        Interval(0.5, 0.4, 0.6),
+        n=10,
+        control=Control.of("none", Interval(0.1, 0.0, 0.2)),
+    )
     line = results.table().iloc[0]
-    assert (line["95 % interval"], line["control"]) == ("[40.0 %, 60.0 %]", "none: 10.0 % [0.0 %, 20.0 %]")
+    assert (line["95 % interval"], line["control"]) == (
+        "[40.0 %, 60.0 %]",
+        "none: 10.0 % [0.0 %, 20.0 %]",
+    )
 
 
 def test_values_are_printed_as_a_reader_sees_them():
     rank, share = get_claim("B1").metric("rank_L1H2_L3H4"), get_claim("X1").metric("roles_found")
     assert [rank.text(value) for value in (7, 1466, 0.12345)] == ["7", "1466", "0.123"]
     assert [share.text(value) for value in (1, 0.5)] == ["100.0 %", "50.0 %"]
-    assert rank.control_text({"name": "ends at", "value": 95, "low": None, "high": None}) == "ends at: 95"
+    assert (
+        rank.control_text({"name": "ends at", "value": 95, "low": None, "high": None})
+        == "ends at: 95"
+    )
 
 
 def test_plain_values_are_what_json_can_hold():
-    value = {"head": Head(9, 6), "pair": (1.23456789, 2), "array": np.array([2 / 3]), "none": None, "yes": True}
-    expected = {"head": "L9H6", "pair": [1.23457, 2], "array": [0.666667], "none": None, "yes": True}
+    value = {
+        "head": Head(9, 6),
+        "pair": (1.23456789, 2),
+        "array": np.array([2 / 3]),
+        "none": None,
+        "yes": True,
+    }
+    expected = {
+        "head": "L9H6",
+        "pair": [1.23457, 2],
+        "array": [0.666667],
+        "none": None,
+        "yes": True,
+    }
     assert plain(value) == expected and plain(value, digits=2)["pair"] == [1.2, 2]
     assert json.loads(json.dumps(plain(np.float32(0.1)))) == 0.1
 
@@ -264,10 +315,22 @@ def test_recording_again_replaces(results):
     "claim_id, metric, value, more, message",
     [
         ("A1", "accuracy", math.nan, {}, "A1 accuracy holds NaN or infinity"),
-        ("A1", "logit_difference", 1.0, {"low": 0.0, "high": math.inf}, "A1 logit_difference holds NaN or infinity"),
+        (
+            "A1",
+            "logit_difference",
+            1.0,
+            {"low": 0.0, "high": math.inf},
+            "A1 logit_difference holds NaN or infinity",
+        ),
         ("A1", "accuracy", 0.5, {"low": 0.6, "high": 0.7}, "give low <= value <= high"),
         ("A1", "accuracy", 0.5, {"low": 0.4}, "give low <= value <= high"),
-        ("A1", "accuracy", 0.5, {"control": Control("swapped", math.nan)}, "A1 accuracy, control swapped holds NaN"),
+        (
+            "A1",
+            "accuracy",
+            0.5,
+            {"control": Control("swapped", math.nan)},
+            "A1 accuracy, control swapped holds NaN",
+        ),
         ("A1", "accuracy", 0.5, {"n": 0}, "A1 accuracy was measured on n = 0 examples"),
         ("A1", "accuracy", [0.5], {}, "A1 accuracy is of kind number"),
         ("A2", "movers", "L1H1", {}, "A2 movers is of kind heads"),
@@ -300,7 +363,10 @@ def test_table_keeps_another_models_numbers_in_its_own_column(results):
     first, second = table.to_dict("records")
     assert first[results.model] == "66.7 %" and first["95 % interval"] == "[60.0 %, 75.0 %]"
     assert first["control"] == "swapped names: 1.0 % [0.0 %, 3.0 %]"
-    assert (second["paper"], second[results.model]) == ("L15H14 L16H15 L17H4 L18H5 L19H15", "L2H1 L1H0")
+    assert (second["paper"], second[results.model]) == (
+        "L15H14 L16H15 L17H4 L18H5 L19H15",
+        "L2H1 L1H0",
+    )
 
     results.model = "gpt2-medium"  # what a run on the paper's own model is called
     results.record("A1", "logit_difference", np.float32(3.14159), n=5)
@@ -318,8 +384,10 @@ def test_git_state_is_optional(tmp_path):
     (tmp_path / "helpers").mkdir()
     for name in ("__init__.py", "models.py", "claims.py"):
         (tmp_path / "helpers" / name).write_text((PROJECT / "helpers" / name).read_text())
-    code = "from helpers.claims import _git_state; print(_git_state())"
-    got = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    code = "from helpers.claims import git_state; print(git_state())"
+    got = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert got.stdout.strip() == "{'git_commit': None, 'git_dirty': None}"
 
 
@@ -328,7 +396,9 @@ def test_git_state_is_optional(tmp_path):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("readme_table", PROJECT / "scripts" / "readme_table.py")
+    spec = importlib.util.spec_from_file_location(
+        "readme_table", PROJECT / "scripts" / "readme_table.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -344,14 +414,19 @@ def test_readme_table_is_written_and_checked(script, results, tmp_path, capsys):
     options = ["--pages", str(readme), str(teaching), "--root", str(tmp_path)]
 
     assert script.main([*options, "--check"]) == 1
-    assert "README.md is stale: run `.venv/bin/python -m scripts.readme_table`" in capsys.readouterr().err
+    assert (
+        "README.md is stale: run `.venv/bin/python -m scripts.readme_table`"
+        in capsys.readouterr().err
+    )
     assert script.main(options) == 0
     assert script.main([*options, "--check"]) == 0
 
     text = readme.read_text()
     assert text.startswith("# Title\n\n") and text.endswith("\n\nAfter.\n") and "old" not in text
     lines = {
-        line.split(" | ")[0] + line.split(" | ")[1]: line.split(" | ") for line in text.splitlines() if "|" in line
+        line.split(" | ")[0] + line.split(" | ")[1]: line.split(" | ")
+        for line in text.splitlines()
+        if "|" in line
     }
     accuracy = next(cells for key, cells in lines.items() if key.startswith("| **A1**"))
     assert accuracy[1] == "no value given (accuracy)" and accuracy[2].startswith("not run: ")
@@ -365,18 +440,32 @@ def test_readme_table_is_written_and_checked(script, results, tmp_path, capsys):
     assert "TEACHING.md is stale" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["nothing here\n", "<!-- results:end -->\n<!-- results:start -->\n"])
+@pytest.mark.parametrize(
+    "text", ["nothing here\n", "<!-- results:end -->\n<!-- results:start -->\n"]
+)
 def test_a_page_without_a_place_for_its_table(text, script, tmp_path, capsys):
     (tmp_path / "README.md").write_text(text)
     assert script.main(["--pages", str(tmp_path / "README.md")]) == 1
-    assert "README.md has no place for the table: add the lines <!-- results:start -->" in capsys.readouterr().err
+    assert (
+        "README.md has no place for the table: add the lines <!-- results:start -->"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_pages_are_current(script):
-    changed = subprocess.run(["git", "status", "--porcelain", "data/results"], cwd=PROJECT, capture_output=True)
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "data/results"], cwd=PROJECT, capture_output=True
+    )
     if changed.stdout:
-        pytest.skip("data/results hold a run that is not committed; README.md shows the committed ones")
-    assert script.main(["--check"]) == 0, "A table is stale: run `.venv/bin/python -m scripts.readme_table`."
+        pytest.skip(
+            "data/results hold a run that is not committed; README.md shows the committed ones"
+        )
+    assert script.main(["--check"]) == 0, (
+        "A table is stale: run `.venv/bin/python -m scripts.readme_table`."
+    )
     text = {name: (PROJECT / name).read_text() for name in ("README.md", "TEACHING.md")}
     found = {name: re.findall(r"<!-- (\w+):start -->", page) for name, page in text.items()}
-    assert found == {"README.md": ["results", "costs", "benchmarks", "scaling"], "TEACHING.md": ["minutes"]}
+    assert found == {
+        "README.md": ["results", "costs", "benchmarks", "scaling"],
+        "TEACHING.md": ["minutes"],
+    }

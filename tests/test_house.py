@@ -9,7 +9,7 @@ import pytest
 import yaml
 from packaging.utils import canonicalize_name
 
-from helpers.models import PROJECT
+from suite.registry import PROJECT
 
 
 def pins(name: str) -> dict[str, str]:
@@ -30,7 +30,9 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-model.txt"])
 def test_direct_dependencies_are_pinned_justified_and_installed(name):
     for line in lines(name):
-        assert re.fullmatch(r"[\w.-]+==\S+  # .+", line), f"{line}: write it as name==version  # what it is for"
+        assert re.fullmatch(r"[\w.-]+==\S+  # .+", line), (
+            f"{line}: write it as name==version  # what it is for"
+        )
     assert pins(name) == {package: version(package).partition("+")[0] for package in pins(name)}
 
 
@@ -49,14 +51,16 @@ def test_conda_environment_uses_the_same_files_and_pip():
 
 
 @pytest.mark.parametrize(
-    "path", sorted(PROJECT.glob("[hsbn]*/*.py")) + sorted(PROJECT.glob("notebooks/*.ipynb")), ids=str
+    "path",
+    sorted(PROJECT.glob("[hsbn]*/*.py")) + sorted(PROJECT.glob("notebooks/*.ipynb")),
+    ids=str,
 )
 def test_nothing_that_is_read_can_run_code(path):
-    """Models are safetensors, data is JSON and safe YAML: no pickle, no code of a model, no evaluated text."""
+    """Models are safetensors, data is JSON and safe YAML: no pickle, no code of a model, no
+    evaluated text.
+    """
     text = path.read_text(encoding="utf-8")
-    forbidden = (
-        r"import pickle|pickle\.load|torch\.load\(|yaml\.(?!safe_load)\w*load|joblib|np\.load\(|(?<![\w.])(eval|exec)\("
-    )
+    forbidden = r"import pickle|pickle\.load|torch\.load\(|yaml\.(?!safe_load)\w*load|joblib|np\.load\(|(?<![\w.])(eval|exec)\("
     assert re.findall(forbidden + r'|trust_remote_code"?\s*[=:]\s*True', text) == []
 
 

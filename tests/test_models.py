@@ -1,4 +1,6 @@
-"""Models load as they are, attention weights equal the loaded model's, and every error names its remedy."""
+"""Models load as they are, attention weights equal the loaded model's, and every error names its
+remedy.
+"""
 
 import hashlib
 import json
@@ -18,11 +20,22 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import COMMON, random_prompts, tiny_folder, tiny_gpt2
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from helpers import models
-from helpers.models import PROJECT, Head, ModelError, attention_weights, fetch, load_model, model_provenance, resolve
-from helpers.patching import Receiver, path_patch, path_patch_reference
+from helpers.heads import Head
+from helpers.models import attention_weights, load_model, model_provenance
+from helpers.path_patching import Receiver, path_patch
+from helpers.published import path_patch_reference
+from suite.errors import ModelError
+from suite.fetch import fetch
+from suite.registry import PROJECT, resolve
 
 KINDS = ["gpt2", "llama", "neox"]
 TENSORS = ["W_Q", "W_K", "W_V", "W_O"]
@@ -64,11 +77,18 @@ def attention_only(tensors: dict) -> dict:
 
 
 def max_log_prob_difference(model, folder: Path, text: str) -> float:
-    """Largest difference of log-probabilities between the loaded model and the unprocessed Hugging Face one."""
+    """Largest difference of log-probabilities between the loaded model and the unprocessed Hugging
+    Face one.
+    """
     tokens = model.to_tokens(text)
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
-        return (model(tokens).log_softmax(-1) - reference(tokens).logits.log_softmax(-1)).abs().max().item()
+        return (
+            (model(tokens).log_softmax(-1) - reference(tokens).logits.log_softmax(-1))
+            .abs()
+            .max()
+            .item()
+        )
 
 
 def assert_same_attention(weights, model) -> None:
@@ -104,7 +124,9 @@ def test_log_probabilities_of_embedded_model(smollm2):
 def test_loaded_model_is_ready(gpt2):
     model = load_model(str(gpt2))
     assert model.to_tokens("w3 w14").tolist() == [[3, 14]]  # no BOS
-    assert model.to_tokens("w0 w3").tolist() == [[0, 3]]  # a leading token that is the BOS token stays
+    assert model.to_tokens("w0 w3").tolist() == [
+        [0, 3]
+    ]  # a leading token that is the BOS token stays
     assert not model.training and not any(p.requires_grad for p in model.parameters())
     assert torch.allclose(model.W_O.mean(-1), torch.zeros(()), atol=1e-6)  # centred
     assert torch.equal(model.blocks[0].ln1.weight, torch.ones(32))  # folded
@@ -117,7 +139,10 @@ def test_embedded_model_is_ready(smollm2):
 
 
 def test_conversion_is_deterministic():
-    assert model_provenance("smollm2")["weights_sha256"] == models.known_models()["smollm2"]["converted_sha256"]
+    assert (
+        model_provenance("smollm2")["weights_sha256"]
+        == models.known_models()["smollm2"]["converted_sha256"]
+    )
 
 
 def test_sharded_checkpoint(gpt2):
@@ -144,20 +169,38 @@ def test_attention_weights_equal_loaded_model(folder):
 def test_attention_weights_of_embedded_model(smollm2):
     weights = attention_weights("smollm2")
     assert_same_attention(weights, smollm2)
-    assert (weights.n_heads, weights.n_kv_heads, weights.rotary_base, weights.rotary_dim) == (9, 3, 100_000, 64)
+    assert (weights.n_heads, weights.n_kv_heads, weights.rotary_base, weights.rotary_dim) == (
+        9,
+        3,
+        100_000,
+        64,
+    )
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2"])
 def test_a_new_architecture_is_one_line_of_layouts(family, tmp_path, monkeypatch):
-    """As the README says: here of models named as Llama's tensors are, Qwen's with biases that Llama has not."""
-    classes = {"mistral": (MistralConfig, MistralForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
-    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 64}
+    """As the README says: here of models named as Llama's tensors are, Qwen's with biases that
+    Llama has not.
+    """
+    classes = {
+        "mistral": (MistralConfig, MistralForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    }
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    }
     config, of = classes[family]
     torch.manual_seed(0)
-    of(config(intermediate_size=64, num_key_value_heads=2, **sizes, **COMMON | {"vocab_size": 104})).save_pretrained(
-        tmp_path / "new"
+    of(
+        config(intermediate_size=64, num_key_value_heads=2, **sizes, **COMMON | {"vocab_size": 104})
+    ).save_pretrained(tmp_path / "new")
+    edit_tensors(
+        tmp_path / "new",
+        lambda t: {key: value + 0.1 * torch.randn_like(value) for key, value in t.items()},
     )
-    edit_tensors(tmp_path / "new", lambda t: {key: value + 0.1 * torch.randn_like(value) for key, value in t.items()})
     for path in tiny_folder("llama", tmp_path / "llama").glob("tokenizer*"):
         path.rename(tmp_path / "new" / path.name)
     with pytest.raises(ModelError, match=f"type '{family}' are not supported"):
@@ -167,7 +210,9 @@ def test_a_new_architecture_is_one_line_of_layouts(family, tmp_path, monkeypatch
     assert_same_attention(attention_weights(str(tmp_path / "new")), model)
     assert (model.blocks[0].attn.b_Q is not None) == (family == "qwen2")
     prompts, receiver = random_prompts(), Receiver("k", (Head(2, 1),), "END")
-    fast, slow = (patch(model, prompts, receiver).patched for patch in (path_patch, path_patch_reference))
+    fast, slow = (
+        patch(model, prompts, receiver).patched for patch in (path_patch, path_patch_reference)
+    )
     assert np.allclose(fast, slow, atol=1e-4, equal_nan=True) and np.ptp(fast[0]) > 1e-3
 
 
@@ -191,7 +236,9 @@ def test_real_gpt2_attention(assets):
     with safe_open(folder / "model.safetensors", "pt") as file:
         raw, gain = file.get_tensor("h.0.attn.c_attn.weight"), file.get_tensor("h.0.ln_1.weight")
     assert raw[0, :3].tolist() == pytest.approx([-0.4738, -0.2614, -0.0978], abs=1e-4)
-    column = raw[:, 64 * 3 + 5] * gain  # query of head 3, dimension 5: the fourth block of 64 columns
+    column = (
+        raw[:, 64 * 3 + 5] * gain
+    )  # query of head 3, dimension 5: the fourth block of 64 columns
     torch.testing.assert_close(weights.W_Q[0, 3, :, 5], column - column.mean(), atol=1e-5, rtol=0)
 
 
@@ -221,7 +268,10 @@ def test_hub_cache(cached_as, gpt2, tmp_path, monkeypatch):
 def test_hub_weights_are_checked_against_the_name_of_their_blob(gpt2, tmp_path, monkeypatch):
     """The hub cache links each file of weights to a blob that is named by its published sha256."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    weights, blobs = gpt2 / "model.safetensors", tmp_path / "models--openai-community--gpt2" / "blobs"
+    weights, blobs = (
+        gpt2 / "model.safetensors",
+        tmp_path / "models--openai-community--gpt2" / "blobs",
+    )
     blobs.mkdir(parents=True)
     blob, good = blobs / hashlib.sha256(weights.read_bytes()).hexdigest(), weights.read_bytes()
     weights.rename(blob)
@@ -232,7 +282,9 @@ def test_hub_weights_are_checked_against_the_name_of_their_blob(gpt2, tmp_path, 
     before = attention_weights("gpt2").W_Q
     blob.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     for get in (load_model, attention_weights, model_provenance):
-        with pytest.raises(ModelError, match="its sha256 is not the published one.*make fetch MODEL=gpt2"):
+        with pytest.raises(
+            ModelError, match="its sha256 is not the published one.*make fetch MODEL=gpt2"
+        ):
             get("gpt2")
 
     def download(name: str, hub_id: str, *, force_download: bool = False) -> None:
@@ -247,9 +299,17 @@ def test_hub_weights_are_checked_against_the_name_of_their_blob(gpt2, tmp_path, 
 def test_attention_tensors_stand_in_for_gpt2_if_they_are_its_own(assets, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     models._attention_only.cache_clear()
-    assert resolve("gpt2").slug == "gpt2" and attention_weights("gpt2").W_Q.shape == (12, 12, 768, 64)
+    assert resolve("gpt2").slug == "gpt2" and attention_weights("gpt2").W_Q.shape == (
+        12,
+        12,
+        768,
+        64,
+    )
     record, digest = model_provenance("gpt2"), models.known_models()["gpt2"]["attention_sha256"]
-    assert record["tokenizer_sha256"] is None and record["revision"] == record["weights_sha256"] == digest
+    assert (
+        record["tokenizer_sha256"] is None
+        and record["revision"] == record["weights_sha256"] == digest
+    )
     altered = tmp_path / "models" / "gpt2-attention"
     altered.mkdir(parents=True)
     save_file({"h.0.ln_1.weight": torch.ones(768)}, altered / "model.safetensors")
@@ -314,13 +374,17 @@ def test_truncated_weights(get, gpt2):
 @pytest.mark.parametrize("get", [load_model, attention_weights, model_provenance])
 def test_damaged_index(get, content, gpt2):
     (gpt2 / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(ModelError, match="index.json is cut short or altered: copy the folder again"):
+    with pytest.raises(
+        ModelError, match="index.json is cut short or altered: copy the folder again"
+    ):
         get(str(gpt2))
 
 
 def test_damaged_tokenizer(gpt2):
     cut(gpt2 / "tokenizer.json")
-    with pytest.raises(ModelError, match=r"\(tokenizer.json\) is cut short or altered: copy the folder again"):
+    with pytest.raises(
+        ModelError, match=r"\(tokenizer.json\) is cut short or altered: copy the folder again"
+    ):
         load_model(str(gpt2))
 
 
@@ -331,7 +395,11 @@ LINEAR = {"rope_theta": 10000.0, "factor": 2.0}
     "family, values, words",
     [
         ("llama", {"rope_parameters": LINEAR | {"rope_type": "linear"}}, "rope_type 'linear'"),
-        ("llama", {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
+        (
+            "llama",
+            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            "rope_type 'linear'",
+        ),
         ("neox", {"rope_parameters": LINEAR | {"rope_type": "linear"}}, "rope_type 'linear'"),
         ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights False"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
@@ -341,7 +409,9 @@ def test_attention_that_is_not_known(family, values, words, tmp_path):
     folder = tiny_folder(family, tmp_path / family)
     edit_config(folder, **values)
     for get in (load_model, attention_weights):
-        with pytest.raises(ModelError, match=f"not supported here .config.json: {words}.: use another model"):
+        with pytest.raises(
+            ModelError, match=f"not supported here .config.json: {words}.: use another model"
+        ):
             get(str(folder))
 
 
@@ -353,8 +423,12 @@ def test_only_pickled_weights(gpt2):
 
 @pytest.mark.parametrize("model_type", ["gpt2", "own"])
 def test_a_models_code_never_runs(model_type, gpt2, monkeypatch):
-    """Neither the classes that a config names nor a pickle beside the weights; and nobody is asked whether to."""
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the model's code"))
+    """Neither the classes that a config names nor a pickle beside the weights; and nobody is asked
+    whether to.
+    """
+    monkeypatch.setattr(
+        "builtins.input", lambda *_: pytest.fail("asked whether to run the model's code")
+    )
     code = f"from pathlib import Path\nPath({str(gpt2 / 'ran')!r}).touch()\nclass Own: pass\n"
     (gpt2 / "own.py").write_text(code)
     classes = {name: "own.Own" for name in ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")}
@@ -384,7 +458,9 @@ class Touches:
 
 
 @pytest.mark.parametrize("get", [load_model, attention_weights])
-@pytest.mark.parametrize("values", [{"n_embd": 64}, {"n_layer": 2}, {"n_embd": 20}, {"n_embd": 28}], ids=str)
+@pytest.mark.parametrize(
+    "values", [{"n_embd": 64}, {"n_layer": 2}, {"n_embd": 20}, {"n_embd": 28}], ids=str
+)
 def test_weights_of_another_model(get, values, gpt2):
     edit_config(gpt2, **values)
     with pytest.raises(ModelError, match="not those of its config.json"):
@@ -417,7 +493,9 @@ def test_tokenizer_missing(gpt2):
 
 
 def test_tokenizer_of_another_model(gpt2):
-    edit_tensors(gpt2, lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"][:50].clone()})
+    edit_tensors(
+        gpt2, lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"][:50].clone()}
+    )
     edit_config(gpt2, vocab_size=50)
     with pytest.raises(ModelError, match="100 tokens .* only 50"):
         load_model(str(gpt2))
@@ -437,7 +515,9 @@ def test_config_missing_or_of_another_family(gpt2):
 
 @pytest.fixture
 def stand_in(gpt2, tmp_path, monkeypatch):
-    """A cache of its own, where converting copies a tiny checkpoint; yields the number of conversions so far."""
+    """A cache of its own, where converting copies a tiny checkpoint; yields the number of
+    conversions so far.
+    """
     conversions = []
 
     def copy(gguf, folder):
@@ -463,7 +543,9 @@ def test_two_processes_convert_once(stand_in):
     assert len(stand_in) == 1
 
 
-@pytest.mark.parametrize("damage", [cut, Path.unlink, lambda path: path.write_bytes(b"x" * path.stat().st_size)])
+@pytest.mark.parametrize(
+    "damage", [cut, Path.unlink, lambda path: path.write_bytes(b"x" * path.stat().st_size)]
+)
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "sha256.json"])
 def test_altered_cache_is_rebuilt(damage, file, stand_in, capsys):
     location = fetch("smollm2").location
@@ -472,7 +554,10 @@ def test_altered_cache_is_rebuilt(damage, file, stand_in, capsys):
     fetch("smollm2")
     assert len(stand_in) == 2 and "altered" in capsys.readouterr().out
     assert (location / "model.safetensors").read_bytes() == good
-    assert sorted(path.name for path in location.parent.iterdir()) == [location.name, f"{location.name}.lock"]
+    assert sorted(path.name for path in location.parent.iterdir()) == [
+        location.name,
+        f"{location.name}.lock",
+    ]
 
 
 def test_interrupted_conversion_leaves_nothing(stand_in, monkeypatch):
@@ -491,7 +576,9 @@ def test_interrupted_conversion_leaves_nothing(stand_in, monkeypatch):
 
 
 def test_no_write_permission(gpt2, monkeypatch):
-    monkeypatch.setenv("CIRCUITS_CACHE", str(gpt2 / "config.json" / "cache"))  # below a file: not even root can
+    monkeypatch.setenv(
+        "CIRCUITS_CACHE", str(gpt2 / "config.json" / "cache")
+    )  # below a file: not even root can
     with pytest.raises(ModelError, match="CIRCUITS_CACHE"):
         load_model("smollm2")
 
@@ -549,7 +636,9 @@ def test_random_checkpoint_has_the_real_shape(assets, tmp_path):
     assert model.to_str_tokens(SENTENCE)[:3] == ["Then", ",", " Mary"]
     with torch.no_grad():
         _, cache = model.run_with_cache(SENTENCE)
-    assert cache["blocks.5.attn.hook_pattern"][0, :, -1].max() > 3 / 15  # far from uniform over 15 tokens
+    assert (
+        cache["blocks.5.attn.hook_pattern"][0, :, -1].max() > 3 / 15
+    )  # far from uniform over 15 tokens
 
 
 def test_tiny_models_are_far_from_trivial():

@@ -7,8 +7,8 @@ import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.models import PROJECT
 from scripts.check_notebooks import RULES, check, clean, copy_clean, functions_defined_twice
+from suite.registry import PROJECT
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 RULE = {rule.__name__: rule for rule in RULES}
@@ -16,9 +16,18 @@ RULE = {rule.__name__: rule for rule in RULES}
 
 def good() -> nbformat.NotebookNode:
     """Keeps every rule."""
-    parameters = new_code_cell("N_PROMPTS = 3\nNAMES = ['a']\nRATE = -1.5", metadata={"tags": ["parameters"]})
-    body = new_code_cell("heads = layers * 12\nprint(heads, (1, 2))", outputs=[new_output("stream", text="12\n")])
-    cells = [new_markdown_cell("# A finding"), parameters, new_markdown_cell("L9H6 may stand in prose."), body]
+    parameters = new_code_cell(
+        "N_PROMPTS = 3\nNAMES = ['a']\nRATE = -1.5", metadata={"tags": ["parameters"]}
+    )
+    body = new_code_cell(
+        "heads = layers * 12\nprint(heads, (1, 2))", outputs=[new_output("stream", text="12\n")]
+    )
+    cells = [
+        new_markdown_cell("# A finding"),
+        parameters,
+        new_markdown_cell("L9H6 may stand in prose."),
+        body,
+    ]
     parameters.execution_count, body.execution_count = 1, 2
     return new_notebook(cells=cells)
 
@@ -42,7 +51,11 @@ def broken(rule: str) -> nbformat.NotebookNode:
     elif rule == "no_head_literals":
         body.source = 'mover = "L9H6"'
     elif rule == "needs_no_trust":
-        body.outputs = [new_output("display_data", {"application/javascript": "alert(1)", "text/plain": "on = 'off'"})]
+        body.outputs = [
+            new_output(
+                "display_data", {"application/javascript": "alert(1)", "text/plain": "on = 'off'"}
+            )
+        ]
     elif rule == "no_run_metadata":
         nb.metadata["papermill"] = {}
     return nb
@@ -75,7 +88,14 @@ def test_typed_heads_are_found(source):
 
 @pytest.mark.parametrize(
     "source",
-    ["figsize=(4, 3)", "zip((1, 2, 3), (4, 5, 6))", "Head(layer, head)", "Head(0, h)", "x.mean((0, 1))", "XL9H6_total"],
+    [
+        "figsize=(4, 3)",
+        "zip((1, 2, 3), (4, 5, 6))",
+        "Head(layer, head)",
+        "Head(0, h)",
+        "x.mean((0, 1))",
+        "XL9H6_total",
+    ],
 )
 def test_other_code_is_not_taken_for_heads(source):
     nb = good()
@@ -83,12 +103,16 @@ def test_other_code_is_not_taken_for_heads(source):
     assert RULE["no_head_literals"](nb) == []
 
 
-@pytest.mark.parametrize("html", ["<script>", '<img src="x" onerror="run()">', "<a href='javascript:run()'>"])
+@pytest.mark.parametrize(
+    "html", ["<script>", '<img src="x" onerror="run()">', "<a href='javascript:run()'>"]
+)
 def test_active_html_is_found_in_outputs_and_prose(html):
     nb = good()
     nb.cells[3].outputs = [new_output("display_data", {"text/html": f"<table>{html}</table>"})]
     nb.cells[2].source = f"A figure: {html}"
-    assert RULE["needs_no_trust"](nb) == [f"cell {n}: shows what runs code or needs trust" for n in (3, 4)]
+    assert RULE["needs_no_trust"](nb) == [
+        f"cell {n}: shows what runs code or needs trust" for n in (3, 4)
+    ]
 
 
 def test_exactly_one_parameters_cell():
@@ -103,14 +127,18 @@ def test_a_function_may_not_stand_in_two_notebooks():
     one, two = good(), good()
     one.cells[3].source = two.cells[3].source = "def score(x):\n    return x"
     assert functions_defined_twice({"01": one, "02": good()}) == []
-    assert functions_defined_twice({"01": one, "02": two}) == ["score is defined in 01 and 02: move it to helpers"]
+    assert functions_defined_twice({"01": one, "02": two}) == [
+        "score is defined in 01 and 02: move it to helpers"
+    ]
 
 
 def test_cleaning_removes_traces_of_the_run_and_keeps_the_rest(tmp_path):
     nb = good()
     nb.metadata.update(papermill={"duration": 1.0}, widgets={}, kernelspec={"name": "python3"})
     nb.cells[3].metadata.update(papermill={"duration": 1.0}, execution={"iopub": "now"}, tags=[])
-    dead = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "sliders"})
+    dead = new_output(
+        "display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "sliders"}
+    )
     kept, nb.cells[3].outputs = nb.cells[3].outputs, [dead, *nb.cells[3].outputs]
     for folder in ("build", "notebooks"):
         (tmp_path / folder).mkdir()
@@ -153,9 +181,20 @@ def test_notebook_keeps_the_rule(path, rule):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_parameter_can_be_set(path):
     """papermill must be able to read each line, comment and all, or --set refuses the parameter."""
-    [cell] = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
-    assert list(papermill.inspect_notebook(str(path))) == [s.targets[0].id for s in ast.parse(cell.source).body]
+    [cell] = [
+        c
+        for c in nbformat.read(path, as_version=4).cells
+        if "parameters" in c.metadata.get("tags", [])
+    ]
+    assert list(papermill.inspect_notebook(str(path))) == [
+        s.targets[0].id for s in ast.parse(cell.source).body
+    ]
 
 
 def test_notebooks_share_no_function():
-    assert functions_defined_twice({path.name: nbformat.read(path, as_version=4) for path in NOTEBOOKS}) == []
+    assert (
+        functions_defined_twice(
+            {path.name: nbformat.read(path, as_version=4) for path in NOTEBOOKS}
+        )
+        == []
+    )

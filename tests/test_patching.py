@@ -1,4 +1,6 @@
-"""Path patching: against pen and paper, the published loop, TransformerLens, and what must hold whatever the model."""
+"""Path patching: against pen and paper, the published loop, TransformerLens, and what must hold
+whatever the model.
+"""
 
 import math
 from dataclasses import replace
@@ -11,19 +13,13 @@ from hypothesis import strategies as st
 from transformer_lens.patching import get_act_patch_direct_path
 from transformer_lens.utilities import temporarily_swap_parameter
 
-from helpers.circuits import knock_out
-from helpers.models import Head
-from helpers.patching import (
-    Decoder,
-    Edit,
-    PathEffects,
-    Receiver,
-    cached_run,
-    path_patch,
-    path_patch_reference,
-    resume,
-)
-from helpers.tasks import evaluate, ioi
+from helpers.behavior import evaluate
+from helpers.engine import Decoder, Edit, cached_run, resume
+from helpers.heads import Head
+from helpers.interventions import knock_out
+from helpers.path_patching import PathEffects, Receiver, path_patch
+from helpers.published import path_patch_reference
+from helpers.tasks import ioi
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import random_prompts, tiny_gpt2, tiny_llama, tiny_neox
 
@@ -32,11 +28,15 @@ NAN = math.nan
 
 
 def assert_same(fast: PathEffects, slow: PathEffects) -> None:
-    """Equal per prompt to 1e-5 of the mean size of the gap (whose signs may cancel), and missing in the same places."""
+    """Equal per prompt to 1e-5 of the mean size of the gap (whose signs may cancel), and missing in
+    the same places.
+    """
     assert (np.isnan(fast.patched) == np.isnan(slow.patched)).all()
     assert np.nanmax(np.abs(slow.change)) > 0  # there is something to agree on
     assert np.nanmax(np.abs(fast.change - slow.change)) / np.abs(slow.gap).mean() < 1e-5
-    np.testing.assert_allclose((fast.clean, fast.corrupted), (slow.clean, slow.corrupted), atol=1e-4)
+    np.testing.assert_allclose(
+        (fast.clean, fast.corrupted), (slow.clean, slow.corrupted), atol=1e-4
+    )
 
 
 # Pen and paper ------------------------------------------------------------------------------------
@@ -46,7 +46,9 @@ BOTH = pytest.mark.parametrize("patch", [path_patch, path_patch_reference])
 
 @pytest.fixture(scope="module")
 def relay():
-    """L0H0 and L0H1 both copy x to y, L1H0 adds 2/3 of y to y, L1H1 does nothing; all attend evenly."""
+    """L0H0 and L0H1 both copy x to y, L1H0 adds 2/3 of y to y, L1H1 does nothing; all attend
+    evenly.
+    """
     copy = Wires({("x", "y"): 1})
     model = hand_model(
         ["x", "y"],
@@ -59,10 +61,11 @@ def relay():
 
 @BOTH
 def test_shares_of_the_logits_by_hand(relay, patch):
-    """At S each L0 head adds 1 to y (it sees `plus` alone), at END 1/2; L1H0 adds 2/3 of the mean of 2 and 1, so 1.
+    """At S each L0 head adds 1 to y (it sees `plus` alone), at END 1/2; L1H0 adds 2/3 of the mean
+    of 2 and 1, so 1.
 
-    The logit difference is y at END: 1/2 + 1/2 + 1 = 2, and -2 when corrupted. Each L0 head directly carries 1/4 of it,
-    L1H0 1/2; together they are everything, since nothing else writes.
+    The logit difference is y at END: 1/2 + 1/2 + 1 = 2, and -2 when corrupted. Each L0 head
+    directly carries 1/4 of it, L1H0 1/2; together they are everything, since nothing else writes.
     """
     effects = patch(*relay, Receiver("logits"))
     assert (*effects.clean, *effects.corrupted) == pytest.approx((2, -2), abs=1e-4)
@@ -73,14 +76,19 @@ def test_shares_of_the_logits_by_hand(relay, patch):
 @BOTH
 @pytest.mark.parametrize("position, percent", [("S", 100 / 6), ("END", 100 / 12)])
 def test_values_by_hand(relay, patch, position, percent):
-    """One L0 head's sign turns at one position: y there loses 2 (S) or 1 (END), half of it reaches z of L1H0, 2/3 of
-    that the logits: 2/3 or 1/3 of the gap of 4. Both heads at both positions: 50 %, all that L1H0 does."""
+    """One L0 head's sign turns at one position: y there loses 2 (S) or 1 (END), half of it reaches
+    z of L1H0, 2/3 of that the logits: 2/3 or 1/3 of the gap of 4. Both heads at both positions: 50
+    %, all that L1H0 does."""
     effects = patch(*relay, Receiver("v", (Head(1, 0),), position))
-    assert effects.percent == pytest.approx(np.array([[percent, percent], [NAN, NAN]]), abs=0.01, nan_ok=True)
+    assert effects.percent == pytest.approx(
+        np.array([[percent, percent], [NAN, NAN]]), abs=0.01, nan_ok=True
+    )
 
 
 def chooser(match: dict[tuple[str, str], float]):
-    """L0H0 and L0H1 each write x, averaged over five positions, to y; L1H0 attends by `match` and moves z to x."""
+    """L0H0 and L0H1 each write x, averaged over five positions, to y; L1H0 attends by `match` and
+    moves z to x.
+    """
     copy = Wires({("x", "y"): 5 / 2})
     model = hand_model(
         ["x", "y", "z", "key"],
@@ -102,10 +110,12 @@ def chooser(match: dict[tuple[str, str], float]):
 
 @BOTH
 def test_queries_by_hand(patch):
-    """At END y is 1 (clean) or -1, half from each L0 head, and the score of `left` and `right` is +-40 y.
+    """At END y is 1 (clean) or -1, half from each L0 head, and the score of `left` and `right` is
+    +-40 y.
 
-    So L1H0 attends wholly to `left` (z = 1) or wholly to `right` (z = -1). With one L0 head corrupted y is 0 and
-    attention is even: 50 % each, though no L0 head touches the logits directly (0 %) and L1H0 does it all (100 %).
+    So L1H0 attends wholly to `left` (z = 1) or wholly to `right` (z = -1). With one L0 head
+    corrupted y is 0 and attention is even: 50 % each, though no L0 head touches the logits directly
+    (0 %) and L1H0 does it all (100 %).
     """
     model, prompts = chooser({("y", "key"): 40})
     logits = patch(model, prompts, Receiver("logits"))
@@ -117,10 +127,12 @@ def test_queries_by_hand(patch):
 
 @BOTH
 def test_keys_by_hand(patch):
-    """The score of a position is its y: with 5/2 per head, 5/(p+1) at position p, negative when corrupted.
+    """The score of a position is its y: with 5/2 per head, 5/(p+1) at position p, negative when
+    corrupted.
 
-    Attention is the softmax of those scores, and the logit difference is that on `left` (p = 1) minus that on `right`
-    (p = 2). Corrupting one L0 head leaves y = 0 at the receiver's position, so its score becomes 0.
+    Attention is the softmax of those scores, and the logit difference is that on `left` (p = 1)
+    minus that on `right` (p = 2). Corrupting one L0 head leaves y = 0 at the receiver's position,
+    so its score becomes 0.
     """
     model, prompts = chooser({("1", "y"): 1})
 
@@ -144,64 +156,104 @@ def test_keys_by_hand(patch):
 @pytest.mark.parametrize("kind", ["logits", "q", "k", "v"])
 @pytest.mark.parametrize("n", [1, 6])
 def test_fast_equals_the_published_loop(family, mlps, kind, n):
-    """Receivers in two layers, mixed lengths and receiver positions among the prompts, some senders of every layer."""
+    """Receivers in two layers, mixed lengths and receiver positions among the prompts, some senders
+    of every layer.
+    """
     model, prompts = TINY[family](), random_prompts(n)
     heads = () if kind == "logits" else (Head(2, 1), Head(2, 3), Head(1, 2))
     receiver = Receiver(kind, heads, "MID" if kind in "kv" else "END")
-    senders = [Head(0, 1), Head(0, 3), Head(1, 0), Head(1, 2), *([Head(2, 1)] if kind == "logits" else [])]
+    senders = [
+        Head(0, 1),
+        Head(0, 3),
+        Head(1, 0),
+        Head(1, 2),
+        *([Head(2, 1)] if kind == "logits" else []),
+    ]
     options = {"senders": senders, "mlps": mlps}
-    assert_same(*(patch(model, prompts, receiver, **options) for patch in (path_patch, path_patch_reference)))
+    assert_same(
+        *(
+            patch(model, prompts, receiver, **options)
+            for patch in (path_patch, path_patch_reference)
+        )
+    )
 
 
 @pytest.mark.parametrize("family", TINY)
 def test_queries_before_the_end(family):
-    """A query at a position that END attends to: its effect passes through later layers' keys and values."""
+    """A query at a position that END attends to: its effect passes through later layers' keys and
+    values.
+    """
     model, receiver = TINY[family](), Receiver("q", (Head(1, 0), Head(1, 3)), "MID")
-    assert_same(*(patch(model, random_prompts(), receiver) for patch in (path_patch, path_patch_reference)))
+    assert_same(
+        *(patch(model, random_prompts(), receiver) for patch in (path_patch, path_patch_reference))
+    )
 
 
 @pytest.mark.parametrize("mlps", ["recompute", "freeze"])
-@pytest.mark.parametrize("kind, position", [("logits", "END"), ("q", "END"), ("k", "S1+1"), ("v", "S2")])
+@pytest.mark.parametrize(
+    "kind, position", [("logits", "END"), ("q", "END"), ("k", "S1+1"), ("v", "S2")]
+)
 def test_fast_equals_the_published_loop_on_the_embedded_model(smollm2, kind, position, mlps):
-    prompts = ioi(smollm2.tokenizer, 3, templates=["Then, {A} and {B} went to the {place}. {S} gave a ring to"])
+    prompts = ioi(
+        smollm2.tokenizer,
+        3,
+        templates=["Then, {A} and {B} went to the {place}. {S} gave a ring to"],
+    )
     last, middle = smollm2.cfg.n_layers - 1, smollm2.cfg.n_layers // 2
     heads = () if kind == "logits" else (Head(last - 2, 1), Head(last - 2, 5), Head(middle + 3, 7))
     senders = [Head(0, 3), Head(middle, 0), Head(middle + 4, 8)]
     patch = {"receiver": Receiver(kind, heads, position), "senders": senders, "mlps": mlps}
-    assert_same(path_patch(smollm2, prompts, **patch), path_patch_reference(smollm2, prompts, **patch))
+    assert_same(
+        path_patch(smollm2, prompts, **patch), path_patch_reference(smollm2, prompts, **patch)
+    )
 
 
 def test_a_small_memory_bound_changes_nothing_but_the_chunks():
     model, prompts, receiver = tiny_llama(), random_prompts(), Receiver("v", (Head(2, 1),), "MID")
     few, many = (path_patch(model, prompts, receiver, memory_gib=gib) for gib in (1e-4, 1.0))
     np.testing.assert_allclose(few.patched, many.patched, atol=1e-5)
-    with pytest.raises(ValueError, match="memory_gib=1e-06 is too small for a single prompt of this length; raise it"):
+    with pytest.raises(
+        ValueError,
+        match="memory_gib=1e-06 is too small for a single prompt of this length; raise it",
+    ):
         path_patch(model, prompts, receiver, memory_gib=1e-6)
 
 
 # Another library ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family, kind", [("gpt2", "q"), ("gpt2", "k"), ("gpt2", "v"), ("llama", "q")])
+@pytest.mark.parametrize(
+    "family, kind", [("gpt2", "q"), ("gpt2", "k"), ("gpt2", "v"), ("llama", "q")]
+)
 def test_transformer_lens_agrees_with_mlps_frozen(family, kind):
     """Mean patched logit difference of pairs of heads, ours against TransformerLens' direct path.
 
-    Theirs moves the whole of one sender's output, MLPs frozen, into one head's q, k or v at all positions, starting
-    from its `corrupted` run: so its corrupted run is our clean one. Partners that differ at END only leave END as the
-    one position where anything moves, which is where ours patches.
+    Theirs moves the whole of one sender's output, MLPs frozen, into one head's q, k or v at all
+    positions, starting from its `corrupted` run: so its corrupted run is our clean one. Partners
+    that differ at END only leave END as the one position where anything moves, which is where ours
+    patches.
     """
     model, prompts = TINY[family](), random_prompts(3, lengths=(7,), differ=slice(-1, None))
     tokens, corrupted = prompts.tensors()
     rows = range(len(prompts))
 
     def metric(logits: torch.Tensor) -> torch.Tensor:
-        return (logits[rows, -1, list(prompts.answers)] - logits[rows, -1, list(prompts.distractors)]).mean()
+        return (
+            logits[rows, -1, list(prompts.answers)] - logits[rows, -1, list(prompts.distractors)]
+        ).mean()
 
     clean_cache, corrupted_cache = (model.run_with_cache(t)[1] for t in (tokens, corrupted))
     senders = Head(0, 1), Head(0, 3), Head(1, 2)
     theirs = {
         sender: get_act_patch_direct_path(
-            model, tokens, corrupted_cache, clean_cache, metric, *sender, component=kind, verbose=False
+            model,
+            tokens,
+            corrupted_cache,
+            clean_cache,
+            metric,
+            *sender,
+            component=kind,
+            verbose=False,
         )
         for sender in senders
     }
@@ -228,12 +280,16 @@ def test_nothing_corrupted_changes_nothing(kind):
 @settings(max_examples=4, deadline=None, database=None)
 @given(n=st.integers(1, 6), mlps=st.sampled_from(["recompute", "freeze"]))
 def test_patching_nothing_is_the_clean_run_and_everything_the_corrupted_one(family, n, mlps):
-    """With the same word at END, every head's output from the partner is the partner; from itself, nothing moves."""
+    """With the same word at END, every head's output from the partner is the partner; from itself,
+    nothing moves.
+    """
     model, prompts = TINY[family](), random_prompts(n, differ=slice(1, -1))
     everyone = [Head(layer, head) for layer in range(3) for head in range(4)]
     nothing, everything = knock_out(model, prompts, [(), everyone])
     np.testing.assert_allclose(nothing, evaluate(model, prompts).logit_difference, atol=1e-4)
-    np.testing.assert_allclose(everything, evaluate(model, prompts, corrupted=True).logit_difference, atol=1e-4)
+    np.testing.assert_allclose(
+        everything, evaluate(model, prompts, corrupted=True).logit_difference, atol=1e-4
+    )
     itself = replace(prompts, corrupted=prompts.tokens)
     assert np.abs(path_patch(model, itself, Receiver("logits"), mlps=mlps).change).max() < 1e-5
 
@@ -241,7 +297,9 @@ def test_patching_nothing_is_the_clean_run_and_everything_the_corrupted_one(fami
 @settings(max_examples=4, deadline=None, database=None)
 @given(seed=st.integers(0, 1000))
 def test_the_residual_is_linear_in_what_a_head_of_the_last_layer_writes(seed):
-    """Without MLPs, z = a x + b y at END moves the residual by a times what x moves it plus b times what y does."""
+    """Without MLPs, z = a x + b y at END moves the residual by a times what x moves it plus b times
+    what y does.
+    """
     model, prompts, head = tiny_gpt2(), random_prompts(2, lengths=(7,)), Head(2, seed % 4)
     rng = np.random.default_rng(seed)
     values = torch.tensor(rng.normal(size=(2, 1, 8)), dtype=torch.float32)
@@ -280,12 +338,16 @@ def test_per_example_effects_are_those_of_each_prompt_alone():
     for i in range(len(prompts)):
         alone = path_patch(model, prompts.select([i]), receiver)
         np.testing.assert_allclose(alone.patched[..., 0], together.patched[..., i], atol=1e-5)
-        np.testing.assert_allclose((alone.clean[0], alone.gap[0]), (together.clean[i], together.gap[i]), atol=1e-5)
+        np.testing.assert_allclose(
+            (alone.clean[0], alone.gap[0]), (together.clean[i], together.gap[i]), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("kind", ["logits", "q", "v"])
 def test_weight_edits_count(kind):
-    """With a sender's W_O set to zero its path carries nothing, and the loop sees the same edited model."""
+    """With a sender's W_O set to zero its path carries nothing, and the loop sees the same edited
+    model.
+    """
     model, prompts = tiny_gpt2(), random_prompts()
     receiver = Receiver(kind, () if kind == "logits" else (Head(2, 0),), "END")
     assert np.abs(path_patch(model, prompts, receiver).change[1, 2]).min() > 1e-3
@@ -313,12 +375,24 @@ ONE = (Head(1, 0),)
         (("logits",), {"senders": [Head(0, 4)]}, "L0H4 does not exist: use L0H0 to L2H3"),
         (("logits",), {"mlps": "cold"}, "Unknown mode mlps='cold'; choose 'recompute' or 'freeze'"),
         (("z", ONE), {}, "Unknown receiver 'z'; choose one of logits, q, k, v"),
-        (("q", ONE), {"senders": [Head(1, 2)]}, "must lie in a layer before the receiver's .*before layer 1"),
+        (
+            ("q", ONE),
+            {"senders": [Head(1, 2)]},
+            "must lie in a layer before the receiver's .*before layer 1",
+        ),
         (("q", (Head(0, 1),)), {}, "must lie in a layer before the receiver's .*before layer 0"),
         (("q",), {}, "needs at least one head, and the logits receiver takes none"),
         (("logits", ONE), {}, "needs at least one head, and the logits receiver takes none"),
-        (("q", (*ONE, Head(2, 0), *ONE)), {}, r"names a head twice \(L1H0, L2H0, L1H0\); name each once"),
-        (("logits", (), "MID"), {}, "The logits are read at END, so a path to them cannot end at MID"),
+        (
+            ("q", (*ONE, Head(2, 0), *ONE)),
+            {},
+            r"names a head twice \(L1H0, L2H0, L1H0\); name each once",
+        ),
+        (
+            ("logits", (), "MID"),
+            {},
+            "The logits are read at END, so a path to them cannot end at MID",
+        ),
     ],
 )
 def test_refuses(patch, receiver, options, message, unchecked):
@@ -330,7 +404,12 @@ def test_refuses(patch, receiver, options, message, unchecked):
 def test_an_architecture_the_engine_does_not_know(family):
     """A model whose scores are twice what the engine computes is refused, not silently measured."""
     model, receiver = TINY[family](), Receiver("q", ONE)
-    with model.hooks(fwd_hooks=[("blocks.2.attn.hook_attn_scores", lambda scores, hook: 2 * scores)]):
-        with pytest.raises(ValueError, match="an architecture that path_patch does not know.*use path_patch_reference"):
+    with model.hooks(
+        fwd_hooks=[("blocks.2.attn.hook_attn_scores", lambda scores, hook: 2 * scores)]
+    ):
+        with pytest.raises(
+            ValueError,
+            match="an architecture that path_patch does not know.*use path_patch_reference",
+        ):
             path_patch(model, random_prompts(), receiver)
     path_patch(model, random_prompts(), receiver)

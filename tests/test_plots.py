@@ -10,8 +10,8 @@ from matplotlib.patches import Rectangle
 
 from helpers import plots
 from helpers.circuits import COLORED_OBJECTS, IOI, Circuit, Evidence, Overlap, Rule
-from helpers.models import Head
-from helpers.patching import PathEffects
+from helpers.heads import Head
+from helpers.path_patching import PathEffects
 from helpers.stats import Interval
 
 MOVERS, NEGATIVE, INHIBITION = (Head(3, 0), Head(3, 1)), (Head(3, 2),), (Head(2, 0),)
@@ -28,7 +28,9 @@ def closed():
 
 
 def circuit(roles: dict[str, tuple[Head, ...]]) -> Circuit:
-    """4 layers of 4 heads on 3 prompts: 40 % (L3H0), 20 % (L3H1), -30 % (L3H2) to the logits, 50 % (L2H0) to q."""
+    """4 layers of 4 heads on 3 prompts: 40 % (L3H0), 20 % (L3H1), -30 % (L3H2) to the logits, 50 %
+    (L2H0) to q.
+    """
     gap, effects = np.full(3, -2.0), {"logits": {Head(3, 0): 40, Head(3, 1): 20, Head(3, 2): -30}}
     effects["movers.q"] = {Head(2, 0): 50}
     stages = {}
@@ -39,14 +41,21 @@ def circuit(roles: dict[str, tuple[Head, ...]]) -> Circuit:
         if stage == "movers.q":
             change[3] = np.nan
         stages[stage] = PathEffects(np.full(3, 3.0), 3 + gap, 3 + change)
-    attention = {("END", key): np.full((4, 4, 3), value) for key, value in (("IO", 0.7), ("S1", 0.1), ("S2", 0.2))}
+    attention = {
+        ("END", key): np.full((4, 4, 3), value)
+        for key, value in (("IO", 0.7), ("S1", 0.1), ("S2", 0.2))
+    }
     attention |= {("S2", "S1"): np.full((4, 4, 3), 0.9)}
     return Circuit(roles, Evidence(attention, np.zeros((4, 4, 3)), stages), Rule())
 
 
 def stage_figure(stage: str, roles: dict[str, tuple[Head, ...]] = FOUND) -> Figure:
-    example = {head: np.eye(5) for heads in roles.values() for head in heads}  # each token attends to itself
-    return plots.stage_figure(circuit(roles), stage, title="A stage", tokens=WORDS, positions=WHERE, example=example)
+    example = {
+        head: np.eye(5) for heads in roles.values() for head in heads
+    }  # each token attends to itself
+    return plots.stage_figure(
+        circuit(roles), stage, title="A stage", tokens=WORDS, positions=WHERE, example=example
+    )
 
 
 def texts(figure: Figure) -> list[str]:
@@ -74,7 +83,11 @@ def test_stage_figure_frames_and_names_the_heads_found():
     assert image.get_array()[2, 3] == pytest.approx(-30)  # [head layer]
     one, average = attention_axes(figure)
     rows = ["movers L3H0", "movers L3H1", "negative movers L3H2"]
-    assert [t.get_text() for t in one.get_yticklabels()] == [t.get_text() for t in average.get_yticklabels()] == rows
+    assert (
+        [t.get_text() for t in one.get_yticklabels()]
+        == [t.get_text() for t in average.get_yticklabels()]
+        == rows
+    )
     assert [t.get_text() for t in one.get_xticklabels()] == WORDS
     np.testing.assert_array_equal(one.images[0].get_array(), [[0, 0, 0, 0, 1]] * 3)  # from END
     assert [t.get_text() for t in average.get_xticklabels()] == ["END→IO", "END→S1", "END→S2"]
@@ -84,7 +97,9 @@ def test_stage_figure_frames_and_names_the_heads_found():
 def test_the_name_of_a_framed_head_stands_where_no_other_does():
     near, far = (Head(0, 1), Head(3, 1)), Head(3, 2)
     figure, ax = plt.subplots()
-    plots.head_map(ax, np.arange(16.0).reshape(4, 4), {"movers": near, "inhibition": (far,)}, title="T")
+    plots.head_map(
+        ax, np.arange(16.0).reshape(4, 4), {"movers": near, "inhibition": (far,)}, title="T"
+    )
     sides = {text.get_text().split()[0]: text.get_ha() for text in ax.texts}
     assert sides == {"L0H1": "right", "L3H1": "left", "L3H2": "right"}
 
@@ -115,10 +130,20 @@ def test_circuit_graph_has_a_node_per_head_and_an_arrow_per_path():
     figure = plots.circuit_graph(circuit(FOUND), title="A circuit")
     heads = [text for text in texts(figure) if text.startswith("L")]
     assert sorted(heads) == ["L2H0", "L3H0", "L3H1", "L3H2"]
-    assert {"movers", "negative movers", "inhibition", "+50 %", "-30 %", "logits\nat END"} < set(texts(figure))
+    assert {"movers", "negative movers", "inhibition", "+50 %", "-30 %", "logits\nat END"} < set(
+        texts(figure)
+    )
     assert "induction" not in texts(figure)
-    arrows = [text.arrow_patch for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)]
-    widths = [2.6, 1.6, 2.1, 3.1, 3.1]  # 0.6 + 5 x share: three heads to the logits, one to two movers
+    arrows = [
+        text.arrow_patch for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)
+    ]
+    widths = [
+        2.6,
+        1.6,
+        2.1,
+        3.1,
+        3.1,
+    ]  # 0.6 + 5 x share: three heads to the logits, one to two movers
     assert [arrow.get_linewidth() for arrow in arrows] == pytest.approx(widths)
 
 
@@ -127,19 +152,32 @@ def test_circuit_graph_without_a_circuit():
 
 
 def test_circuit_graph_of_another_task():
-    """The gatherer feeds both movers; the induction head's stage has receivers, so its arrow ends there."""
+    """The gatherer feeds both movers; the induction head's stage has receivers, so its arrow ends
+    there.
+    """
     made, gatherer, induction = circuit(NOBODY), Head(2, 0), Head(1, 0)
     stages = made.evidence.stages | {"content_gatherers.v": made.evidence.stages["logits"]}
     roles = {role.name: () for role in COLORED_OBJECTS.roles}
     roles |= {"movers": MOVERS, "content_gatherers": (gatherer,), "induction": (induction,)}
-    made = Circuit(roles, Evidence(made.evidence.attention, made.evidence.copying, stages, COLORED_OBJECTS), Rule())
+    made = Circuit(
+        roles,
+        Evidence(made.evidence.attention, made.evidence.copying, stages, COLORED_OBJECTS),
+        Rule(),
+    )
     figure = plots.circuit_graph(made, title="Colored Objects")
-    assert {"movers", "content gatherers", "induction", "L1H0", "L2H0", "L3H0", "L3H1"} < set(texts(figure))
-    assert len([text for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)]) == 2 + 2 + 1
+    assert {"movers", "content gatherers", "induction", "L1H0", "L2H0", "L3H0", "L3H1"} < set(
+        texts(figure)
+    )
+    assert (
+        len([text for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)])
+        == 2 + 2 + 1
+    )
 
 
 def test_overlay():
-    """L3H0 and L2H0 are in both circuits, L3H1 and L1H1 in one; the movers of both are L3H0, of the first L3H1 too."""
+    """L3H0 and L2H0 are in both circuits, L3H1 and L1H1 in one; the movers of both are L3H0, of the
+    first L3H1 too.
+    """
     chosen = (((Head(3, 0), Head(3, 1)), (Head(3, 0),)), ((Head(2, 0),), (Head(2, 0), Head(1, 1))))
     both = (circuit(FOUND), circuit(FOUND | {"movers": (Head(3, 0),)}))
     stages = (("logits", "logits"), ("movers.q", "content_gatherers.v"))
@@ -157,34 +195,56 @@ def test_overlay():
     lines = sorted(to_hex(line.get_color()) for line in ax.lines)
     # L3H0 and L2H0 -> L3H0 in both, L3H1 and L2H0 -> L3H1 in the first, L1H1 -> L3H0 in the second
     assert lines == sorted([shared] * 2 + [legend["IOI only"]] * 2 + [legend["CO only"]])
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["to movers.q\nto content gatherers.v", "to logits"]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["1", "2", "3"]  # only layers that have a head
+    assert [t.get_text() for t in ax.get_xticklabels()] == [
+        "to movers.q\nto content gatherers.v",
+        "to logits",
+    ]
+    assert [t.get_text() for t in ax.get_yticklabels()] == [
+        "1",
+        "2",
+        "3",
+    ]  # only layers that have a head
 
 
 def test_bars_with_intervals():
-    groups = {"clean": [Interval(0.9, 0.8, 0.95), Interval(3.0, 2.0, 4.0)], "swapped": [Interval(-0.5, -0.7, -0.1)] * 2}
+    groups = {
+        "clean": [Interval(0.9, 0.8, 0.95), Interval(3.0, 2.0, 4.0)],
+        "swapped": [Interval(-0.5, -0.7, -0.1)] * 2,
+    }
     figure = plots.bars_with_intervals(groups, ["accuracy", "difference"], ylabel="y", title="T")
     (ax,) = figure.axes
     assert [bar.get_height() for bar in ax.patches] == [0.9, 3, -0.5, -0.5]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["clean", "swapped"]
     bars = [bar.errorbar[2][0].get_segments() for bar in ax.containers if hasattr(bar, "errorbar")]
     ends = [segment[:, 1].tolist() for group in bars for segment in group]
-    assert ends == [pytest.approx(pair) for pair in ([0.8, 0.95], [2, 4], [-0.7, -0.1], [-0.7, -0.1])]
+    assert ends == [
+        pytest.approx(pair) for pair in ([0.8, 0.95], [2, 4], [-0.7, -0.1], [-0.7, -0.1])
+    ]
 
 
 def test_knock_out_figure():
-    measured = {"whole model": Interval(3.0, 2.5, 3.5), "circuit knocked out": Interval(0.5, 0.2, 0.9)}
-    figure = plots.knock_out_figure(measured, np.array([2.8, 2.9, 3.1]), control="random heads", title="T")
+    measured = {
+        "whole model": Interval(3.0, 2.5, 3.5),
+        "circuit knocked out": Interval(0.5, 0.2, 0.9),
+    }
+    figure = plots.knock_out_figure(
+        measured, np.array([2.8, 2.9, 3.1]), control="random heads", title="T"
+    )
     (ax,) = figure.axes
     labels = [t.get_text() for t in ax.get_yticklabels()]
     assert labels == ["random heads, 3 draws", "circuit knocked out", "whole model"]
     height = {labels.index(name): interval.value for name, interval in measured.items()}
     dots, _, (whiskers,) = ax.containers[0].lines
     assert dict(zip(dots.get_ydata(), dots.get_xdata(), strict=True)) == height
-    assert sorted(ends[:, 0].tolist() for ends in whiskers.get_segments()) == [[0.2, 0.9], [2.5, 3.5]]
+    assert sorted(ends[:, 0].tolist() for ends in whiskers.get_segments()) == [
+        [0.2, 0.9],
+        [2.5, 3.5],
+    ]
     assert any(list(line.get_xdata()) == [2.8, 2.9, 3.1] for line in ax.lines)
     assert ax.get_xlabel() == "logit(IO) - logit(S) at END"
-    named = plots.knock_out_figure(measured, np.ones(2), control="random heads", title="T", xlabel="logits")
+    named = plots.knock_out_figure(
+        measured, np.ones(2), control="random heads", title="T", xlabel="logits"
+    )
     assert named.axes[0].get_xlabel() == "logits"
 
 
@@ -193,8 +253,12 @@ def test_stability_figure():
     (ax,) = plots.stability_figure(jaccards, title="T").axes
     assert [t.get_text() for t in ax.get_yticklabels()] == ["inhibition", "movers"]
     upper, lower = ax.collections[1], ax.collections[0]
-    assert upper.get_offsets().tolist() == [[0.5, 1], [1, 1]] and lower.get_offsets().tolist() == [[1, 0]]
-    assert upper.get_sizes()[0] == upper.get_sizes()[1] == lower.get_sizes()[0] / 2  # area = share of resamples
+    assert upper.get_offsets().tolist() == [[0.5, 1], [1, 1]] and lower.get_offsets().tolist() == [
+        [1, 0]
+    ]
+    assert (
+        upper.get_sizes()[0] == upper.get_sizes()[1] == lower.get_sizes()[0] / 2
+    )  # area = share of resamples
     assert [line.get_xdata()[0] for line in ax.lines] == [1, 0.75]  # means
 
 

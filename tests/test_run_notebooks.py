@@ -13,8 +13,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from helpers.models import PROJECT, ModelSource
 from scripts import run_notebooks
+from suite.registry import PROJECT, ModelSource
 from tests.tiny import tiny_folder
 
 PARAMETERS = 'MODEL = "smollm2"\nN_PROMPTS = 3  # prompts; quick: 2\nRATE = 0.5\nFLAG = True'
@@ -30,7 +30,10 @@ def write_notebook(path: Path, *sources: str, parameters: str = PARAMETERS) -> N
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
     nbformat.write(
-        new_notebook(metadata=kernel, cells=[new_markdown_cell("# T"), first, *map(new_code_cell, sources)]), path
+        new_notebook(
+            metadata=kernel, cells=[new_markdown_cell("# T"), first, *map(new_code_cell, sources)]
+        ),
+        path,
     )
 
 
@@ -74,7 +77,12 @@ def executed(project: Path) -> nbformat.NotebookNode:
 
 
 def stdout(notebook: nbformat.NotebookNode) -> str:
-    return "".join(o.text for cell in notebook.cells for o in cell.get("outputs", []) if o.get("name") == "stdout")
+    return "".join(
+        o.text
+        for cell in notebook.cells
+        for o in cell.get("outputs", [])
+        if o.get("name") == "stdout"
+    )
 
 
 def test_runs_once_and_again_for_each_change(run, project):
@@ -82,7 +90,11 @@ def test_runs_once_and_again_for_each_change(run, project):
     assert status == 0 and "running (not run yet)" in out
     assert "100%" in err and "WARNING" not in err  # the bar, and nothing else
     assert stdout(executed(project)) == f"{sys.executable} notebooks\n"
-    assert sorted(path.name for path in build(project).iterdir()) == [".lock", "01_tiny.ipynb", "01_tiny.stamp.json"]
+    assert sorted(path.name for path in build(project).iterdir()) == [
+        ".lock",
+        "01_tiny.ipynb",
+        "01_tiny.stamp.json",
+    ]
     assert run()[1].split()[-3:] == ["up", "to", "date"]
 
     [figures, results] = [project / "figures/local-tiny", project / "data/results/local-tiny"]
@@ -110,18 +122,27 @@ def test_runs_once_and_again_for_each_change(run, project):
 def test_the_quick_profile_takes_the_values_of_the_comments(run, project):
     assert run("--profile", "quick")[0] == 0
     assert (
-        "N_PROMPTS = 2\n" in [c for c in executed(project).cells if "injected-parameters" in c.metadata.tags][0].source
+        "N_PROMPTS = 2\n"
+        in [c for c in executed(project).cells if "injected-parameters" in c.metadata.tags][
+            0
+        ].source
     )
     assert "parameters changed" in run()[1]
     assert run("--profile", "quick", "--set", "N_PROMPTS=4")[0] == 0
     assert (
-        "N_PROMPTS = 4\n" in [c for c in executed(project).cells if "injected-parameters" in c.metadata.tags][0].source
+        "N_PROMPTS = 4\n"
+        in [c for c in executed(project).cells if "injected-parameters" in c.metadata.tags][
+            0
+        ].source
     )
 
 
 def test_a_run_that_proves_exercises_is_another_run(run, project):
     """Its notebook has cells that are not the reader's."""
-    solved = "def one():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION", "assert one() == 1"
+    solved = (
+        "def one():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION",
+        "assert one() == 1",
+    )
     write_notebook(project / "notebooks" / "01_tiny.ipynb", *solved)
     assert run("--prove")[0] == 0 and "NotImplementedError" in str(executed(project).cells)
     assert "running (proof of exercises changed)" in run()[1] and "up to date" in run()[1]
@@ -130,11 +151,19 @@ def test_a_run_that_proves_exercises_is_another_run(run, project):
 
 def test_only_parameters_that_differ_are_injected(run, project, model):
     def injected() -> list[str]:
-        return [c.source for c in executed(project).cells if "injected-parameters" in c.metadata.get("tags", [])]
+        return [
+            c.source
+            for c in executed(project).cells
+            if "injected-parameters" in c.metadata.get("tags", [])
+        ]
 
     assert run("--set", "N_PROMPTS=5", "--set", "RATE=1", "--set", "FLAG=True")[0] == 0
     assert injected() == [f'# Parameters\nMODEL = "{model}"\nN_PROMPTS = 5\nRATE = 1.0\n']
-    write_notebook(project / "notebooks" / "01_tiny.ipynb", *BODY, parameters=f'MODEL = "{model}"\nN_PROMPTS = 3')
+    write_notebook(
+        project / "notebooks" / "01_tiny.ipynb",
+        *BODY,
+        parameters=f'MODEL = "{model}"\nN_PROMPTS = 3',
+    )
     assert run("--set", "N_PROMPTS=3")[0] == 0
     assert injected() == []
 
@@ -144,9 +173,15 @@ def test_only_parameters_that_differ_are_injected(run, project, model):
     [
         (["--set", "N_PROMTS=3"], "No notebook has a parameter N_PROMTS: use N_PROMPTS."),
         (["--set", "n_prompts=3"], "No notebook has a parameter n_prompts: use N_PROMPTS."),
-        (["--set", "MODEL=gpt2"], "No notebook has a parameter MODEL: use FLAG or N_PROMPTS or RATE."),
+        (
+            ["--set", "MODEL=gpt2"],
+            "No notebook has a parameter MODEL: use FLAG or N_PROMPTS or RATE.",
+        ),
         (["--set", "N_PROMPTS"], "--set takes KEY=VALUE, such as N_PROMPTS=64, not 'N_PROMPTS'."),
-        (["--set", "N_PROMPTS=many"], "N_PROMPTS takes a value of type int, such as 3, not 'many'."),
+        (
+            ["--set", "N_PROMPTS=many"],
+            "N_PROMPTS takes a value of type int, such as 3, not 'many'.",
+        ),
         (["--set", "N_PROMPTS=1.5"], "N_PROMPTS takes a value of type int, such as 3, not '1.5'."),
         (["--set", "N_PROMPTS=-3"], "N_PROMPTS takes a number of 0 or more, such as 3, not '-3'."),
         (["--set", "RATE=1e999"], "RATE takes a number of 0 or more, such as 0.5, not '1e999'."),
@@ -167,9 +202,15 @@ def test_failing_cell_is_named_and_the_good_output_stays(run, project):
     before = (build(project) / "01_tiny.ipynb").read_bytes()
     status, _, err = run("--set", "N_PROMPTS=0")
     assert status == 1
-    assert "01_tiny" in err and "cell 4: AssertionError: N_PROMPTS must be 1 or more." in err and "Traceback" not in err
+    assert (
+        "01_tiny" in err
+        and "cell 4: AssertionError: N_PROMPTS must be 1 or more." in err
+        and "Traceback" not in err
+    )
     assert (build(project) / "01_tiny.ipynb").read_bytes() == before
-    assert (build(project) / "01_tiny.failed.ipynb").exists() and not list(build(project).glob(".*.part.ipynb"))
+    assert (build(project) / "01_tiny.failed.ipynb").exists() and not list(
+        build(project).glob(".*.part.ipynb")
+    )
     assert "up to date" in run()[1]
 
     write_notebook(project / "notebooks" / "01_tiny.ipynb", "import os\nos._exit(1)")
@@ -178,17 +219,29 @@ def test_failing_cell_is_named_and_the_good_output_stays(run, project):
 
 
 def test_a_notebook_with_nothing_to_measure_is_skipped_by_name(run, project):
-    raises = "from helpers.claims import NotApplicable", "raise NotApplicable('No such heads here.')"
+    raises = (
+        "from helpers.claims import NotApplicable",
+        "raise NotApplicable('No such heads here.')",
+    )
     write_notebook(project / "notebooks" / "00_none.ipynb", *raises)
     status, out, err = run()
     assert status == 0 and "Error" not in err
     assert "00_none (" in out and "skipped, No such heads here." in out
-    assert (build(project) / "01_tiny.ipynb").exists() and not (build(project) / "00_none.ipynb").exists()
-    raises = "from helpers.tasks import VocabularyError", "raise VocabularyError('Its vocabulary splits digits.')"
+    assert (build(project) / "01_tiny.ipynb").exists() and not (
+        build(project) / "00_none.ipynb"
+    ).exists()
+    raises = (
+        "from helpers.tasks import VocabularyError",
+        "raise VocabularyError('Its vocabulary splits digits.')",
+    )
     write_notebook(project / "notebooks" / "00_none.ipynb", *raises)
     status, out, _ = run()
     assert status == 0 and "skipped, Its vocabulary splits digits." in out
-    assert "00_none" in (again := run()[1]) and "skipped" not in again and again.count("up to date") == 2
+    assert (
+        "00_none" in (again := run()[1])
+        and "skipped" not in again
+        and again.count("up to date") == 2
+    )
 
 
 def test_what_another_run_left_of_a_skipped_notebook_is_removed(run, project):
@@ -213,7 +266,11 @@ def test_damaged_files_are_named_or_made_again(run, project):
     results.mkdir(parents=True)
     (results / "00.json").write_text("{")
     status, _, err = run()
-    assert status == 1 and err.startswith("Error: ") and "00.json is damaged: run its notebook again" in err
+    assert (
+        status == 1
+        and err.startswith("Error: ")
+        and "00.json is damaged: run its notebook again" in err
+    )
     (results / "00.json").unlink()
     for damaged in ('{"cells": [', "{}", "[]"):
         (project / "notebooks" / "01_tiny.ipynb").write_text(damaged)
@@ -222,7 +279,10 @@ def test_damaged_files_are_named_or_made_again(run, project):
 
 
 def test_a_second_run_of_the_same_model_is_refused(run, project):
-    left = [build(project) / ".01_tiny.part.ipynb", project / "data/results/local-tiny/.01.json.123.part"]
+    left = [
+        build(project) / ".01_tiny.part.ipynb",
+        project / "data/results/local-tiny/.01.json.123.part",
+    ]
     left.append(project / "figures/local-tiny/.01_map.png.123.part")
     for path in left:
         path.parent.mkdir(parents=True)
@@ -238,14 +298,34 @@ def test_a_second_run_of_the_same_model_is_refused(run, project):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_leaves_nothing_half_written(run, project, model, tmp_path, number):
-    foreign = tmp_path / "jupyter" / "kernels" / "python3"  # another "python3" kernel must not be taken
+    foreign = (
+        tmp_path / "jupyter" / "kernels" / "python3"
+    )  # another "python3" kernel must not be taken
     foreign.mkdir(parents=True)
-    (foreign / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}))
-    environment = os.environ | {"NAP": "60", "JUPYTER_PATH": str(tmp_path / "jupyter"), "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "scripts.run_notebooks", "--root", str(project), "--model", str(model)]
+    (foreign / "kernel.json").write_text(
+        json.dumps({"argv": ["false"], "display_name": "x", "language": "python"})
+    )
+    environment = os.environ | {
+        "NAP": "60",
+        "JUPYTER_PATH": str(tmp_path / "jupyter"),
+        "PYTHONPATH": str(PROJECT),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.run_notebooks",
+        "--root",
+        str(project),
+        "--model",
+        str(model),
+    ]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not (project / "started").exists() and time.monotonic() < deadline and process.poll() is None:
+        while (
+            not (project / "started").exists()
+            and time.monotonic() < deadline
+            and process.poll() is None
+        ):
             time.sleep(0.1)
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
@@ -260,21 +340,30 @@ def test_a_notebook_has_the_model_of_its_first_claim():
     assert run_notebooks.own_model("01") == "gpt2-medium"
     assert run_notebooks.own_model("05") == "gpt2"
     assert run_notebooks.own_model("99") is None
-    assert run_notebooks.own_model("07") == "smollm2" and run_notebooks.own_model("07", of_a_paper=True) is None
+    assert (
+        run_notebooks.own_model("07") == "smollm2"
+        and run_notebooks.own_model("07", of_a_paper=True) is None
+    )
 
 
 def test_a_notebook_about_one_model_runs_on_that(project):
-    """Notebook 00 has no parameter MODEL: whatever model is asked for, it is about the planted one."""
+    """Notebook 00 has no parameter MODEL: whatever model is asked for, it is about the planted
+    one.
+    """
     write_notebook(project / "notebooks" / "00_own.ipynb", parameters="SEED = 0")
     for model in ("smollm2", "paper"):
         [job] = run_notebooks.plan(project, model, [], "00")
         assert (job.model.slug, job.parameters) == ("planted", {})
 
 
-def test_paper_means_each_notebooks_own_model_and_notebook_01_on_all_of_the_papers(project, monkeypatch):
-    """Notebook 05 is about gpt2 and starts from the heads that 01 finds there, though 01 is about gpt2-medium; 07, the
-    scorecard, is ours and starts from no heads."""
-    monkeypatch.setattr(run_notebooks, "resolve", lambda name: ModelSource(name, "hub", project, name, None, name))
+def test_paper_means_each_notebooks_own_model_and_notebook_01_on_all_of_the_papers(
+    project, monkeypatch
+):
+    """Notebook 05 is about gpt2 and starts from the heads that 01 finds there, though 01 is about
+    gpt2-medium; 07, the scorecard, is ours and starts from no heads."""
+    monkeypatch.setattr(
+        run_notebooks, "resolve", lambda name: ModelSource(name, "hub", project, name, None, name)
+    )
     for name in ("05_later", "07_scorecard"):
         write_notebook(project / "notebooks" / f"{name}.ipynb")
     jobs = run_notebooks.plan(project, "paper", [], "")
@@ -284,4 +373,9 @@ def test_paper_means_each_notebooks_own_model_and_notebook_01_on_all_of_the_pape
         ("05", "gpt2"),
         ("07", "smollm2"),
     ]
-    assert [job.parameters for job in jobs] == [{"MODEL": "gpt2-medium"}, {"MODEL": "gpt2"}, {"MODEL": "gpt2"}, {}]
+    assert [job.parameters for job in jobs] == [
+        {"MODEL": "gpt2-medium"},
+        {"MODEL": "gpt2"},
+        {"MODEL": "gpt2"},
+        {},
+    ]

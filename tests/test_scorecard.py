@@ -6,10 +6,20 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from helpers import plots
-from helpers.claims import ClaimError, Metric, load_claims, verdict
-from helpers.models import PROJECT
-from helpers.scorecard import ON_ITS_OWN, costs, gaps, headlines, markdown, measurements, not_run, tally
+from suite.errors import ClaimError
+from suite.ledger import Metric, load_claims, verdict
+from suite.registry import PROJECT
+from suite.scorecard import (
+    ON_ITS_OWN,
+    costs,
+    gaps,
+    headlines,
+    markdown,
+    measurements,
+    not_run,
+    tally,
+)
+from suite.scorecard_figure import VERDICT_COLORS, scorecard_figure
 
 
 def write(root, model: str, notebook: str, *rows: dict) -> None:
@@ -17,13 +27,22 @@ def write(root, model: str, notebook: str, *rows: dict) -> None:
     content = {"model": model, "notebook": notebook, "provenance": {"wall_time_s": 90.0}}
     folder = root / "data" / "results" / model
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{notebook}.json").write_text(json.dumps(content | {"claims": [base | row for row in rows]}))
+    (folder / f"{notebook}.json").write_text(
+        json.dumps(content | {"claims": [base | row for row in rows]})
+    )
 
 
 @pytest.fixture
 def root(tmp_path):
     """A6 on the paper's model and on another, B1 (a template of metrics) on another."""
-    both = {"id": "A6", "metric": "both", "value": 0.9, "low": 0.85, "high": 0.94, "verdict": "qualitative"}
+    both = {
+        "id": "A6",
+        "metric": "both",
+        "value": 0.9,
+        "low": 0.85,
+        "high": 0.94,
+        "verdict": "qualitative",
+    }
     base = {"id": "A6", "metric": "baseline", "value": 0.5, "verdict": "reproduced"}
     ranks = [
         {"id": "B1", "metric": f"rank_L1H2_L3H{i}", "value": i + 1, "verdict": verdict}
@@ -34,7 +53,11 @@ def root(tmp_path):
         tmp_path,
         "smollm2",
         "03",
-        both | {"verdict": "partly", "control": {"name": "random heads", "value": 0.3, "low": 0.2, "high": 0.4}},
+        both
+        | {
+            "verdict": "partly",
+            "control": {"name": "random heads", "value": 0.3, "low": 0.2, "high": 0.4},
+        },
     )
     write(tmp_path, "smollm2", "04", *ranks)
     return tmp_path
@@ -42,9 +65,21 @@ def root(tmp_path):
 
 def test_rows_stand_in_the_order_of_the_ledger(root):
     frame = measurements(root)
-    assert list(frame.metric) == ["both", "both", "baseline", "rank_L1H2_L3H0", "rank_L1H2_L3H1", "rank_L1H2_L3H2"]
-    assert list(frame.own) == [True, False, True, False, False, False] and set(frame.minutes) == {1.5}
-    assert list(frame.value[:3]) == ["90.0 %", "90.0 %", "50.0 %"] and frame.interval[0] == "[85.0 %, 94.0 %]"
+    assert list(frame.metric) == [
+        "both",
+        "both",
+        "baseline",
+        "rank_L1H2_L3H0",
+        "rank_L1H2_L3H1",
+        "rank_L1H2_L3H2",
+    ]
+    assert list(frame.own) == [True, False, True, False, False, False] and set(frame.minutes) == {
+        1.5
+    }
+    assert (
+        list(frame.value[:3]) == ["90.0 %", "90.0 %", "50.0 %"]
+        and frame.interval[0] == "[85.0 %, 94.0 %]"
+    )
 
 
 def test_every_claim_has_one_headline(root):
@@ -74,40 +109,51 @@ def test_every_claim_has_one_headline(root):
 def test_nothing_measured_is_a_scorecard_too(tmp_path):
     empty = measurements(tmp_path)
     assert empty.empty and len(headlines(empty)) == len(load_claims()) and tally(empty) == ""
-    assert plots.scorecard_figure(empty, title="Nothing yet").axes
+    assert scorecard_figure(empty, title="Nothing yet").axes
 
 
 def test_an_unknown_metric_is_refused(tmp_path):
-    write(tmp_path, "smollm2", "01", {"id": "A1", "metric": "accurracy", "value": 1.0, "verdict": "partly"})
+    write(
+        tmp_path,
+        "smollm2",
+        "01",
+        {"id": "A1", "metric": "accurracy", "value": 1.0, "verdict": "partly"},
+    )
     with pytest.raises(ClaimError, match="accuracy"):
         measurements(tmp_path)
 
 
 def test_the_figure_has_a_square_for_every_row(root):
-    figure = plots.scorecard_figure(measurements(root), title="Two models")
+    figure = scorecard_figure(measurements(root), title="Two models")
     papers = {claim.id: claim for claim in load_claims().values() if claim.paper}
     ours = {claim.id: claim for claim in load_claims().values() if not claim.paper}
     title, *others = (ax.get_title("left") for ax in figure.axes)
     assert title == "the paper's model" and others[0] == "smollm2"
-    assert others[1] == "ours: " + ", ".join(f"{name} on {claim.model}" for name, claim in ours.items())
+    assert others[1] == "ours: " + ", ".join(
+        f"{name} on {claim.model}" for name, claim in ours.items()
+    )
     assert others[1].startswith("ours: X1 on planted, X2 on smollm2, X3 on smollm2")
     assert [len(ax.patches) for ax in figure.axes] == [2, 4, 0]
     own, other, below = ([text.get_text() for text in ax.texts] for ax in figure.axes)
     assert own == ["not run"] * (len(papers) - 1) and below == ["not run"] * len(ours)  # all but A6
-    assert other == ["-" if papers[name].alone else "not run" for name in papers if name not in ("A6", "B1")]
+    assert other == [
+        "-" if papers[name].alone else "not run" for name in papers if name not in ("A6", "B1")
+    ]
     assert other.count("-") >= 2 and papers["A9"].alone and papers["B9"].alone
 
 
 def test_the_headline_is_the_first_square_and_the_only_framed_one(root):
-    ranks = plots.scorecard_figure(measurements(root), title="Two models").axes[1].patches[1:]
+    ranks = scorecard_figure(measurements(root), title="Two models").axes[1].patches[1:]
     assert [to_hex(square.get_facecolor()) for square in ranks] == [
-        plots.VERDICT_COLORS[verdict] for verdict in ("does not", "transfers", "transfers")
+        VERDICT_COLORS[verdict] for verdict in ("does not", "transfers", "transfers")
     ]
     assert [square.get_linewidth() > 0 for square in ranks] == [True, False, False]
 
 
 def test_a_second_model_familys_rows_are_those_of_the_channel_measured_on_it(tmp_path):
-    """B9 has no rows of its own: those of B2, B3 and B4 on pythia-160m, judged as on the paper's model."""
+    """B9 has no rows of its own: those of B2, B3 and B4 on pythia-160m, judged as on the paper's
+    model.
+    """
     value = {"value": 0.3, "low": 0.2, "high": 0.4}
     notebook_04 = [
         {"id": "B1", "metric": "rank_L1H2_L3H4", "value": 7, "verdict": "does not"},
@@ -117,7 +163,13 @@ def test_a_second_model_familys_rows_are_those_of_the_channel_measured_on_it(tmp
     write(tmp_path, "pythia-160m", "04", *notebook_04)
     write(tmp_path, "smollm2", "04", *notebook_04)
     b3 = {"metric": "score_drop_L3H4", "verdict": "transfers"} | value
-    write(tmp_path, "pythia-160m", "05", b3 | {"id": "B3"}, b3 | {"id": "B5", "metric": "perplexity_ratio"})
+    write(
+        tmp_path,
+        "pythia-160m",
+        "05",
+        b3 | {"id": "B3"},
+        b3 | {"id": "B5", "metric": "perplexity_ratio"},
+    )
     frame = measurements(tmp_path)
     rows = frame[frame.claim == "B9"]
     assert list(zip(rows.metric, rows.verdict, strict=True)) == [
@@ -126,15 +178,23 @@ def test_a_second_model_familys_rows_are_those_of_the_channel_measured_on_it(tmp
         ("same_component_share", "differs"),
     ]
     assert set(rows.model) == {"pythia-160m"} and rows.own.all()
-    assert list(frame[frame.claim == "B2"].verdict) == ["transfers", "transfers"] and not frame[~frame.own].empty
+    assert (
+        list(frame[frame.claim == "B2"].verdict) == ["transfers", "transfers"]
+        and not frame[~frame.own].empty
+    )
     cell = headlines(frame)["On the paper's model"].iloc[list(load_claims()).index("B9")]
-    assert cell == "`top_component_L3H4` 0.3 [0.2, 0.4] (n = 9, seed 0): *qualitative*. All 3: 2 qualitative, 1 differs"
+    assert (
+        cell
+        == "`top_component_L3H4` 0.3 [0.2, 0.4] (n = 9, seed 0): *qualitative*. All 3: 2 qualitative, 1 differs"
+    )
 
 
 def test_a_verdict_said_of_another_model_is_translated_as_it_is_judged():
     metric = Metric("score", "paper-model", direction="above", reference=0)
     for value, low, high in ((0.3, 0.2, 0.4), (0.3, -0.1, 0.4), (-0.3, -0.4, -0.2)):
-        other, own = (verdict(metric, value, low=low, high=high, same_model=same) for same in (False, True))
+        other, own = (
+            verdict(metric, value, low=low, high=high, same_model=same) for same in (False, True)
+        )
         assert ON_ITS_OWN[other] == own
 
 
@@ -151,11 +211,16 @@ def test_a_claim_that_compares_models_is_shown_from_all_of_them_or_not_at_all(tm
 
 
 def test_a_metric_that_lacks_is_said_to_be_not_run(root):
-    """A6 has two of its metrics on the paper's model and one on another; those of B1 are a template; A1 is not run."""
+    """A6 has two of its metrics on the paper's model and one on another; those of B1 are a
+    template; A1 is not run.
+    """
     frame, metrics = gaps(measurements(root)), list(load_claims()["A6"].metrics)
     assert set(frame.claim) == {"A6"} and set(frame.verdict) == {"not run"}
     lacking = {model: list(rows.metric) for model, rows in frame.groupby("model")}
-    assert lacking == {"gpt2-medium": [m for m in metrics if m not in ("both", "baseline")], "smollm2": metrics[1:]}
+    assert lacking == {
+        "gpt2-medium": [m for m in metrics if m not in ("both", "baseline")],
+        "smollm2": metrics[1:],
+    }
     assert frame.set_index("metric").paper["inhibition"].tolist() == ["81.5 %"] * 2
 
 
@@ -171,7 +236,10 @@ def test_every_notebook_has_its_claims_minutes_and_command(root):
     assert len(frame) == len(list((PROJECT / "notebooks").glob("[0-9]*.ipynb")))
     line = frame.loc["`make reproduce ONLY=03`"]
     assert line.Notebook == "[03_colored_objects_repair](notebooks/03_colored_objects_repair.ipynb)"
-    assert line.Claims.split()[:2] == ["A6", "A7"] and line.Minutes == "1.5 on gpt2-medium, 1.5 on smollm2"
+    assert (
+        line.Claims.split()[:2] == ["A6", "A7"]
+        and line.Minutes == "1.5 on gpt2-medium, 1.5 on smollm2"
+    )
     assert frame.loc["`make reproduce ONLY=01`"].Minutes == "not run"
     named = " ".join(frame.Claims).split()
     assert sorted(named) == sorted(claim.id for claim in load_claims().values() if claim.notebook)
@@ -179,9 +247,14 @@ def test_every_notebook_has_its_claims_minutes_and_command(root):
 
 def test_a_row_without_seed_shows_none(tmp_path):
     write(
-        tmp_path, "smollm2", "01", {"id": "A1", "metric": "accuracy", "value": 1.0, "verdict": "partly", "seed": None}
+        tmp_path,
+        "smollm2",
+        "01",
+        {"id": "A1", "metric": "accuracy", "value": 1.0, "verdict": "partly", "seed": None},
     )
-    assert headlines(measurements(tmp_path))["On smollm2"][0] == "`accuracy` 100.0 % (n = 9): *partly*"
+    assert (
+        headlines(measurements(tmp_path))["On smollm2"][0] == "`accuracy` 100.0 % (n = 9): *partly*"
+    )
 
 
 def test_markdown_by_hand():

@@ -5,7 +5,15 @@ import pytest
 import scipy.stats
 import torch
 
-from helpers.stats import Interval, bootstrap_indices, correlation, jaccard, mean_interval, proportion, ratio_interval
+from helpers.stats import (
+    Interval,
+    bootstrap_indices,
+    correlation,
+    jaccard,
+    mean_interval,
+    proportion,
+    ratio_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +40,9 @@ def test_mean_interval_matches_the_normal_one_on_many_values():
     x = np.random.default_rng(1).normal(3, 2, 2000)
     got = mean_interval(x, 0)
     half = 1.96 * x.std(ddof=1) / np.sqrt(len(x))
-    assert (got.value, got.low, got.high) == pytest.approx((x.mean(), x.mean() - half, x.mean() + half), abs=0.01)
+    assert (got.value, got.low, got.high) == pytest.approx(
+        (x.mean(), x.mean() - half, x.mean() + half), abs=0.01
+    )
 
 
 def test_mean_interval_is_seeded_and_takes_tensors():
@@ -50,7 +60,9 @@ def test_mean_interval_of_constant_data_has_no_width():
     assert mean_interval(np.full(5, 0.3), 0) == Interval(0.3, 0.3, 0.3)
 
 
-@pytest.mark.parametrize("bad, message", [([], "at least 2"), ([1.0], "at least 2"), ([1.0, np.nan], "NaN")])
+@pytest.mark.parametrize(
+    "bad, message", [([], "at least 2"), ([1.0], "at least 2"), ([1.0, np.nan], "NaN")]
+)
 def test_mean_interval_refuses(bad, message):
     with pytest.raises(ValueError, match=message):
         mean_interval(np.array(bad), 0)
@@ -63,7 +75,8 @@ def test_ratio_of_a_constant_share_has_no_width():
 
 
 def test_ratio_is_of_the_means_and_its_interval_enumerable_by_hand():
-    # Resamples of two: (1,1), (1,2), (2,1), (2,2), so the ratios are 1, 1, 1, 1 and 0/1, 1/4, 1/4, 1/3.
+    # Resamples of two: (1,1), (1,2), (2,1), (2,2), so the ratios are 1, 1, 1, 1 and 0/1, 1/4, 1/4,
+    # 1/3.
     got = ratio_interval(np.array([[1.0, 3.0], [0.0, 1.0]]), np.array([1.0, 3.0]), 0)
     np.testing.assert_allclose(got.value, [1.0, 0.25])
     np.testing.assert_allclose(got.low, [1.0, 0.0])
@@ -76,7 +89,9 @@ def test_ratio_over_a_grid_equals_each_cell_alone():
     grid = ratio_interval(torch.tensor(num), torch.tensor(den), 7)
     cell = ratio_interval(num[1, 2], den, 7)
     assert grid.low.shape == (2, 3)
-    assert (grid.value[1, 2], grid.low[1, 2], grid.high[1, 2]) == pytest.approx((cell.value, cell.low, cell.high))
+    assert (grid.value[1, 2], grid.low[1, 2], grid.high[1, 2]) == pytest.approx(
+        (cell.value, cell.low, cell.high)
+    )
 
 
 @pytest.mark.filterwarnings("error")
@@ -88,7 +103,9 @@ def test_ratio_has_infinite_ends_where_resampled_denominators_vanish(num):
 
 
 def test_ratio_refuses():
-    with pytest.raises((ValueError, TypeError)):  # TypeError where the shapes of annotations are checked
+    with pytest.raises(
+        (ValueError, TypeError)
+    ):  # TypeError where the shapes of annotations are checked
         ratio_interval(np.ones(3), np.ones(4), 0)
     with pytest.raises(ValueError, match="mean zero"):
         ratio_interval(np.ones(2), np.array([1.0, -1.0]), 0)
@@ -97,19 +114,24 @@ def test_ratio_refuses():
 def test_bootstrap_indices_draw_with_replacement_and_a_seed():
     rows = bootstrap_indices(50, 200, 0)
     assert rows.shape == (200, 50) and rows.min() == 0 and rows.max() == 49
-    assert np.mean([len(set(row)) for row in rows]) == pytest.approx(50 * (1 - (1 - 1 / 50) ** 50), abs=1)
+    assert np.mean([len(set(row)) for row in rows]) == pytest.approx(
+        50 * (1 - (1 - 1 / 50) ** 50), abs=1
+    )
     assert (rows == bootstrap_indices(50, 200, 0)).all()
     with pytest.raises(ValueError, match="at least 1"):
         bootstrap_indices(0, 10, 0)
 
 
-@pytest.mark.parametrize("a, b, share", [("abc", "bcd", 0.5), ("ab", "cd", 0.0), ("aab", "ba", 1.0), ("", "", 1.0)])
+@pytest.mark.parametrize(
+    "a, b, share", [("abc", "bcd", 0.5), ("ab", "cd", 0.0), ("aab", "ba", 1.0), ("", "", 1.0)]
+)
 def test_jaccard(a, b, share):
     assert jaccard(a, b) == share
 
 
 def test_correlation_by_hand():
-    """Deviations (-2 .. 2) and (-2, 1, -1, 0, 2): the products add up to 7, the squares to 10 each, so r = 0.7.
+    """Deviations (-2 .. 2) and (-2, 1, -1, 0, 2): the products add up to 7, the squares to 10 each,
+    so r = 0.7.
 
     A growing function of x keeps the ranks, so Spearman's stays."""
     x, y = np.arange(5.0), np.array([0.0, 3.0, 1.0, 2.0, 4.0])
@@ -118,7 +140,9 @@ def test_correlation_by_hand():
         assert got.value == pytest.approx(0.7)
         assert got.low < 0.7 <= got.high <= 1
         assert null.low < 0 < null.high and abs(null.value) < 0.05
-    assert correlation(np.exp(3 * x), y, method="pearson", seed=0)[0].value != pytest.approx(0.7, abs=0.01)
+    assert correlation(np.exp(3 * x), y, method="pearson", seed=0)[0].value != pytest.approx(
+        0.7, abs=0.01
+    )
 
 
 def test_correlation_matches_scipy_and_its_interval_narrows():
@@ -138,5 +162,7 @@ def test_correlation_refuses(x, y):
 
 
 def test_correlation_refuses_an_unknown_method(unchecked):
-    with pytest.raises(ValueError, match="Unknown method 'kendall'; choose 'pearson' or 'spearman'"):
+    with pytest.raises(
+        ValueError, match="Unknown method 'kendall'; choose 'pearson' or 'spearman'"
+    ):
         correlation(np.arange(4.0), np.arange(4.0), method="kendall", seed=0)

@@ -1,4 +1,6 @@
-"""The sweep: its table by hand, its profiles and defaults, and the engine's plan where the engine is installed."""
+"""The sweep: its table by hand, its profiles and defaults, and the engine's plan where the engine
+is installed.
+"""
 
 import csv
 import os
@@ -10,12 +12,14 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from helpers.models import PROJECT, resolve
 from scripts import sweep_table
+from suite.registry import PROJECT, resolve
 from tests.test_scorecard import write
 
 SWEEP = PROJECT / "sweep"
-ENGINE = shutil.which("snakemake", path=f"{PROJECT / '.venv-sweep' / 'bin'}{os.pathsep}{os.environ['PATH']}")
+ENGINE = shutil.which(
+    "snakemake", path=f"{PROJECT / '.venv-sweep' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+)
 
 
 # The table
@@ -45,7 +49,17 @@ def test_the_table_by_hand(out, capsys):
     assert sweep_table.main([str(out)]) == 0
     with open(out / "sweep.csv", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["model", "claim", "metric", "seed 0", "seed 1", "spread", "agree", "verdicts", "n"]
+    assert header == [
+        "model",
+        "claim",
+        "metric",
+        "seed 0",
+        "seed 1",
+        "spread",
+        "agree",
+        "verdicts",
+        "n",
+    ]
     assert [row[:5] for row in rows] == [
         ["other", "A6", "both", "", "0.25"],
         ["smollm2", "A2", "movers", "L1H2 L0H0", "L1H2 L3H1"],
@@ -64,7 +78,10 @@ def test_the_table_by_hand(out, capsys):
         ["2 of 2", "2 transfers", "9"],
     ]
     text = (out / "sweep.md").read_text()
-    assert "| smollm2 | A6 | both | 50.0 % | 70.0 % | 14.1 % | 1 of 2 | 1 transfers, 1 partly | 4, 9 |" in text
+    assert (
+        "| smollm2 | A6 | both | 50.0 % | 70.0 % | 14.1 % | 1 of 2 | 1 transfers, 1 partly | 4, 9 |"
+        in text
+    )
     assert "- seed-1: 05_inhibition_channel (other): skipped, no head found" in text
     shown = "- other, seed 1: one verdict on 1 of 1 shared metrics\n"
     shown += "- smollm2, seed 0, seed 1: one verdict on 2 of 3 shared metrics; not on A6 `both`\n"
@@ -97,13 +114,21 @@ def test_the_profiles_differ_in_where_jobs_run_alone():
 def test_the_defaults_can_be_run():
     config = settings("config.yaml")
     assert {resolve(model).kind for model in config["models"].split()} == {"planted", "embedded"}
-    assert all(seed.isdecimal() for seed in config["seeds"].split()) and len(config["seeds"].split()) > 1
+    assert (
+        all(seed.isdecimal() for seed in config["seeds"].split())
+        and len(config["seeds"].split()) > 1
+    )
     assert config["notebooks"] == "all" and config["profile"] in ("full", "quick")
 
 
 def test_the_engine_is_pinned_apart_from_the_suite():
-    pins = [line for line in (SWEEP / "requirements-sweep.txt").read_text().splitlines() if "==" in line]
-    assert [line.split("==")[0] for line in pins] == ["snakemake", "snakemake-executor-plugin-slurm"]
+    pins = [
+        line for line in (SWEEP / "requirements-sweep.txt").read_text().splitlines() if "==" in line
+    ]
+    assert [line.split("==")[0] for line in pins] == [
+        "snakemake",
+        "snakemake-executor-plugin-slurm",
+    ]
     assert all("  # " in line for line in pins)
     lock = (SWEEP / "requirements-sweep.lock").read_text().splitlines()
     assert {line.split("  #")[0] for line in pins} <= set(lock)
@@ -121,8 +146,22 @@ def plan(tmp_path):
         pytest.skip("no snakemake here: `make sweep` sets it up in .venv-sweep")
 
     def call(profile: str, *config: str) -> tuple[int, str]:
-        command = [ENGINE, "--profile", f"sweep/profiles/{profile}", "--directory", str(tmp_path / "out"), "--dry-run"]
-        command += ["--quiet", "host", "--printshellcmds", "--config", f"python={sys.executable}", *config]
+        command = [
+            ENGINE,
+            "--profile",
+            f"sweep/profiles/{profile}",
+            "--directory",
+            str(tmp_path / "out"),
+            "--dry-run",
+        ]
+        command += [
+            "--quiet",
+            "host",
+            "--printshellcmds",
+            "--config",
+            f"python={sys.executable}",
+            *config,
+        ]
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
@@ -131,9 +170,14 @@ def plan(tmp_path):
 
 @pytest.mark.parametrize("profile", ["local", "slurm"])
 def test_the_plan_is_the_grid_in_file_order(plan, profile):
-    if profile == "slurm" and "slurm" not in subprocess.run([ENGINE, "--help"], capture_output=True, text=True).stdout:
+    if (
+        profile == "slurm"
+        and "slurm" not in subprocess.run([ENGINE, "--help"], capture_output=True, text=True).stdout
+    ):
         pytest.skip("this snakemake has no Slurm executor: `make sweep` sets it up in .venv-sweep")
-    status, said = plan(profile, "models=planted smollm2", "notebooks=00 02", "seeds=0 3", "profile=quick")
+    status, said = plan(
+        profile, "models=planted smollm2", "notebooks=00 02", "seeds=0 3", "profile=quick"
+    )
     assert status == 0
     calls = [line for line in said.splitlines() if "scripts.run_notebooks" in line]
     wanted = [
@@ -142,7 +186,11 @@ def test_the_plan_is_the_grid_in_file_order(plan, profile):
         for s in "03"
         for n in numbers.split()
     ]
-    for model, seed, number in wanted:  # 01 is added for the heads; 00 is about the planted model alone
+    for (
+        model,
+        seed,
+        number,
+    ) in wanted:  # 01 is added for the heads; 00 is about the planted model alone
         options = f"--model {model} --set SEED={seed} --only {number} --profile quick"
         [line] = [line for line in calls if options in line]
         assert f"CIRCUITS_OUT={PROJECT}" not in line and f"/seed-{seed} " in line
@@ -159,7 +207,10 @@ def test_the_plan_is_the_grid_in_file_order(plan, profile):
         ("notebooks=42", "Error: No notebook 42 takes a seed: use all, or some of 00"),
         ("notebooks=07", "Error: No notebook 07 takes a seed: use all, or some of 00"),
         ("seeds=0 many", "Error: A seed is a whole number such as 0 or 1, not 'many'."),
-        ("models=data tests/../data", "Error: Two of the models data tests/../data would share a folder of results"),
+        (
+            "models=data tests/../data",
+            "Error: Two of the models data tests/../data would share a folder of results",
+        ),
     ],
 )
 def test_bad_values_end_in_one_sentence(plan, config, sentence):

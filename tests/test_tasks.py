@@ -10,15 +10,14 @@ import pytest
 from transformer_lens.evals import IOIDataset
 from transformers import GPT2TokenizerFast
 
-from helpers.models import Head
+from helpers.behavior import evaluate, surprisal
+from helpers.heads import Head
 from helpers.tasks import (
     Prompts,
     Scene,
-    TaskError,
     colored_objects,
     colored_objects_file,
     english,
-    evaluate,
     greater_than,
     halves,
     ioi,
@@ -26,10 +25,10 @@ from helpers.tasks import (
     render,
     repeated_name,
     single_token,
-    surprisal,
     vocabulary,
     world_capitals,
 )
+from suite.errors import TaskError
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import tiny_gpt2
 
@@ -55,7 +54,9 @@ def prompts(tokenizer):
     return ioi(tokenizer, 48)
 
 
-@pytest.mark.parametrize("kind", ["names", "places", "objects", "colors", "surfaces", "events", "items"])
+@pytest.mark.parametrize(
+    "kind", ["names", "places", "objects", "colors", "surfaces", "events", "items"]
+)
 def test_every_word_is_one_token_in_both_vocabularies(kind, tokenizer, gpt2_tokenizer):
     words = vocabulary(kind)
     assert len(set(words)) == len(words)
@@ -78,7 +79,8 @@ def test_positions_by_hand(order, tokenizer):
     prompt = ioi(tokenizer, 2, templates=[TEMPLATE], names=FIVE).select([at])
     spaced = [word.replace("Ġ", " ") for word in tokenizer.convert_ids_to_tokens(prompt.tokens[0])]
     A, B, S = spaced[2], spaced[4], spaced[10]
-    #                 0       1    2  3       4  5        6      7       8         9   10  11       12    13        14
+    #                 0       1    2  3       4  5        6      7       8         9   10  11
+    # 12    13        14
     assert spaced == [
         "Then",
         ",",
@@ -101,7 +103,10 @@ def test_positions_by_hand(order, tokenizer):
     expected = {"IO": (io,), "S1": (s1,), "S1+1": (s1 + 1,), "S2": (10,), "END": (14,)}
     assert prompt.positions == expected
     assert S == spaced[s1]
-    assert tokenizer.decode(prompt.answers[0]) == spaced[io] and tokenizer.decode(prompt.distractors[0]) == S
+    assert (
+        tokenizer.decode(prompt.answers[0]) == spaced[io]
+        and tokenizer.decode(prompt.distractors[0]) == S
+    )
 
 
 def test_positions_hold_what_they_are_named_after(prompts):
@@ -126,7 +131,10 @@ def test_orders_and_templates_are_balanced(prompts):
 
 def test_abc_partner_has_three_fresh_names(prompts):
     for clean, corrupted in zip(prompts.texts, prompts.corrupted_texts, strict=True):
-        old, new = ([word for word in text.replace(",", "").split() if word in NAMES] for text in (clean, corrupted))
+        old, new = (
+            [word for word in text.replace(",", "").split() if word in NAMES]
+            for text in (clean, corrupted)
+        )
         assert (len(set(old)), len(set(new))) == (2, 3)
         assert not set(old) & set(new)
         for was, now in zip(clean.split(), corrupted.split(), strict=True):
@@ -149,7 +157,9 @@ def test_seed_decides_the_prompts(tokenizer, prompts):
 
 
 def test_transformer_lens_makes_the_same_prompts(tokenizer):
-    """Same words in, same set of (text, answer, distractor) out: all 20 pairs of five names, in both orders."""
+    """Same words in, same set of (text, answer, distractor) out: all 20 pairs of five names, in
+    both orders.
+    """
     shared = " went to the store. [B] gave the milk to [A]"
     theirs = IOIDataset(
         tokenizer,
@@ -160,7 +170,12 @@ def test_transformer_lens_makes_the_same_prompts(tokenizer):
         prepend_bos=False,
         seed=0,
     )
-    ours = ioi(tokenizer, 400, templates=["Then, {A} and {B} went to the store. {S} gave the milk to"], names=FIVE)
+    ours = ioi(
+        tokenizer,
+        400,
+        templates=["Then, {A} and {B} went to the store. {S} gave the milk to"],
+        names=FIVE,
+    )
     made = {
         ((*tokens, right), right, wrong)
         for tokens, right, wrong in zip(ours.tokens, ours.answers, ours.distractors, strict=True)
@@ -174,10 +189,22 @@ def test_transformer_lens_makes_the_same_prompts(tokenizer):
     [
         ({"n": 0}, "A task needs at least one prompt; give n >= 1"),
         ({"n": 1, "corruption": "flip"}, "Unknown corruption 'flip'; choose 'abc' or 'swap'"),
-        ({"n": 5, "names": (*FIVE[:4], "Bartholomew")}, r"'Bartholomew' is \d tokens .* choose a word of one token"),
-        ({"n": 1, "templates": ["{A} and {B} met. {S} gave a pen to"]}, "Template '{A} and .* each behind a space"),
-        ({"n": 1, "templates": ["So {A}, {B} and {A} met. {S} said to"]}, "Template 'So .* {A}, {B} and {S} once"),
-        ({"n": 1, "templates": ["So {A} and a friend met. {S} said to"]}, "Template 'So .* {A}, {B} and {S} once"),
+        (
+            {"n": 5, "names": (*FIVE[:4], "Bartholomew")},
+            r"'Bartholomew' is \d tokens .* choose a word of one token",
+        ),
+        (
+            {"n": 1, "templates": ["{A} and {B} met. {S} gave a pen to"]},
+            "Template '{A} and .* each behind a space",
+        ),
+        (
+            {"n": 1, "templates": ["So {A}, {B} and {A} met. {S} said to"]},
+            "Template 'So .* {A}, {B} and {S} once",
+        ),
+        (
+            {"n": 1, "templates": ["So {A} and a friend met. {S} said to"]},
+            "Template 'So .* {A}, {B} and {S} once",
+        ),
         ({"n": 1, "names": FIVE[:4]}, "IOI needs at least five names.*4 were given"),
     ],
 )
@@ -190,7 +217,8 @@ def test_prompts_refuse(prompts):
     with pytest.raises(TaskError, match="no position 'S3'; it has IO, S1, S1\\+1, S2, END"):
         prompts.position("S3")
     with pytest.raises(
-        TaskError, match=r"Prompts of \d+ and \d+ tokens cannot share a batch; iterate over `groups\(\)`"
+        TaskError,
+        match=r"Prompts of \d+ and \d+ tokens cannot share a batch; iterate over `groups\(\)`",
     ):
         prompts.tensors()
     with pytest.raises(TaskError, match=r"Prompt 1 has \d+ tokens and its corrupted partner 1;"):
@@ -221,22 +249,43 @@ def test_groups_partition_the_prompts(size, prompts):
 @pytest.mark.parametrize("corrupted", [False, True])
 def test_evaluate_equals_a_plain_forward_pass(corrupted):
     model, rng = tiny_gpt2(), np.random.default_rng(0)
-    tokens, partners = ([tuple(map(int, rng.integers(1, 90, 5 + i % 2))) for i in range(6)] for _ in range(2))
+    tokens, partners = (
+        [tuple(map(int, rng.integers(1, 90, 5 + i % 2))) for i in range(6)] for _ in range(2)
+    )
     words = tuple(map(int, rng.integers(1, 90, 6)))
-    prompts = Prompts(("",) * 6, ("",) * 6, tuple(tokens), tuple(partners), words, words[::-1], {"END": (4, 5) * 3})
+    prompts = Prompts(
+        ("",) * 6,
+        ("",) * 6,
+        tuple(tokens),
+        tuple(partners),
+        words,
+        words[::-1],
+        {"END": (4, 5) * 3},
+    )
     got = evaluate(model, prompts, corrupted=corrupted, batch_size=2)
     for i in range(6):
         logits = model(prompts.select([i]).tensors()[int(corrupted)])[0, -1]
-        assert got.logit_difference[i] == pytest.approx((logits[words[i]] - logits[words[5 - i]]).item(), abs=1e-5)
+        assert got.logit_difference[i] == pytest.approx(
+            (logits[words[i]] - logits[words[5 - i]]).item(), abs=1e-5
+        )
         assert got.predicted[i] == logits.argmax()
 
 
 def test_accuracy_by_hand():
-    """A head hands on x, averaged over two positions: its sign decides between yes and no; `maybe` wins near zero."""
+    """A head hands on x, averaged over two positions: its sign decides between yes and no; `maybe`
+    wins near zero.
+    """
     model = hand_model(
         ["x", "y"],
         {Head(0, 0): Wires({("x", "y"): 2})},
-        tokens={"e": {"y": 1}, "plus": {"x": 4}, "minus": {"x": -4}, "yes": {}, "no": {}, "maybe": {}},
+        tokens={
+            "e": {"y": 1},
+            "plus": {"x": 4},
+            "minus": {"x": -4},
+            "yes": {},
+            "no": {},
+            "maybe": {},
+        },
         unembed={"yes": {"y": 1}, "no": {"y": -1}, "maybe": {"y": 2}},
     )
     rows = [
@@ -251,16 +300,28 @@ def test_accuracy_by_hand():
     assert model.tokenizer.decode(got.predicted).split() == ["maybe", "maybe", "no", "no"]
     assert got.correct.tolist() == [False, True, True, False]
     assert got.chosen.tolist() == [True, True, True, False]
-    assert got.in_context.tolist() == [False, True, True, True]  # the last prediction is its distractor
-    assert evaluate(model, prompts, corrupted=True).logit_difference == pytest.approx([-6, -3, -10, 10], abs=1e-3)
+    assert got.in_context.tolist() == [
+        False,
+        True,
+        True,
+        True,
+    ]  # the last prediction is its distractor
+    assert evaluate(model, prompts, corrupted=True).logit_difference == pytest.approx(
+        [-6, -3, -10, 10], abs=1e-3
+    )
     yes, no, maybe = (model.tokenizer(word)["input_ids"][0] for word in ("yes", "no", "maybe"))
-    got = evaluate(model, replace(prompts, choices=((yes, no, maybe), (maybe, yes), (yes, no, maybe), (yes, no))))
+    got = evaluate(
+        model,
+        replace(prompts, choices=((yes, no, maybe), (maybe, yes), (yes, no, maybe), (yes, no))),
+    )
     assert got.chosen.tolist() == [False, True, True, False]  # yes 5 now stands against maybe 10
     assert got.in_context.tolist() == [True, True, True, True]
 
 
 def test_repeated_names_by_hand(tokenizer):
-    """Every index equally often; the positions hold the names; the partner differs in the repeated name alone."""
+    """Every index equally often; the positions hold the names; the partner differs in the repeated
+    name alone.
+    """
     prompts = repeated_name(tokenizer, 8, size=4, seed=3)
     for i, tokens in enumerate(prompts.tokens):
         words = prompts.texts[i].replace(",", " ,").replace(".", " .").split()
@@ -274,9 +335,15 @@ def test_repeated_names_by_hand(tokenizer):
         assert words[s2] == again and s2 > 8 and words[end] == "to" and end == len(words) - 1
         assert tokenizer.decode(prompts.distractors[i]).strip() == again
         assert tokenizer.decode(prompts.answers[i]).strip() == listed[(i + 1) % 4]
-        differ = [at for at, (a, b) in enumerate(zip(tokens, prompts.corrupted[i], strict=True)) if a != b]
+        differ = [
+            at for at, (a, b) in enumerate(zip(tokens, prompts.corrupted[i], strict=True)) if a != b
+        ]
         assert differ == [s2] and prompts.corrupted[i][s2] not in tokens
-    assert prompts == repeated_name(tokenizer, 8, size=4, seed=3) != repeated_name(tokenizer, 8, size=4, seed=4)
+    assert (
+        prompts
+        == repeated_name(tokenizer, 8, size=4, seed=3)
+        != repeated_name(tokenizer, 8, size=4, seed=4)
+    )
 
 
 @pytest.mark.parametrize("size", [1, len(NAMES)])
@@ -288,9 +355,11 @@ def test_repeated_names_refuse(size, tokenizer):
 
 
 def test_surprisal_by_hand():
-    """Logits of "yes" and "no" are x and -x (0 for the other three words) where x, copied from "plus", is 1.
+    """Logits of "yes" and "no" are x and -x (0 for the other three words) where x, copied from
+    "plus", is 1.
 
-    After "plus" alone z = 1: -log p(yes) = log(e + 1/e + 3) - 1; after "plus yes" z = 1/2 and no is next.
+    After "plus" alone z = 1: -log p(yes) = log(e + 1/e + 3) - 1; after "plus yes" z = 1/2 and no is
+    next.
     """
     model = hand_model(
         ["x", "y"],
@@ -308,7 +377,9 @@ def test_surprisal_by_hand():
 
 def test_english_is_plain_and_not_repeated():
     lines = english(200)
-    assert len(set(lines)) == 200 and all(line.isascii() and 30 < len(line.split()) < 100 for line in lines)
+    assert len(set(lines)) == 200 and all(
+        line.isascii() and 30 < len(line.split()) < 100 for line in lines
+    )
     for n in (0, 10_000):
         with pytest.raises(TaskError, match=f"{n} paragraphs"):
             english(n)
@@ -321,16 +392,27 @@ BY_HAND = (
 
 
 def test_colored_objects_render_by_hand():
-    example = Scene("table", "I see", (("orange", "textbook"), ("red", "puzzle"), ("purple", "cup")), 0)
-    question = Scene("floor", "there is", (("blue", "pen"), ("black", "plate"), ("yellow", "ball")), 1)
+    example = Scene(
+        "table", "I see", (("orange", "textbook"), ("red", "puzzle"), ("purple", "cup")), 0
+    )
+    question = Scene(
+        "floor", "there is", (("blue", "pen"), ("black", "plate"), ("yellow", "ball")), 1
+    )
     assert render(example, question) == BY_HAND
     two = replace(question, items=question.items[:2])
-    assert str(two) == "Q: On the floor, there is a blue pen, and a black plate. What color is the plate?\nA:"
+    assert (
+        str(two)
+        == "Q: On the floor, there is a blue pen, and a black plate. What color is the plate?\nA:"
+    )
 
 
 def test_the_authors_prompts_are_rendered_exactly(assets):
-    """Each of the 1,000 prompts is taken apart by splitting at its fixed words, and rendered again from its parts."""
-    rows = json.loads((assets / "data" / "colored_objects_authors" / "cobjs_data_42.json").read_text())
+    """Each of the 1,000 prompts is taken apart by splitting at its fixed words, and rendered again
+    from its parts.
+    """
+    rows = json.loads(
+        (assets / "data" / "colored_objects_authors" / "cobjs_data_42.json").read_text()
+    )
 
     def scene(line):
         surface, rest = line.removeprefix("Q: On the ").split(", ", 1)
@@ -362,15 +444,35 @@ def test_colored_objects_positions_by_hand(tokenizer, tmp_path):
     at = {
         **{"EC0": 9, "EC1": 13, "EC2": 18, "ANSWER0": 30},  # Q : On the table , I see an orange
         **{"C0": 41, "O0": 42, "C1": 45, "O1": 46, "C2": 50, "O2": 51, "Q": 57, "END": 61},
-        **{"RIGHT": 45, "WRONG0": 41, "WRONG1": 50, "ASKED": 46, "ASKED+1": 47, "OTHER0": 42, "OTHER1": 51, "WHAT": 53},
+        **{
+            "RIGHT": 45,
+            "WRONG0": 41,
+            "WRONG1": 50,
+            "ASKED": 46,
+            "ASKED+1": 47,
+            "OTHER0": 42,
+            "OTHER1": 51,
+            "WHAT": 53,
+        },
     }
-    said = {"EC0": "orange", "EC1": "red", "EC2": "purple", "ANSWER0": "Orange", "C0": "blue", "O0": "pen"}
+    said = {
+        "EC0": "orange",
+        "EC1": "red",
+        "EC2": "purple",
+        "ANSWER0": "Orange",
+        "C0": "blue",
+        "O0": "pen",
+    }
     said |= {"C1": "black", "O1": "plate", "C2": "yellow", "O2": "ball", "Q": "plate", "END": ":"}
     said |= {"RIGHT": "black", "WRONG0": "blue", "WRONG1": "yellow"}
     said |= {"ASKED": "plate", "ASKED+1": ",", "OTHER0": "pen", "OTHER1": "ball", "WHAT": "What"}
     assert prompt.positions == {name: (where,) for name, where in at.items()}
     assert {name: words[where] for name, where in at.items()} == said
-    assert [tokenizer.decode(token) for token in prompt.choices[0]] == [" Blue", " Black", " Yellow"]
+    assert [tokenizer.decode(token) for token in prompt.choices[0]] == [
+        " Blue",
+        " Black",
+        " Yellow",
+    ]
     assert tokenizer.decode([prompt.answers[0], prompt.distractors[0]]) == " Black Yellow"
     assert prompt.corrupted_texts[0] == BY_HAND.replace("the plate?", "the ball?")
 
@@ -381,16 +483,26 @@ def test_colored_objects_prompts_are_what_their_fields_say(vocabulary_of, reques
     prompts = colored_objects(tokenizer, 300, seed=1)
     asked = Counter()
     for i, tokens in enumerate(prompts.tokens):
-        at = {name: tokenizer.decode(tokens[where[i]]).strip() for name, where in prompts.positions.items()}
+        at = {
+            name: tokenizer.decode(tokens[where[i]]).strip()
+            for name, where in prompts.positions.items()
+        }
         k = [at["O0"], at["O1"], at["O2"]].index(at["Q"])
         colors = [at["C0"], at["C1"], at["C2"]]
         wrong = colors[:k] + colors[k + 1 :]
-        assert at["RIGHT"] == colors[k] and [at["WRONG0"], at["WRONG1"]] == wrong and at["END"] == ":"
+        assert (
+            at["RIGHT"] == colors[k] and [at["WRONG0"], at["WRONG1"]] == wrong and at["END"] == ":"
+        )
         assert at["ANSWER0"].lower() in {at["EC0"], at["EC1"], at["EC2"]}
         offered = [tokenizer.decode(choice) for choice in prompts.choices[i]]
         assert offered == [f" {color.capitalize()}" for color in colors]
-        assert (prompts.answers[i], prompts.distractors[i]) == (prompts.choices[i][k], prompts.choices[i][(k + 1) % 3])
-        changed = [p for p, (a, b) in enumerate(zip(tokens, prompts.corrupted[i], strict=True)) if a != b]
+        assert (prompts.answers[i], prompts.distractors[i]) == (
+            prompts.choices[i][k],
+            prompts.choices[i][(k + 1) % 3],
+        )
+        changed = [
+            p for p, (a, b) in enumerate(zip(tokens, prompts.corrupted[i], strict=True)) if a != b
+        ]
         assert changed == [prompts.positions["Q"][i]]
         assert tokenizer.decode(prompts.corrupted[i][changed[0]]).strip() == at[f"O{(k + 1) % 3}"]
         asked[k] += 1
@@ -398,7 +510,11 @@ def test_colored_objects_prompts_are_what_their_fields_say(vocabulary_of, reques
     everything = set(" ".join(prompts.texts).replace(",", "").replace("?", "").split())
     left_out = TWO_TOKENS if vocabulary_of == "tokenizer" else set()
     assert everything & set(THINGS) == set(THINGS) - left_out
-    assert prompts.select(range(20)) == colored_objects(tokenizer, 20, seed=1) != colored_objects(tokenizer, 20)
+    assert (
+        prompts.select(range(20))
+        == colored_objects(tokenizer, 20, seed=1)
+        != colored_objects(tokenizer, 20)
+    )
 
 
 def test_the_authors_file_in_place_of_the_generator(assets, tokenizer, gpt2_tokenizer):
@@ -406,11 +522,14 @@ def test_the_authors_file_in_place_of_the_generator(assets, tokenizer, gpt2_toke
     pairs = json.loads(file.read_text())
     everything = colored_objects_file(gpt2_tokenizer, file)
     assert [
-        [text, gpt2_tokenizer.decode(a)] for text, a in zip(everything.texts, everything.answers, strict=True)
+        [text, gpt2_tokenizer.decode(a)]
+        for text, a in zip(everything.texts, everything.answers, strict=True)
     ] == pairs
     assert everything.positions.keys() == colored_objects(gpt2_tokenizer, 1).positions.keys()
 
-    def has_partner(text):  # the object asked for last, and the objects of the list as often as they are two tokens
+    def has_partner(
+        text,
+    ):  # the object asked for last, and the objects of the list as often as they are two tokens
         *_, question, _ = text.split("\n")
         things = [word.strip(",.?") for word in question.split() if word.strip(",.?") in THINGS]
         return sum((thing in TWO_TOKENS) == (things[3] in TWO_TOKENS) for thing in things[:3]) > 1
@@ -420,16 +539,24 @@ def test_the_authors_file_in_place_of_the_generator(assets, tokenizer, gpt2_toke
 
 
 def test_a_partner_asks_for_an_object_of_as_many_tokens(tokenizer, tmp_path):
-    """The plate's neighbour in the list, a mug, is two tokens: the pen is asked for. Nothing can replace the mug."""
+    """The plate's neighbour in the list, a mug, is two tokens: the pen is asked for. Nothing can
+    replace the mug.
+    """
     text = BY_HAND.replace("yellow ball", "yellow mug")
     file = tmp_path / "prompts.json"
-    file.write_text(json.dumps([[text.replace("the plate?", "the mug?"), " Yellow"], [text, " Black"]]))
+    file.write_text(
+        json.dumps([[text.replace("the plate?", "the mug?"), " Yellow"], [text, " Black"]])
+    )
     prompt = colored_objects_file(tokenizer, file)
-    assert prompt.texts == (text,) and prompt.corrupted_texts[0] == text.replace("the plate?", "the pen?")
+    assert prompt.texts == (text,) and prompt.corrupted_texts[0] == text.replace(
+        "the plate?", "the pen?"
+    )
     where = prompt.positions["O2"][0]
     assert tokenizer.decode(prompt.tokens[0][where - 1 : where + 1]) == " mug"  # its last token
     file.write_text(json.dumps([[text.replace("the plate?", "the mug?"), " Yellow"]]))
-    with pytest.raises(TaskError, match="has no prompt with a partner of equal length .* give others"):
+    with pytest.raises(
+        TaskError, match="has no prompt with a partner of equal length .* give others"
+    ):
         colored_objects_file(tokenizer, file)
 
 
@@ -447,13 +574,28 @@ TWO_OBJECTS = BY_HAND.replace(", and a yellow ball", "").replace("pen, a", "pen,
         ([["What color is the pen?", " Red"]], "its prompt has 0 questions of the form"),
         ([[BY_HAND.split("\n")[0] + "\nA:", " Orange"]], "its prompt has 1 questions of the form"),
         ([[BY_HAND.replace("A: Orange", "A:"), " Black"]], "its prompt should read .*A: Orange"),
-        ([[BY_HAND.replace("an orange", "a orange"), " Black"]], "its prompt should read .*an orange"),
+        (
+            [[BY_HAND.replace("an orange", "a orange"), " Black"]],
+            "its prompt should read .*an orange",
+        ),
         ([[BY_HAND, "Black"]], "its answer is 'Black' but should be ' Black'"),
-        ([[BY_HAND.replace("the plate?", "the bowl?"), " Black"]], "asks for the bowl, which its list does not name"),
+        (
+            [[BY_HAND.replace("the plate?", "the bowl?"), " Black"]],
+            "asks for the bowl, which its list does not name",
+        ),
         ([[BY_HAND.replace("yellow", "blue"), " Black"]], "names a color or an object twice"),
-        ([[BY_HAND.replace("yellow", "fuchsia"), " Black"]], r"Row 0 of .*: 'fuchsia' is \d tokens"),
-        ([[BY_HAND.replace("a blue pen, a black plate, and", ""), " Yellow"]], "fewer than two objects"),
-        ([[BY_HAND, " Black"], [TWO_OBJECTS, " Black"]], "Row 1 of .*: it lists more or fewer objects than the rows"),
+        (
+            [[BY_HAND.replace("yellow", "fuchsia"), " Black"]],
+            r"Row 0 of .*: 'fuchsia' is \d tokens",
+        ),
+        (
+            [[BY_HAND.replace("a blue pen, a black plate, and", ""), " Yellow"]],
+            "fewer than two objects",
+        ),
+        (
+            [[BY_HAND, " Black"], [TWO_OBJECTS, " Black"]],
+            "Row 1 of .*: it lists more or fewer objects than the rows",
+        ),
     ],
 )
 def test_colored_objects_file_refuses(pairs, message, tokenizer, tmp_path):
@@ -474,7 +616,11 @@ def test_a_file_may_list_two_objects(tokenizer, tmp_path):
     (tmp_path / "prompts.json").write_text(json.dumps([[TWO_OBJECTS, " Black"]]))
     prompt = colored_objects_file(tokenizer, tmp_path / "prompts.json")
     assert prompt.corrupted_texts[0] == TWO_OBJECTS.replace("the plate?", "the pen?")
-    assert "C1" in prompt.positions and "C2" not in prompt.positions and "WRONG1" not in prompt.positions
+    assert (
+        "C1" in prompt.positions
+        and "C2" not in prompt.positions
+        and "WRONG1" not in prompt.positions
+    )
 
 
 def test_greater_than_by_hand(gpt2_tokenizer):
@@ -483,11 +629,14 @@ def test_greater_than_by_hand(gpt2_tokenizer):
         form = r"The (\w+) lasted from the year 17(\d\d) to the year 17"
         event, start = re.fullmatch(form, prompts.texts[i]).groups()
         assert event in vocabulary("events")
-        #                                           0    1      2      3     4     5    6   7    8    9     10   11
+        #                                           0    1      2      3     4     5    6   7    8
+        # 9     10   11
         assert [gpt2_tokenizer.decode(token).strip() for token in tokens] == [
             *["The", event, "lasted", "from", "the", "year", "17", start, "to", "the", "year", "17"]
         ]
-        low, high = (gpt2_tokenizer.decode(token) for token in (prompts.distractors[i], prompts.answers[i]))
+        low, high = (
+            gpt2_tokenizer.decode(token) for token in (prompts.distractors[i], prompts.answers[i])
+        )
         assert 1 < int(low) < int(start) < int(high) <= 99
         assert prompts.corrupted_texts[i] == prompts.texts[i].replace(f"17{start} ", "1701 ")
     assert prompts.positions == {"YY": (7,) * 100, "END": (11,) * 100}
@@ -501,7 +650,10 @@ def test_greater_than_refuses_a_vocabulary_that_splits_digits(tokenizer):
 
 @pytest.mark.parametrize("vocabulary_of", ["tokenizer", "gpt2_tokenizer"])
 def test_world_capitals_by_hand(vocabulary_of, request):
-    tokenizer, capitals = request.getfixturevalue(vocabulary_of), dict(pair.split() for pair in vocabulary("capitals"))
+    tokenizer, capitals = (
+        request.getfixturevalue(vocabulary_of),
+        dict(pair.split() for pair in vocabulary("capitals")),
+    )
     assert len(capitals) == len(set(capitals.values())) >= 30
     for country, capital in capitals.items():
         single_token(tokenizer, country), single_token(tokenizer, capital)
@@ -511,10 +663,20 @@ def test_world_capitals_by_hand(vocabulary_of, request):
         first, capital, country = re.fullmatch(form, prompts.texts[i]).groups()
         assert first != country and capital == capitals[first]
         other = re.fullmatch(form, prompts.corrupted_texts[i])[3]
-        assert prompts.corrupted_texts[i] == f"The capital of {first} is {capital}. The capital of {other} is"
-        answers = [tokenizer.decode(token) for token in (prompts.answers[i], prompts.distractors[i])]
-        assert answers == [f" {capitals[country]}", f" {capitals[other]}"] and len({first, country, other}) == 3
-        assert [tokenizer.decode(token).strip() for token in (tokens[3], tokens[5], tokens[10])] == [
+        assert (
+            prompts.corrupted_texts[i]
+            == f"The capital of {first} is {capital}. The capital of {other} is"
+        )
+        answers = [
+            tokenizer.decode(token) for token in (prompts.answers[i], prompts.distractors[i])
+        ]
+        assert (
+            answers == [f" {capitals[country]}", f" {capitals[other]}"]
+            and len({first, country, other}) == 3
+        )
+        assert [
+            tokenizer.decode(token).strip() for token in (tokens[3], tokens[5], tokens[10])
+        ] == [
             first,
             capital,
             country,
@@ -531,30 +693,48 @@ def test_a_task_of_no_prompts_is_refused(task, tokenizer):
         task(tokenizer, 0)
 
 
-@pytest.mark.parametrize("task, count", [(colored_objects, "Only 0 objects"), (world_capitals, "Only 0 countries")])
+@pytest.mark.parametrize(
+    "task, count", [(colored_objects, "Only 0 objects"), (world_capitals, "Only 0 countries")]
+)
 def test_a_vocabulary_without_the_words_is_refused(task, count):
     """Here every letter is a token."""
     with pytest.raises(TaskError, match=f"{count} .* cannot run on this model"):
         task(lambda text, add_special_tokens: {"input_ids": list(text.encode())}, 4)
 
 
-# Laundry List ---------------------------------------------------------------------------------------
+# Laundry List
+# ---------------------------------------------------------------------------------------
 
 
 def test_a_laundry_list_by_hand(tokenizer):
-    """Three items: the middle one is left; the partner leaves the last; the fourth round of templates is reversed."""
+    """Three items: the middle one is left; the partner leaves the last; the fourth round of
+    templates is reversed.
+    """
     tasks = laundry_list(tokenizer, 12, size=3, items=["pencil", "shirt", "key"])
     first, second, third = (tokenizer.decode(token).strip() for token in tasks.choices[1])
     name = tasks.texts[1].split("'s ")[0].removeprefix("On ")
     begin = f"On {name}'s shopping list there is a {first}, a {second}, and a {third}. {name} already found"
     assert tasks.texts[1] == f"{begin} the {first} and the {third}. {name} still needs to find the"
-    assert tasks.corrupted_texts[1] == f"{begin} the {first} and the {second}. {name} still needs to find the"
+    assert (
+        tasks.corrupted_texts[1]
+        == f"{begin} the {first} and the {second}. {name} still needs to find the"
+    )
     one = tasks.select([1])
-    words = {role: tokenizer.decode(one.tokens[0][where[0]]) for role, where in one.positions.items()}
+    words = {
+        role: tokenizer.decode(one.tokens[0][where[0]]) for role, where in one.positions.items()
+    }
     listed = {"ITEM0": f" {first}", "ITEM1": f" {second}", "ITEM2": f" {third}"}
-    assert words == listed | {"DONE0": f" {first}", "DONE1": f" {third}", "TARGET": f" {second}", "END": " the"}
+    assert words == listed | {
+        "DONE0": f" {first}",
+        "DONE1": f" {third}",
+        "TARGET": f" {second}",
+        "END": " the",
+    }
     assert one.position("TARGET")[0] == one.position("ITEM1")[0] < one.position("DONE0")[0]
-    assert [tokenizer.decode(t) for t in (*one.answers, *one.distractors)] == [f" {second}", f" {third}"]
+    assert [tokenizer.decode(t) for t in (*one.answers, *one.distractors)] == [
+        f" {second}",
+        f" {third}",
+    ]
     first, second, third = (tokenizer.decode(token).strip() for token in tasks.choices[6])
     assert f"already found the {third} and the {second}." in tasks.texts[6]
     assert "So far" in tasks.texts[3] and "wants to buy a" in tasks.texts[9]
@@ -564,9 +744,14 @@ def test_a_laundry_list_by_hand(tokenizer):
 def test_laundry_lists_are_balanced_and_partners_fit(size, tokenizer, gpt2_tokenizer):
     for each in (tokenizer, gpt2_tokenizer):
         tasks = laundry_list(each, 4 * size, size=size, seed=3)
-        target = [choices.index(answer) for choices, answer in zip(tasks.choices, tasks.answers, strict=True)]
+        target = [
+            choices.index(answer)
+            for choices, answer in zip(tasks.choices, tasks.answers, strict=True)
+        ]
         assert Counter(target) == dict.fromkeys(range(size), 4)
-        assert Counter(zip(target, tasks.templates, strict=True)) == {(i, t): 2 for i in range(size) for t in (0, 1)}
+        assert Counter(zip(target, tasks.templates, strict=True)) == {
+            (i, t): 2 for i in range(size) for t in (0, 1)
+        }
         for i, (clean, partner) in enumerate(zip(tasks.tokens, tasks.corrupted, strict=True)):
             done = [clean[tasks.position(f"DONE{j}")[i]] for j in range(size - 1)]
             assert sorted((*done, tasks.answers[i])) == sorted(tasks.choices[i])
@@ -580,10 +765,14 @@ def test_halves_share_nothing_and_the_seed_decides(tokenizer):
     assert sorted(train + test) == sorted(items) and not set(train) & set(test)
     assert abs(len(train) - len(test)) <= 1 and min(len(train), len(test)) >= 12
     assert halves(items, seed=0) == (train, test) != halves(items, seed=1)
-    used = {token for row in laundry_list(tokenizer, 40, size=5, items=train).choices for token in row}
+    used = {
+        token for row in laundry_list(tokenizer, 40, size=5, items=train).choices for token in row
+    }
     assert not used & {single_token(tokenizer, item) for item in test}
     assert laundry_list(tokenizer, 5, size=5) == laundry_list(tokenizer, 5, size=5)
-    assert laundry_list(tokenizer, 5, size=5).texts != laundry_list(tokenizer, 5, size=5, seed=1).texts
+    assert (
+        laundry_list(tokenizer, 5, size=5).texts != laundry_list(tokenizer, 5, size=5, seed=1).texts
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""Attention heads by name."""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Head(NamedTuple):
+    """One attention head, printed and parsed as in L9H6."""
+
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.head}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Head":
+        if not (match := re.fullmatch(r"L(\d+)H(\d+)", text)):
+            raise ValueError(
+                f"{text!r} is not a head: write it like {cls(9, 6)} (layer 9, head 6)."
+            )
+        return cls(*map(int, match.groups()))
+
+
+def check_heads(heads: Iterable[Head], layers: int, heads_per_layer: int) -> None:
+    """Raises ValueError for a head that a model of this size does not have."""
+    for head in heads:
+        if not (0 <= head.layer < layers and 0 <= head.head < heads_per_layer):
+            raise ValueError(
+                f"{head} does not exist: use {Head(0, 0)} to {Head(layers - 1, heads_per_layer - 1)}."
+            )
+
+
+Heads = tuple[Head, ...]

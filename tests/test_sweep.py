@@ -1,26 +1,11 @@
-"""The sweep: its table by hand, its profiles and defaults, and the engine's plan where the engine
-is installed.
-"""
+"""The sweep: its jobs, and its table by hand."""
 
 import csv
-import os
-import shutil
-import subprocess
-import sys
 
 import pytest
-import yaml
-from packaging.requirements import Requirement
 
-from scripts import sweep_table
-from suite.registry import PROJECT, resolve
+from scripts import sweep, sweep_table
 from tests.test_scorecard import write
-
-SWEEP = PROJECT / "sweep"
-ENGINE = shutil.which(
-    "snakemake", path=f"{PROJECT / '.venv-sweep' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-)
-
 
 # The table
 
@@ -95,129 +80,79 @@ def test_no_results_end_in_one_sentence(tmp_path, capsys):
     )
 
 
-# Profiles and defaults
-
-
-def settings(name: str) -> dict:
-    return yaml.safe_load((SWEEP / name).read_text())
-
-
-def test_the_profiles_differ_in_where_jobs_run_alone():
-    local, slurm = (settings(f"profiles/{name}/config.yaml") for name in ("local", "slurm"))
-    shared = {"snakefile": "sweep/Snakefile", "directory": "build/sweep", "keep-going": True}
-    shared |= {"rerun-incomplete": True, "nolock": True, "quiet": ["rules", "host"]}
-    assert local == shared | {"cores": "all"}
-    assert slurm == shared | {"executor": "slurm", "jobs": 50, "retries": 1, "latency-wait": 60}
-    assert (PROJECT / shared["snakefile"]).is_file()
-
-
-def test_the_defaults_can_be_run():
-    config = settings("config.yaml")
-    assert {resolve(model).kind for model in config["models"].split()} == {"planted", "embedded"}
-    assert (
-        all(seed.isdecimal() for seed in config["seeds"].split())
-        and len(config["seeds"].split()) > 1
-    )
-    assert config["notebooks"] == "all" and config["profile"] in ("full", "quick")
-
-
-def test_the_engine_is_pinned_apart_from_the_suite():
-    pins = [
-        line for line in (SWEEP / "requirements-sweep.txt").read_text().splitlines() if "==" in line
-    ]
-    assert [line.split("==")[0] for line in pins] == [
-        "snakemake",
-        "snakemake-executor-plugin-slurm",
-    ]
-    assert all("  # " in line for line in pins)
-    lock = (SWEEP / "requirements-sweep.lock").read_text().splitlines()
-    assert {line.split("  #")[0] for line in pins} <= set(lock)
-    assert {str(next(iter(Requirement(line).specifier)))[:2] for line in lock} == {"=="}
-    assert "snakemake" not in "".join(path.read_text() for path in PROJECT.glob("requirements*"))
-
-
-# The engine's plan
+# The jobs
 
 
 @pytest.fixture
-def plan(tmp_path):
-    """A dry run of a profile: exit status and all it says."""
-    if ENGINE is None:
-        pytest.skip("no snakemake here: `make sweep` sets it up in .venv-sweep")
+def calls(monkeypatch):
+    """Every command that a sweep starts, with its output folder, in place of running it."""
+    started = []
 
-    def call(profile: str, *config: str) -> tuple[int, str]:
-        command = [
-            ENGINE,
-            "--profile",
-            f"sweep/profiles/{profile}",
-            "--directory",
-            str(tmp_path / "out"),
-            "--dry-run",
-        ]
-        command += [
-            "--quiet",
-            "host",
-            "--printshellcmds",
-            "--config",
-            f"python={sys.executable}",
-            *config,
-        ]
-        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
+    class Done:
+        returncode = 0
 
-    return call
+    def run(command, env=None, **options):
+        folder = env["CIRCUITS_OUT"] if env and "scripts.run_notebooks" in command else ""
+        started.append((command[2:], folder))
+        return Done()
+
+    monkeypatch.setattr(sweep.subprocess, "run", run)
+    return started
 
 
-@pytest.mark.parametrize("profile", ["local", "slurm"])
-def test_the_plan_is_the_grid_in_file_order(plan, profile):
-    if (
-        profile == "slurm"
-        and "slurm" not in subprocess.run([ENGINE, "--help"], capture_output=True, text=True).stdout
-    ):
-        pytest.skip("this snakemake has no Slurm executor: `make sweep` sets it up in .venv-sweep")
-    status, said = plan(
-        profile, "models=planted smollm2", "notebooks=00 02", "seeds=0 3", "profile=quick"
+def test_jobs_are_models_within_seeds_and_the_table_comes_last(tmp_path, calls):
+    arguments = ["--models", "planted", "smollm2", "--seeds", "0", "3"]
+    assert (
+        sweep.main([*arguments, "--only", "01", "--profile", "quick", "--out", str(tmp_path)]) == 0
     )
-    assert status == 0
-    calls = [line for line in said.splitlines() if "scripts.run_notebooks" in line]
-    wanted = [
-        (m, s, n)
-        for m, numbers in (("planted", "00 01 02"), ("smollm2", "01 02"))
-        for s in "03"
-        for n in numbers.split()
-    ]
-    for (
-        model,
-        seed,
-        number,
-    ) in wanted:  # 01 is added for the heads; 00 is about the planted model alone
-        options = f"--model {model} --set SEED={seed} --only {number} --profile quick"
-        [line] = [line for line in calls if options in line]
-        assert f"CIRCUITS_OUT={PROJECT}" not in line and f"/seed-{seed} " in line
-    assert len(calls) == len(wanted)
-    order = [said.index(f"output: seed-3/done/smollm2/{number}.txt") for number in ("01", "02")]
-    assert order == sorted(order) and "input: seed-3/done/smollm2/01.txt" in said
-    assert "mem_mb=4096" in said and "runtime=60" in said
+    *jobs, table = calls
+    wanted = [("planted", 0), ("smollm2", 0), ("planted", 3), ("smollm2", 3)]
+    for (command, folder), (model, seed) in zip(jobs, wanted, strict=True):
+        options = f"--model {model} --set SEED={seed} --profile quick --only 01"
+        assert " ".join(command) == f"scripts.run_notebooks {options}"
+        assert folder == str(tmp_path / f"seed-{seed}")
+    assert table[0] == ["scripts.sweep_table", str(tmp_path)]
+
+
+def test_a_task_of_an_array_runs_its_own_job_only(tmp_path, calls):
+    arguments = ["--models", "planted", "smollm2", "--seeds", "0", "3", "--out", str(tmp_path)]
+    assert sweep.main([*arguments, "--job", "2"]) == 0
+    [(command, folder)] = calls
+    assert command[:5] == ["scripts.run_notebooks", "--model", "planted", "--set", "SEED=3"]
+    assert folder == str(tmp_path / "seed-3")
+
+
+def test_the_list_numbers_the_jobs(tmp_path, calls, capsys):
+    assert sweep.main(["--models", "planted", "--seeds", "5", "6", "--list"]) == 0
+    assert capsys.readouterr().out == "0: planted, seed 5\n1: planted, seed 6\n"
+    assert calls == []
 
 
 @pytest.mark.parametrize(
-    "config, sentence",
+    "arguments, sentence",
     [
-        ("models=nonsense", "Error: Unknown model 'nonsense': use one of smollm2"),
-        ("notebooks=42", "Error: No notebook 42 takes a seed: use all, or some of 00"),
-        ("notebooks=07", "Error: No notebook 07 takes a seed: use all, or some of 00"),
-        ("seeds=0 many", "Error: A seed is a whole number such as 0 or 1, not 'many'."),
-        (
-            "models=data tests/../data",
-            "Error: Two of the models data tests/../data would share a folder of results",
-        ),
+        (["--models", "nonsense"], "Error: Unknown model 'nonsense'"),
+        (["--models", "planted", "planted"], "name one model twice"),
+        (["--job", "3", "--seeds", "0", "1"], "There is no job 3: use 0 to 1."),
     ],
 )
-def test_bad_values_end_in_one_sentence(plan, config, sentence):
-    status, said = plan("local", config)
-    assert status != 0 and said.splitlines()[-1].startswith(sentence) and "Traceback" not in said
+def test_bad_arguments_end_in_one_sentence(arguments, sentence, calls, capsys):
+    assert sweep.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+    assert calls == []
 
 
-def test_what_is_about_the_planted_model_needs_it(plan):
-    status, said = plan("local", "models=smollm2", "notebooks=00")
-    assert status != 0 and said.splitlines()[-1].startswith("Error: Nothing to run: notebook 00")
+def test_a_failed_job_does_not_stop_the_others(tmp_path, calls, monkeypatch, capsys):
+    run = sweep.subprocess.run
+
+    def fail_on_planted(command, **options):
+        done = run(command, **options)
+        done.returncode = int("planted" in command)
+        return done
+
+    monkeypatch.setattr(sweep.subprocess, "run", fail_on_planted)
+    arguments = ["--models", "planted", "smollm2", "--seeds", "0", "--out", str(tmp_path)]
+    assert sweep.main(arguments) == 1
+    assert len(calls) == 3
+    assert "1 jobs failed: planted, seed 0." in capsys.readouterr().err

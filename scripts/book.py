@@ -25,43 +25,7 @@ MATH = re.compile(
     r"\$\$(?P<display>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\w$])", re.DOTALL
 )
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
-STYLE = """
-:root { color-scheme: light; --line: #d8dee4; --accent: #0b5d8a; }
-* { box-sizing: border-box; }
-body { margin: 0; font: 16px/1.6 system-ui, sans-serif; color: #1f2328; background: #fff; }
-a { color: var(--accent); }
-nav { padding: 1rem; border-bottom: 1px solid var(--line); background: #f6f8fa; }
-nav ol { list-style: none; margin: .5rem 0 0; padding: 0; }
-nav li { padding: .2rem 0; }
-nav [aria-current] { font-weight: bold; color: inherit; text-decoration: none; }
-main { max-width: 60rem; padding: 1rem; overflow-wrap: break-word; }
-h1, h2, h3 { line-height: 1.25; margin: 1.6em 0 .6em; }
-h1:first-child { margin-top: 0; }
-.anchor-link, .jp-Cell-inputCollapser, .jp-Cell-outputCollapser, .prompt { display: none; }
-blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 4px solid var(--accent); background: #f3f8fb; }
-details { margin: .6rem 0; padding: .3rem .8rem; border: 1px solid var(--line); border-radius: 6px; overflow-x: auto; }
-summary { cursor: pointer; }
-pre { margin: .4rem 0; padding: .7rem; overflow-x: auto; font-size: .82rem; line-height: 1.45; border-radius: 6px; }
-.highlight pre, .input_area pre { background: #f6f8fa; border: 1px solid var(--line); }
-.output_area, .rendered_html, .text_cell_render { overflow-x: auto; }
-code { font-family: ui-monospace, monospace; font-size: .88em; }
-table { border-collapse: collapse; font-size: .85rem; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-img, svg { max-width: 100%; height: auto; }
-footer { padding: 1rem; border-top: 1px solid var(--line); display: flex; justify-content: space-between; gap: 1rem; }
-@media (min-width: 70rem) {
-  body { display: grid; grid-template-columns: 17rem 1fr; }
-  nav { border: 0; border-right: 1px solid var(--line); min-height: 100vh; }
-  nav div { position: sticky; top: 1rem; }
-}
-"""
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><link rel="icon" href="data:,"><link rel="stylesheet" href="style.css"></head>
-<body><nav><div><strong>Circuits and talking heads</strong><ol>{menu}</ol></div></nav>
-<div><main>{body}</main><footer><span>{before}</span><span>{after}</span></footer></div></body></html>
-"""
+TEMPLATES = Path(__file__).parent / "site"
 
 
 class BookError(ValueError):
@@ -91,7 +55,7 @@ def build(notebooks: Path, out: Path) -> list[Page]:
         raise BookError(f"{notebooks} holds no notebook: give the folder of the executed ones.")
     if out.exists() and not (out / "style.css").is_file():
         raise BookError(
-            f"{out} is no site of this suite: give a folder that is new or holds one, which is replaced."
+            f"{out} is no site of this suite: give a new folder, or the folder of an earlier site."
         )
     documents = {path: nbformat.read(path, as_version=4) for path in found}
     pages = [Page(path, _name(path), _title(path, nb)) for path, nb in documents.items()]
@@ -99,16 +63,20 @@ def build(notebooks: Path, out: Path) -> list[Page]:
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     highlight = HtmlFormatter(style="default").get_style_defs(".highlight")
-    (part / "style.css").write_text(STYLE + highlight, encoding="utf-8")
+    (part / "style.css").write_text(style + highlight, encoding="utf-8")
+    template = (TEMPLATES / "page.html").read_text(encoding="utf-8")
     for place, page in enumerate(pages):
-        body = with_files(render(documents[page.source]), page, part)
-        neighbours = (pages[place - 1 : place], pages[place + 1 : place + 2])
-        before, after = (
-            f'<a href="{near[0].name}">{near[0].short}</a>' if near else "" for near in neighbours
+        before = pages[place - 1] if place > 0 else None
+        after = pages[place + 1] if place + 1 < len(pages) else None
+        text = template.format(
+            title=page.title,
+            menu="".join(f"<li>{_entry(other, page)}</li>" for other in pages),
+            body=with_files(render(documents[page.source]), page, part),
+            before=_neighbor(before),
+            after=_neighbor(after),
         )
-        menu = "".join(f"<li>{_entry(other, page)}</li>" for other in pages)
-        text = PAGE.format(title=page.title, menu=menu, body=body, before=before, after=after)
         (part / page.name).write_text(text, encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
@@ -154,7 +122,8 @@ def with_files(body: str, page: Page, out: Path) -> str:
         file = (page.source.parent / path).resolve()
         if not file.is_file() or not (file.suffix == ".ipynb" or file.is_relative_to(PROJECT)):
             raise BookError(
-                f"{page.source.name} links to {path}, which is no file of the project: correct the link."
+                f"{page.source.name} links to {path}, which is no file of the project: "
+                "correct the link."
             )
         name = _name(file) if file.suffix == ".ipynb" else file.relative_to(PROJECT).as_posix()
         if file.suffix != ".ipynb":
@@ -173,15 +142,19 @@ def _title(path: Path, nb: nbformat.NotebookNode) -> str:
     heading = re.match(r"# (.+)", nb.cells[0].source) if nb.cells else None
     if heading is None:
         raise BookError(
-            f"{path.name} does not begin with a title: make its first cell Markdown that begins with '# '."
+            f"{path.name} does not begin with a title: "
+            "make its first cell Markdown that begins with '# '."
         )
     return html.escape(re.sub(r"[*`]", "", heading[1]))
 
 
 def _entry(page: Page, current: Page) -> str:
-    return (
-        f'<a href="{page.name}"{" aria-current=page" if page == current else ""}>{page.short}</a>'
-    )
+    mark = " aria-current=page" if page == current else ""
+    return f'<a href="{page.name}"{mark}>{page.short}</a>'
+
+
+def _neighbor(page: Page | None) -> str:
+    return f'<a href="{page.name}">{page.short}</a>' if page else ""
 
 
 def main(argv: list[str] | None = None) -> int:

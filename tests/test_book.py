@@ -21,9 +21,17 @@ CHROMIUM = next(
     ),
     "",
 )
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --disable-sync".split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-sync",
+]
 PROBE = """<script>onload = () => document.body.setAttribute("data-probe", JSON.stringify({
-  broken: [...document.images].filter(image => !image.naturalWidth).length, images: document.images.length,
+  broken: [...document.images].filter(image => !image.naturalWidth).length,
+  images: document.images.length,
   wide: document.documentElement.scrollWidth - document.documentElement.clientWidth}))</script>"""
 
 

@@ -1,5 +1,6 @@
 """Attention heads by name."""
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -33,3 +34,9 @@ def check_heads(heads: Iterable[Head], layers: int, heads_per_layer: int) -> Non
 
 
 Heads = tuple[Head, ...]
+
+
+def all_heads(layers: int, heads_per_layer: int) -> Heads:
+    """Every head of a model of this size, by layer."""
+    places = itertools.product(range(layers), range(heads_per_layer))
+    return tuple(Head(layer, head) for layer, head in places)

@@ -1,0 +1,58 @@
+"""Where heads look: on one prompt, at END, and from one named position to others."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.engine import cached_run
+from helpers.heads import Head
+from helpers.tasks.prompts import Prompts
+
+BATCH_SIZE = 32
+
+
+def patterns_on(
+    model: TransformerBridge, prompt: Prompts, heads: Sequence[Head]
+) -> dict[Head, Float[np.ndarray, "query key"]]:
+    """Attention pattern of each head on the first of these prompts."""
+    tokens = prompt.tensors()[0].to(model.cfg.device)
+    cache = cached_run(model, tokens, ["attn.hook_pattern"])
+    patterns = {}
+    for head in heads:
+        pattern = cache["pattern", head.layer][0, head.head]
+        patterns[head] = pattern.cpu().numpy()
+    return patterns
+
+
+def attention_from_end(
+    model: TransformerBridge, prompts: Prompts, heads: Sequence[Head]
+) -> Float[np.ndarray, "head batch pos"]:
+    """Attention of each head from END to every position, 0 behind a prompt's own END."""
+    longest = max(map(len, prompts.tokens))
+    attention = np.zeros((len(heads), len(prompts), longest))
+    for index in prompts.groups(size=BATCH_SIZE):
+        tokens = prompts.select(index).tensors()[0].to(model.cfg.device)
+        cache = cached_run(model, tokens, ["attn.hook_pattern"])
+        for row, head in enumerate(heads):
+            at_end = cache["pattern", head.layer][:, head.head, -1]
+            attention[row, index, : at_end.shape[1]] = at_end.cpu().numpy()
+    return attention
+
+
+def mean_attention(
+    attention: Mapping[tuple[str, str], Float[np.ndarray, "layer head batch"]],
+    heads: Sequence[Head],
+    query: str,
+    keys: Sequence[str],
+) -> Float[np.ndarray, " batch"]:
+    """Attention from one named position to others, added up over the keys, mean over the heads.
+
+    attention: as `circuits.Evidence` holds it, by (query, key).
+    """
+    of_heads = []
+    for head in heads:
+        to_keys = [attention[query, key][head] for key in keys]
+        of_heads.append(sum(to_keys))
+    return np.mean(of_heads, axis=0)

@@ -6,68 +6,26 @@ says. No head is named here: `find_circuit` discovers them, and `Rule` says how 
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import hypergeom
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.engine import cached_run
 from helpers.heads import Head, Heads
-from helpers.path_patching import Mlps, PathEffects, Receiver, path_patch
+from helpers.path_patching import Mlps, PathEffects, path_patch
+from helpers.roles import Role, Scheme
 from helpers.stats import LEVEL, RESAMPLES, Interval, bootstrap_indices, jaccard, ratio_interval
 from helpers.tasks.prompts import Prompts
-
-
-@dataclass(frozen=True)
-class Role:
-    """What a head must do to have this role."""
-
-    name: str
-    stage: str
-    query: str
-    keys: tuple[str, ...]
-    """The query's attention must fall on one of these positions more than on any other position of
-    the task's roles.
-
-    `FIRST:LAST` stands for all positions from the one to the other."""
-    spread: bool = False
-    """The keys share the attention: it is their sum that counts, not the largest."""
-    copies: Literal[-1, 0, 1] = 0
-    """Required sign of the copying score; 0 = not asked."""
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """A task's circuit as stages: who may have which role, and where the paths arrive."""
-
-    roles: tuple[Role, ...]
-    places: dict[str, str]
-    """Stages in order, `receiving role.input` (or `logits`), with the position at which the path
-    arrives.
-    """
-    others: tuple[tuple[str, str], ...]
-    """(query, key) pairs of positions that no role asks for, whose attention is compared with those
-    that one does.
-    """
-    copied: dict[str, Callable[[Prompts], Sequence[int]]]
-    """Source position -> the token that a head copying from there would raise, per prompt."""
-
-    def role(self, name: str) -> Role:
-        """The role of that name. Raises ValueError if there is none."""
-        for role in self.roles:
-            if role.name == name:
-                return role
-        raise ValueError(
-            f"Unknown role {name!r}; choose one of {', '.join(role.name for role in self.roles)}."
-        )
-
 
 IOI = Scheme(
     roles=(
@@ -88,6 +46,10 @@ IOI = Scheme(
 )
 
 
+def _color(prompts: Prompts, place: int) -> list[int]:
+    return [colors[place] for colors in prompts.choices]
+
+
 COLORED_OBJECTS = Scheme(
     roles=(
         Role("movers", "logits", "END", ("C0", "C1", "C2"), spread=True, copies=1),
@@ -98,13 +60,17 @@ COLORED_OBJECTS = Scheme(
     ),
     places={"logits": "END", "movers.q": "END", "content_gatherers.v": "Q"},
     others=(
-        *(("END", key) for key in ("RIGHT", "WRONG0", "WRONG1", "OTHER0", "OTHER1", "ANSWER0")),
-        *(("Q", key) for key in ("OTHER0", "OTHER1")),
+        ("END", "RIGHT"),
+        ("END", "WRONG0"),
+        ("END", "WRONG1"),
+        ("END", "OTHER0"),
+        ("END", "OTHER1"),
+        ("END", "ANSWER0"),
+        ("Q", "OTHER0"),
+        ("Q", "OTHER1"),
         ("ASKED+1", "ASKED"),
     ),
-    copied={
-        f"C{j}": lambda prompts, j=j: [colors[j] for colors in prompts.choices] for j in range(3)
-    },
+    copied={f"C{place}": partial(_color, place=place) for place in range(3)},
 )
 """No fourth stage: a prompt and its partner are the same up to Q, so a path that arrives at ASKED+1
 carries nothing.
@@ -145,8 +111,12 @@ class Evidence:
     copying: Float[np.ndarray, "layer head batch"]
     """Copying score: see `attention_and_copying`."""
     stages: dict[str, PathEffects]
-    """Stage -> effects of every head; a stage whose receivers were not found is missing."""
+    """Stage's name -> effects of every head; a stage whose receivers were not found is missing."""
     scheme: Scheme = IOI
+
+    def with_stage(self, name: str, effects: PathEffects) -> "Evidence":
+        """The same evidence with one more stage."""
+        return replace(self, stages={**self.stages, name: effects})
 
 
 @dataclass(frozen=True)
@@ -162,10 +132,18 @@ class Circuit:
         stage = self.evidence.scheme.role(role).stage
         return float(self.evidence.stages[stage].percent[head])
 
+    def receivers(self, stage: str) -> Heads:
+        """The heads to which a stage's paths lead; none for the logits."""
+        role = self.evidence.scheme.stage(stage).receiving_role
+        if role is None:
+            return ()
+        return self.roles.get(role, ())
+
     @property
     def heads(self) -> Heads:
         """Every head that has a role, by layer."""
-        return tuple(sorted({head for heads in self.roles.values() for head in heads}))
+        with_a_role = set(itertools.chain.from_iterable(self.roles.values()))
+        return tuple(sorted(with_a_role))
 
 
 def find_circuit(
@@ -177,110 +155,102 @@ def find_circuit(
     mlps: Mlps = "recompute",
     memory_gib: float = 2.0,
 ) -> Circuit:
-    """Run the four stages and name the roles. A role nobody fills is empty, and stages behind it do
-    not run.
+    """Run the stages and name the roles.
+
+    A role nobody fills is empty. A stage without a receiver past layer 0 does not run. Raises
+    ValueError for fewer than two prompts.
     """
-    rule, roles = rule or Rule(), {role.name: () for role in scheme.roles}
-    evidence = Evidence(*attention_and_copying(model, prompts, scheme=scheme), {}, scheme)
-    for stage, position in scheme.places.items():
-        receivers, _, kind = stage.rpartition(".")
-        heads = roles.get(receivers, ())
-        if receivers and not any(head.layer > 0 for head in heads):
+    _require_two_prompts(len(prompts))
+    rule = rule or Rule()
+    attention, copying = attention_and_copying(model, prompts, scheme=scheme)
+    evidence = Evidence(attention, copying, stages={}, scheme=scheme)
+    roles: dict[str, Heads] = {role.name: () for role in scheme.roles}
+    for stage in scheme.stages:
+        receivers = roles.get(stage.receiving_role, ())
+        has_senders = stage.kind == "logits" or any(head.layer > 0 for head in receivers)
+        if not has_senders:
             continue
-        receiver = Receiver(kind, heads, position)
-        evidence.stages[stage] = path_patch(
-            model, prompts, receiver, mlps=mlps, memory_gib=memory_gib
-        )
-        roles |= {
-            role.name: select_heads(evidence, role.name, rule)
-            for role in scheme.roles
-            if role.stage == stage
-        }
+        receiver = stage.receiver(receivers)
+        effects = path_patch(model, prompts, receiver, mlps=mlps, memory_gib=memory_gib)
+        evidence = evidence.with_stage(stage.name, effects)
+        for role in scheme.roles_at(stage.name):
+            roles[role.name] = select_heads(evidence, role.name, rule)
     return Circuit(roles, evidence, rule)
+
+
+# Selection ----------------------------------------------------------------------------------------
 
 
 def select_heads(
     evidence: Evidence, role: str, rule: Rule, index: Sequence[int] | np.ndarray | None = None
 ) -> Heads:
-    """Heads that fill a role on these prompts, largest effect first.
+    """Heads that fill a role on the prompts of `index` (default: all), largest effect first.
 
     Raises ValueError for an unknown role, and for fewer than two prompts.
     """
-    spec = evidence.scheme.role(role)
-    if spec.stage not in evidence.stages:
+    wanted = evidence.scheme.role(role)
+    if wanted.stage not in evidence.stages:
         return ()
-    index = np.arange(evidence.copying.shape[-1]) if index is None else np.asarray(index)
-    if len(index) < 2:
+    if index is None:
+        index = np.arange(evidence.copying.shape[-1])
+    picked = np.asarray(index)
+    _require_two_prompts(len(picked))
+
+    percent, error = _percent_and_error(evidence.stages[wanted.stage], picked)
+    on_keys, on_most_attended = _attention_of_role(evidence, wanted, picked)
+    conditions = (
+        np.abs(percent) >= rule.min_percent,
+        np.abs(percent) > rule.min_errors * error,
+        on_keys >= rule.min_attention,
+        on_keys >= on_most_attended,
+        _copies_as_wanted(evidence, wanted, picked, rule.min_copying),
+    )
+    fits = np.logical_and.reduce(conditions)
+    heads = [Head(int(layer), int(head)) for layer, head in np.argwhere(fits)]
+    return tuple(sorted(heads, key=lambda head: -abs(percent[head])))
+
+
+def _require_two_prompts(n: int) -> None:
+    if n < 2:
         raise ValueError(
-            "One prompt has no standard error, so no head can be chosen on it: give at least 2 prompts."
+            "One prompt has no standard error, so no head can be chosen on it: "
+            "give at least 2 prompts."
         )
-    effects = evidence.stages[spec.stage]
-    change, gap = effects.change[..., index], effects.gap[index].mean()
+
+
+def _percent_and_error(
+    effects: PathEffects, picked: Int[np.ndarray, " picked"]
+) -> tuple[Float[np.ndarray, "layer head"], Float[np.ndarray, "layer head"]]:
+    """Effect and its standard error over prompts, in percent of the gap; 0 without a path."""
+    change = effects.change[..., picked]
+    gap = effects.gap[picked].mean()
     percent = 100 * np.nan_to_num(change.mean(-1) / gap)
-    error = 100 * np.nan_to_num(change.std(-1, ddof=1) / abs(gap)) / np.sqrt(len(index))
-    there = {
-        key: a[..., index].mean(-1)
-        for (query, key), a in evidence.attention.items()
-        if query == spec.query
-    }
-    wanted = (np.sum if spec.spread else np.max)([there[key] for key in spec.keys], axis=0)
-    fits = (np.abs(percent) >= rule.min_percent) & (np.abs(percent) > rule.min_errors * error)
-    fits &= (wanted >= rule.min_attention) & (wanted >= np.max(list(there.values()), axis=0))
-    if spec.copies:
-        fits &= spec.copies * evidence.copying[..., index].mean(-1) >= rule.min_copying
-    found = [Head(int(layer), int(head)) for layer, head in zip(*np.nonzero(fits), strict=True)]
-    return tuple(sorted(found, key=lambda h: -abs(percent[h])))
+    deviation = 100 * np.nan_to_num(change.std(-1, ddof=1) / abs(gap))
+    return percent, deviation / np.sqrt(len(picked))
 
 
-def role_table(circuit: Circuit, *, seed: int = 0) -> pd.DataFrame:
-    """One row per head: role, effect in percent of the gap with its 95 % interval, attention,
-    copying score.
-    """
-    rows = []
-    for role in circuit.evidence.scheme.roles:
-        for head in circuit.roles[role.name]:
-            seen = {
-                key: circuit.evidence.attention[role.query, key][head].mean() for key in role.keys
-            }
-            seen = {" ".join(seen): sum(seen.values())} if role.spread else seen
-            key = max(seen, key=seen.get)
-            row = {"role": role.name, "head": str(head)} | _effect(
-                circuit.evidence.stages[role.stage], head, seed
-            )
-            row |= {"attends": f"{role.query} to {key}", "attention": seen[key]}
-            rows.append(row | {"copying": circuit.evidence.copying[head].mean()})
-    return pd.DataFrame(rows)
+def _attention_of_role(
+    evidence: Evidence, role: Role, picked: Int[np.ndarray, " picked"]
+) -> tuple[Float[np.ndarray, "layer head"], Float[np.ndarray, "layer head"]]:
+    """Attention from the role's query to its keys, and to the named position that gets most."""
+    attention_to = {}
+    for (query, key), attention in evidence.attention.items():
+        if query == role.query:
+            attention_to[key] = attention[..., picked].mean(-1)
+    on_each_key = [attention_to[key] for key in role.keys]
+    combine = np.sum if role.spread else np.max
+    on_most_attended = np.max(list(attention_to.values()), axis=0)
+    return combine(on_each_key, axis=0), on_most_attended
 
 
-def heads_without_role(
-    circuit: Circuit, stage: str, count: int, *, keys: Sequence[str], seed: int = 0
-) -> pd.DataFrame:
-    """Those of a stage's `count` largest effects whose head has no role there: effect in percent of
-    the gap with its 95 % interval, attention from the stage's position to `keys`, copying score."""
-    evidence, effects, query = (
-        circuit.evidence,
-        circuit.evidence.stages[stage],
-        circuit.evidence.scheme.places[stage],
-    )
-    named = {
-        head
-        for role in evidence.scheme.roles
-        if role.stage == stage
-        for head in circuit.roles[role.name]
-    }
-    looks, rows = {f"{query} to {key}": evidence.attention[query, key] for key in keys}, []
-    for head in (head for head in top_heads(effects, count) if head not in named):
-        row = {"stage": stage, "head": str(head)} | _effect(effects, head, seed)
-        row |= {name: seen[head].mean() for name, seen in looks.items()}
-        rows.append(row | {"copying": evidence.copying[head].mean()})
-    return pd.DataFrame(
-        rows, columns=["stage", "head", "effect %", "low", "high", *looks, "copying"]
-    )
-
-
-def _effect(effects: PathEffects, head: Head, seed: int) -> dict[str, float]:
-    effect = ratio_interval(100 * effects.change[head], effects.gap, seed)
-    return {"effect %": effect.value, "low": effect.low, "high": effect.high}
+def _copies_as_wanted(
+    evidence: Evidence, role: Role, picked: Int[np.ndarray, " picked"], min_copying: float
+) -> Bool[np.ndarray, "layer head"]:
+    """Whether the copying score has the role's sign and size; True where a role asks for none."""
+    if role.copies == 0:
+        return np.ones(evidence.copying.shape[:2], dtype=bool)
+    score = evidence.copying[..., picked].mean(-1)
+    return role.copies * score >= min_copying
 
 
 def stability(
@@ -289,17 +259,31 @@ def stability(
     """Role -> Jaccard overlap of the selected set with the selection repeated on bootstrap
     resamples of the prompts.
 
-    1 = the same heads every time. Receivers stay those that were found, so each stage is judged by
-    itself.
+    1 = the same heads every time. For a role that nobody fills it is 1 where the resample chose
+    nobody either, else 0. A role whose stage did not run is missing: nothing was selected there.
+    Receivers stay those that were found, so each stage is judged by itself.
     """
     evidence = circuit.evidence
     draws = bootstrap_indices(evidence.copying.shape[-1], resamples, seed)
-    return {
-        role: np.array(
-            [jaccard(found, select_heads(evidence, role, circuit.rule, index)) for index in draws]
-        )
-        for role, found in circuit.roles.items()
-    }
+    overlaps = {}
+    for role, heads in circuit.roles.items():
+        if evidence.scheme.role(role).stage not in evidence.stages:
+            continue
+        again = [select_heads(evidence, role, circuit.rule, index) for index in draws]
+        overlaps[role] = np.array([jaccard(heads, resampled) for resampled in again])
+    return overlaps
+
+
+def top_count(model: TransformerBridge, *, share: float) -> int:
+    """How many heads the strongest `share` of a model's heads are, rounded up: at least 1.
+
+    Raises ValueError for a share that is not above 0 and at most 1.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"{share} is no share of heads: give a number above 0 and at most 1.")
+    heads = model.cfg.n_layers * model.cfg.n_heads
+    rounding_error = 1e-9  # 0.07 * 100 is 7.000000000000001
+    return max(1, math.ceil(share * heads - rounding_error))
 
 
 def top_heads(
@@ -313,10 +297,88 @@ def top_heads(
     """
     if count < 1:
         raise ValueError(f"{count} heads cannot be chosen; give a count of at least 1.")
-    size = np.abs((effects.change if index is None else effects.change[..., index]).mean(-1))
+    change = effects.change if index is None else effects.change[..., index]
+    size = np.abs(change.mean(-1))
     order = np.argsort(-size, axis=None, kind="stable")[:count]  # NaN last
-    heads = (Head(*map(int, np.unravel_index(i, size.shape))) for i in order)
-    return tuple(head for head in heads if not np.isnan(size[head]))
+    layers, heads = np.unravel_index(order, size.shape)
+    strongest = [Head(int(layer), int(head)) for layer, head in zip(layers, heads, strict=True)]
+    return tuple(head for head in strongest if not np.isnan(size[head]))
+
+
+# Tables -------------------------------------------------------------------------------------------
+
+
+def role_table(circuit: Circuit, *, seed: int = 0) -> pd.DataFrame:
+    """One row per head: role, effect in percent of the gap with its 95 % interval, attention,
+    copying score.
+    """
+    evidence = circuit.evidence
+    rows = []
+    for role in evidence.scheme.roles:
+        for head in circuit.roles[role.name]:
+            looks_at, attention = _most_attended_keys(evidence, role, head)
+            row = {
+                "role": role.name,
+                "head": str(head),
+                **_effect_columns(evidence.stages[role.stage], head, seed),
+                "attends": f"{role.query} to {looks_at}",
+                "attention": attention,
+                "copying": evidence.copying[head].mean(),
+            }
+            rows.append(row)
+    columns = ["role", "head", "effect %", "low", "high", "attends", "attention", "copying"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _most_attended_keys(evidence: Evidence, role: Role, head: Head) -> tuple[str, float]:
+    """The key of a role that a head attends to most, or all keys where they share; how much."""
+    attention_to = {key: evidence.attention[role.query, key][head].mean() for key in role.keys}
+    if role.spread:
+        return " ".join(role.keys), sum(attention_to.values())
+    key = max(attention_to, key=attention_to.get)
+    return key, attention_to[key]
+
+
+def heads_without_role(
+    circuit: Circuit, stage: str, count: int, *, keys: Sequence[str], seed: int = 0
+) -> pd.DataFrame:
+    """Those of a stage's `count` largest effects whose head has no role there: effect in percent of
+    the gap with its 95 % interval, attention from the stage's position to `keys`, copying score.
+
+    Raises ValueError for a count below one: see `top_count`.
+    """
+    evidence = circuit.evidence
+    effects = evidence.stages[stage]
+    query = evidence.scheme.places[stage]
+    attention = {f"{query} to {key}": evidence.attention[query, key] for key in keys}
+    with_role: set[Head] = set()
+    for role in evidence.scheme.roles_at(stage):
+        with_role.update(circuit.roles[role.name])
+    rows = []
+    for head in top_heads(effects, count):
+        if head in with_role:
+            continue
+        row = {
+            "stage": stage,
+            "head": str(head),
+            **_effect_columns(effects, head, seed),
+            **{column: values[head].mean() for column, values in attention.items()},
+            "copying": evidence.copying[head].mean(),
+        }
+        rows.append(row)
+    columns = ["stage", "head", "effect %", "low", "high", *attention, "copying"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _effect_columns(effects: PathEffects, head: Head, seed: int) -> dict[str, float]:
+    effect = ratio_interval(100 * effects.change[head], effects.gap, seed)
+    return {"effect %": effect.value, "low": effect.low, "high": effect.high}
+
+
+# Overlap of two circuits --------------------------------------------------------------------------
+
+StagePair = tuple[PathEffects, PathEffects]
+ChosenPairs = tuple[tuple[Heads, Heads], ...]
 
 
 @dataclass(frozen=True)
@@ -328,16 +390,16 @@ class Overlap:
     every stage.
     """
     chance: Interval
-    """The same for heads drawn at random: hypergeometric expectation and 95 % of draws."""
-    chosen: tuple[tuple[Heads, Heads], ...]
+    """The same for heads drawn at random: hypergeometric expectation and 95 % of draws, whose ends
+    are moved to contain the expectation.
+    """
+    chosen: ChosenPairs
     """Per stage: the heads of the first and of the second circuit, largest effect first."""
 
     @property
     def shared(self) -> tuple[Heads, ...]:
         """Per stage, in the first circuit's order."""
-        return tuple(
-            tuple(head for head in first if head in second) for first, second in self.chosen
-        )
+        return tuple(_in_both(first, second) for first, second in self.chosen)
 
 
 def overlap(
@@ -348,47 +410,89 @@ def overlap(
 
     first, second: the effects of matching stages, in one order; heads are chosen among those that
     have a path in both. The interval repeats the choice on bootstrap resamples of each task's
-    prompts; its ends are moved to hold the estimate. Raises ValueError for a count below one, and
-    where the numbers of stages differ or are zero.
+    prompts; its ends are moved to contain the estimate. Raises ValueError for a count below one,
+    and where the numbers of stages differ or are zero.
     """
     if not first or len(first) != len(second):
         raise ValueError(
-            f"{len(first)} and {len(second)} stages have no match; give the same stages of two tasks."
+            f"{len(first)} and {len(second)} stages have no match; "
+            "give the same stages of two tasks."
         )
-    pairs = list(zip(first, second, strict=True))
-    common = [~np.isnan(a.change[..., :1] + b.change[..., :1]) for a, b in pairs]
-    pairs = [
-        [replace(effects, patched=np.where(both, effects.patched, np.nan)) for effects in pair]
-        for pair, both in zip(pairs, common, strict=True)
-    ]
+    pairs = [_common_paths(a, b) for a, b in zip(first, second, strict=True)]
+    chosen = _choose(pairs, count)
+    estimate = _shared_share(chosen)
+    low, high = _middle(_resampled_shares(pairs, count, seed))
+    share = Interval(estimate, min(estimate, low), max(estimate, high))
+    return Overlap(share, _chance(pairs, chosen, seed), chosen)
 
-    def choose(*index: np.ndarray | None) -> tuple[tuple[Heads, Heads], ...]:
-        return tuple(
-            tuple(top_heads(e, count, index=i) for e, i in zip(pair, index, strict=True))
-            for pair in pairs
-        )
 
-    chosen = choose(None, None)
-    sizes = [len(heads) for heads, _ in chosen]
-
-    def share(chosen: tuple[tuple[Heads, Heads], ...]) -> float:
-        return sum(len({*a} & {*b}) for a, b in chosen) / sum(sizes)
-
-    resamples = [
-        bootstrap_indices(len(e[0].clean), RESAMPLES // 4, seed + i)
-        for i, e in enumerate((first, second))
-    ]
-    draws = [share(choose(*index)) for index in zip(*resamples, strict=True)]
-    kinds = [(int(both.sum()), size, size) for both, size in zip(common, sizes, strict=True)]
-    expected = sum(size**2 / total for total, size, _ in kinds) / sum(sizes)
-    rng = np.random.default_rng(seed)
-    by_chance = sum(hypergeom.rvs(*kind, size=RESAMPLES, random_state=rng) for kind in kinds) / sum(
-        sizes
+def _common_paths(first: PathEffects, second: PathEffects) -> StagePair:
+    """Both effects, NaN for every head that lacks a path in one of them."""
+    has_path = ~np.isnan(first.change[..., :1] + second.change[..., :1])
+    return (
+        replace(first, patched=np.where(has_path, first.patched, np.nan)),
+        replace(second, patched=np.where(has_path, second.patched, np.nan)),
     )
-    value, ends = share(chosen), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    low, high = map(float, np.quantile(draws, ends))
-    chance = Interval(expected, *map(float, np.quantile(by_chance, ends)))
-    return Overlap(Interval(value, min(value, low), max(value, high)), chance, chosen)
+
+
+def _choose(
+    pairs: Sequence[StagePair],
+    count: int,
+    first_index: Int[np.ndarray, " picked"] | None = None,
+    second_index: Int[np.ndarray, " picked"] | None = None,
+) -> ChosenPairs:
+    """Per stage the strongest heads of either task, on these of its prompts."""
+    chosen = []
+    for first, second in pairs:
+        of_first = top_heads(first, count, index=first_index)
+        of_second = top_heads(second, count, index=second_index)
+        chosen.append((of_first, of_second))
+    return tuple(chosen)
+
+
+def _in_both(first: Heads, second: Heads) -> Heads:
+    return tuple(head for head in first if head in second)
+
+
+def _shared_share(chosen: ChosenPairs) -> float:
+    shared = sum(len(_in_both(first, second)) for first, second in chosen)
+    return shared / sum(len(first) for first, _ in chosen)
+
+
+def _resampled_shares(pairs: Sequence[StagePair], count: int, seed: int) -> list[float]:
+    """The share on bootstrap resamples of the prompts of both tasks."""
+    first, second = pairs[0]
+    of_first = bootstrap_indices(len(first.clean), RESAMPLES // 4, seed)
+    of_second = bootstrap_indices(len(second.clean), RESAMPLES // 4, seed + 1)
+    shares = []
+    for first_index, second_index in zip(of_first, of_second, strict=True):
+        chosen = _choose(pairs, count, first_index, second_index)
+        shares.append(_shared_share(chosen))
+    return shares
+
+
+def _chance(pairs: Sequence[StagePair], chosen: ChosenPairs, seed: int) -> Interval:
+    """The share if either task drew as many heads at random from those with a path."""
+    rng = np.random.default_rng(seed)
+    chosen_heads = sum(len(heads) for heads, _ in chosen)
+    expected, drawn = 0.0, np.zeros(RESAMPLES)
+    for (effects, _), (heads, _) in zip(pairs, chosen, strict=True):
+        with_path = int((~np.isnan(effects.patched[..., 0])).sum())
+        size = len(heads)
+        expected += size**2 / with_path
+        drawn += hypergeom.rvs(with_path, size, size, size=RESAMPLES, random_state=rng)
+    expected = expected / chosen_heads
+    low, high = _middle(drawn / chosen_heads)
+    return Interval(expected, min(expected, low), max(expected, high))
+
+
+def _middle(draws: Sequence[float] | Float[np.ndarray, " draw"]) -> tuple[float, float]:
+    """The ends of the middle 95 % of draws."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+# Evidence -----------------------------------------------------------------------------------------
 
 
 def attention_and_copying(
@@ -406,39 +510,59 @@ def attention_and_copying(
     0) or lowers (< 0) it. Mean over the scheme's sources.
     """
     shape = (model.cfg.n_layers, model.cfg.n_heads, len(prompts))
-    asked = [(role.query, key) for role in scheme.roles for key in role.keys]
-    attention, copying = (
-        {pair: np.zeros(shape) for pair in (*asked, *scheme.others)},
-        np.zeros(shape),
+    attention = {pair: np.zeros(shape) for pair in scheme.attention_pairs()}
+    copying = np.zeros(shape)
+    copied = {source: list(tokens(prompts)) for source, tokens in scheme.copied.items()}
+    candidates = sorted(
+        {*prompts.answers, *prompts.distractors, *itertools.chain(*copied.values())}
     )
-    targets = {source: tuple(map(int, tokens(prompts))) for source, tokens in scheme.copied.items()}
-    names = sorted({*prompts.answers, *prompts.distractors, *itertools.chain(*targets.values())})
-    columns = {source: np.searchsorted(names, tokens) for source, tokens in targets.items()}
+    column_of = {source: np.searchsorted(candidates, tokens) for source, tokens in copied.items()}
     for index in prompts.groups(size=batch_size):
-        batch, rows = prompts.select(index), np.arange(len(index))
-        cache = cached_run(
-            model, batch.tensors()[0].to(model.cfg.device), ("attn.hook_pattern", "attn.hook_v")
-        )
-        inside = {
-            key: torch.tensor(batch.position_mask(key), device=model.cfg.device)
-            for _, key in attention
-        }
+        batch = prompts.select(index)
+        tokens = batch.tensors()[0].to(model.cfg.device)
+        cache = cached_run(model, tokens, ("attn.hook_pattern", "attn.hook_v"))
+        masks = _position_masks(batch, scheme, model.cfg.device)
         for layer in range(model.cfg.n_layers):
             pattern = cache["pattern", layer]
-            for (query, key), seen in attention.items():
-                from_query = pattern[rows, :, batch.position(query)]
-                seen[layer][:, index] = (from_query * inside[key][:, None]).sum(-1).T.cpu()
-            for source, column in columns.items():
-                v = cache["v", layer][rows, batch.position(source)]
-                v = v.repeat_interleave(
-                    model.cfg.n_heads // v.shape[1], dim=1
-                )  # one v may serve several heads
-                logits = (
-                    torch.einsum("bhd,hdm->bhm", v, model.blocks[layer].attn.W_O)
-                    @ model.W_U[:, names]
-                )
-                scores = (logits - logits.mean(-1, keepdim=True)) / logits.std(-1, keepdim=True)
-                copying[layer][:, index] += scores[rows, :, column[index]].T.cpu().numpy() / len(
-                    targets
-                )
+            for (query, key), values in attention.items():
+                found = _attention_to(pattern, batch.position(query), masks[key])
+                values[layer][:, index] = found.T.cpu()
+            for source, columns in column_of.items():
+                value = cache["v", layer][np.arange(len(index)), batch.position(source)]
+                scores = _copying_scores(model, layer, value, candidates)
+                own = scores[np.arange(len(index)), :, columns[index]]
+                copying[layer][:, index] += own.T.cpu().numpy() / len(column_of)
     return attention, copying
+
+
+def _position_masks(
+    batch: Prompts, scheme: Scheme, device: str | torch.device | None
+) -> dict[str, Bool[Tensor, "batch pos"]]:
+    """Key position -> True where it stands."""
+    keys = {key for _, key in scheme.attention_pairs()}
+    return {key: torch.tensor(batch.position_mask(key), device=device) for key in keys}
+
+
+def _attention_to(
+    pattern: Float[Tensor, "batch head query key"],
+    query: Int[np.ndarray, " batch"],
+    keys: Bool[Tensor, "batch key"],
+) -> Float[Tensor, "batch head"]:
+    """Attention from one position of each prompt to all positions of a mask, added up."""
+    from_query = pattern[np.arange(len(query)), :, query]
+    return (from_query * keys[:, None]).sum(-1)
+
+
+def _copying_scores(
+    model: TransformerBridge,
+    layer: int,
+    value: Float[Tensor, "batch kv_head d_head"],
+    candidates: Sequence[int],
+) -> Float[Tensor, "batch head candidate"]:
+    """How much each head raises each candidate token, in standard deviations over candidates."""
+    query_heads_per_value = model.cfg.n_heads // value.shape[1]
+    value = value.repeat_interleave(query_heads_per_value, dim=1)
+    written = torch.einsum("bhd,hdm->bhm", value, model.blocks[layer].attn.W_O)
+    logits = written @ model.W_U[:, candidates]
+    centered = logits - logits.mean(-1, keepdim=True)
+    return centered / logits.std(-1, keepdim=True)

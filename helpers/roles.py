@@ -1,0 +1,117 @@
+"""What a head may do in a circuit, as data: roles, and the stages at which they are looked for."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from helpers.heads import Heads
+from helpers.path_patching import Kind, Receiver
+from helpers.tasks.prompts import Prompts
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a head must do to have this role."""
+
+    name: str
+    stage: str
+    """Name of the stage whose paths are measured: see `Stage.name`."""
+    query: str
+    keys: tuple[str, ...]
+    """The query's attention must fall on one of these positions more than on any other position of
+    the task's roles.
+
+    `FIRST:LAST` stands for all positions from the one to the other."""
+    spread: bool = False
+    """The keys share the attention: their sum counts, not the largest."""
+    copies: Literal[-1, 0, 1] = 0
+    """Required sign of the copying score; 0 = not asked."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the paths of one step of the search arrive."""
+
+    kind: Kind
+    """The input that receives: `logits`, or `q`, `k`, `v` of some heads."""
+    receiving_role: str | None
+    """The role whose heads receive; None for the logits."""
+    position: str
+    """The position at which the paths arrive."""
+
+    @classmethod
+    def parse(cls, name: str, position: str) -> "Stage":
+        """The stage of a name such as `movers.q` or `logits`. Raises ValueError for other names."""
+        role, _, kind = name.rpartition(".")
+        is_logits = kind == "logits"
+        if kind not in get_args(Kind) or is_logits == bool(role):
+            raise ValueError(f"{name!r} is no stage: write `logits`, or a role and q, k or v.")
+        return cls(kind, role or None, position)
+
+    @property
+    def name(self) -> str:
+        """`receiving role.input`, or `logits`."""
+        if self.receiving_role is None:
+            return self.kind
+        return f"{self.receiving_role}.{self.kind}"
+
+    def receiver(self, heads: Heads) -> Receiver:
+        """These heads, or the logits for no heads, as the end of paths."""
+        return Receiver(self.kind, heads, self.position)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A task's circuit as stages: who may have which role, and where the paths arrive.
+
+    Raises ValueError for a role of a stage that does not exist, and for a name that is no stage.
+    """
+
+    roles: tuple[Role, ...]
+    places: dict[str, str]
+    """Names of the stages in order, with the position at which their paths arrive."""
+    others: tuple[tuple[str, str], ...]
+    """(query, key) pairs of positions that no role asks for, whose attention is compared with those
+    that one does.
+    """
+    copied: dict[str, Callable[[Prompts], Sequence[int]]]
+    """Source position -> the token that a head copying from there would raise, per prompt."""
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        for role in self.roles:
+            if role.stage not in names:
+                raise ValueError(
+                    f"The role {role.name} has the stage {role.stage!r}, which is not one of "
+                    f"{', '.join(names)}: add it to the places."
+                )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in the order of the search."""
+        return tuple(Stage.parse(name, position) for name, position in self.places.items())
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name. Raises ValueError if there is none."""
+        if name not in self.places:
+            raise ValueError(f"Unknown stage {name!r}; choose one of {', '.join(self.places)}.")
+        return Stage.parse(name, self.places[name])
+
+    def role(self, name: str) -> Role:
+        """The role of that name. Raises ValueError if there is none."""
+        for role in self.roles:
+            if role.name == name:
+                return role
+        known = ", ".join(role.name for role in self.roles)
+        raise ValueError(f"Unknown role {name!r}; choose one of {known}.")
+
+    def roles_at(self, stage: str) -> tuple[Role, ...]:
+        """The roles that are looked for at a stage."""
+        return tuple(role for role in self.roles if role.stage == stage)
+
+    def attention_pairs(self) -> Iterator[tuple[str, str]]:
+        """Every (query, key) whose attention is measured; a pair may come twice."""
+        for role in self.roles:
+            for key in role.keys:
+                yield role.query, key
+        yield from self.others

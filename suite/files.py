@@ -1,5 +1,6 @@
-"""Files written whole or not at all, and their sha256."""
+"""Files written completely or not at all, their sha256, and a lock on a folder."""
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -8,21 +9,25 @@ from pathlib import Path
 
 from suite.errors import ClaimError
 
+CHUNK = 2**20  # bytes read at once
+
 
 def sha256(*paths: Path) -> str:
+    """The sha256 of the files' contents, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` if the block ends well. Raises ClaimError where that is
-    not possible.
+    """A temporary path that becomes `path` if the block ends well.
 
-    Named `.NAME.PID.part`: the runner removes what a killed process leaves.
+    Named `.NAME.PID.part`: the runner removes what a killed process leaves. Raises ClaimError where
+    the file cannot be written; an error about another file passes through.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -30,15 +35,67 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield part
         os.replace(part, path)
     except OSError as error:
+        if not _is_about(error, part, path):
+            raise
         raise ClaimError(
-            f"{path}: {error.strerror}; set CIRCUITS_OUT to a writable folder with space."
+            f"Cannot write {path} ({error.strerror}): free space there, "
+            "or set CIRCUITS_OUT to a writable folder with space."
         ) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
 
 
+def _is_about(error: OSError, part: Path, path: Path) -> bool:
+    """Whether an error may come from writing `part` as `path`: it names them, a folder, or none."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return True
+    named = Path(error.filename)
+    return named in (part, path, *path.parents)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises ClaimError where that is not possible."""
+    """Write a file completely or not at all. Raises ClaimError where that is not possible."""
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def replace_files(contents: dict[Path, bytes], *, remove: list[Path]) -> None:
+    """Write many files and remove others, after all of the new ones are on the disk.
+
+    Raises ClaimError, with nothing changed, where one of them cannot be written.
+    """
+    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
+    try:
+        for path, part in parts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(contents[path])
+        for path, part in parts.items():
+            os.replace(part, path)
+        for path in remove:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ClaimError(
+            f"Cannot write {error.filename} ({error.strerror}): free space and make it writable."
+        ) from error
+    finally:
+        for part in parts.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, which is made if needed. Raises ClaimError if one is in it.
+
+    The lock goes with the process, so a killed run blocks nobody.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClaimError(
+                f"Another run is using {folder}: wait until it ends, then run this again."
+            ) from None
+        yield

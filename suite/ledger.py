@@ -3,17 +3,18 @@
 import difflib
 import functools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
 
+from helpers.heads import Head
 from helpers.stats import Interval
 from suite.errors import ClaimError
 from suite.registry import read_data
 
 Number = float | int
-
-
+Kind = Literal["number", "heads", "list"]
+Direction = Literal["above", "below", "equal"]
 Verdict = Literal["reproduced", "qualitative", "differs", "transfers", "partly", "does not"]
 
 
@@ -21,47 +22,87 @@ Verdict = Literal["reproduced", "qualitative", "differs", "transfers", "partly",
 class Metric:
     """One quantity of a claim: the paper's value and how ours is judged; the fields are explained
     in claims.yaml.
+
+    Raises ClaimError for fields that do not fit together.
     """
 
     name: str
     model: str | None
-    kind: Literal["number", "heads", "list"] = "number"
+    kind: Kind = "number"
     unit: str = ""
     paper: Number | list[str] | None = None
     says: str = ""
-    direction: Literal["above", "below", "equal"] | None = None
+    direction: Direction | None = None
     reference: Number | None = None
     tolerance: Number = 0.0
     repeat_tolerance: Number | None = None
     control: str | None = None
+
+    def __post_init__(self) -> None:
+        if problem := _problem_of(self):
+            raise ClaimError(f"metric {self.name}: {problem}")
 
     def text(self, value) -> str:
         """A value as a reader sees it: shares in percent, counts whole, numbers to three digits,
         heads by name.
         """
         if isinstance(value, list):
-            return (" " if self.kind == "heads" else ", ").join(map(self.text, value)) or "none"
-        if value is None or isinstance(value, str):
-            return value or ""
-        if isinstance(value, int) and self.unit != "share":
+            separator = " " if self.kind == "heads" else ", "
+            return separator.join(self.text(item) for item in value) or "none"
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            return value
+        if self.unit == "share":
+            return f"{100 * value:.1f} %"
+        if isinstance(value, int):
             return str(value)
-        return (
-            f"{100 * value:.1f} %"
-            if self.unit == "share"
-            else f"{value:.3g}{' points' * (self.unit == 'points')}"
-        )
+        if self.unit == "points":
+            return f"{value:.3g} points"
+        return f"{value:.3g}"
 
     def interval_text(self, row: dict) -> str:
         """[low, high] of a results row or of its control, empty where there is none."""
-        return "" if row["low"] is None else f"[{self.text(row['low'])}, {self.text(row['high'])}]"
+        if row["low"] is None:
+            return ""
+        return f"[{self.text(row['low'])}, {self.text(row['high'])}]"
 
     def control_text(self, row: dict | None) -> str:
-        """The control of a results row: name, value and interval."""
-        return (
-            f"{row['name']}: {self.text(row['value'])} {self.interval_text(row)}".strip()
-            if row
-            else ""
-        )
+        """The control of a results row: name, value and interval; empty where there is none."""
+        if row is None:
+            return ""
+        return f"{row['name']}: {self.text(row['value'])} {self.interval_text(row)}".strip()
+
+
+def _problem_of(metric: Metric) -> str:
+    """Why a metric could not be judged, with what to do; empty for a good one."""
+    if metric.kind not in get_args(Kind):
+        return f"kind {metric.kind!r} is unknown, use {' or '.join(get_args(Kind))}"
+    if metric.kind == "number" and metric.direction not in get_args(Direction):
+        return f"a number needs a direction, {' or '.join(get_args(Direction))}"
+    if metric.kind != "number" and metric.direction is not None:
+        return f"only a number has a direction, leave it out of a {metric.kind} metric"
+    if metric.paper is None:
+        return ""
+    if metric.kind == "list":
+        return "a list cannot be compared with a paper value, put it in words under says"
+    if metric.kind == "number" and not isinstance(metric.paper, Number):
+        return f"the paper value of a number is a number, not {metric.paper!r}"
+    if metric.kind == "heads" and not _are_heads(metric.paper):
+        return f"the paper value of heads is a list like [{Head(9, 6)}], not {metric.paper!r}"
+    return ""
+
+
+def _are_heads(names: object) -> bool:
+    """Whether this is a list of names of heads."""
+    if not isinstance(names, list):
+        return False
+    try:
+        for name in names:
+            Head.parse(name)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -110,42 +151,114 @@ class Control:
 
     @classmethod
     def of(cls, name: str, interval: Interval) -> "Control":
-        """A control from an estimate with its interval."""
+        """A control from an estimate with its interval, such as `stats.draw_range` of draws."""
         return cls(name, interval.value, interval.low, interval.high)
+
+    @property
+    def ends(self) -> tuple[Number, Number]:
+        """Lower and upper end, both the value where there is no interval."""
+        if self.low is None or self.high is None:
+            return self.value, self.value
+        return self.low, self.high
+
+
+# --- the file -------------------------------------------------------------------------------------
 
 
 @functools.cache
 def load_claims() -> dict[str, Claim]:
-    """Every claim of data/claims.yaml by its id."""
-    ledger, claims = read_data("claims.yaml"), {}
-    try:
-        models = {paper: entry["model"] for paper, entry in ledger["papers"].items()}
-        for entry in ledger["claims"]:
-            model = entry.get("model", models.get(entry["paper"]))
-            metrics = {
-                name: Metric(**{"name": name, "model": model} | spec)
-                for name, spec in entry["metrics"].items()
-            }
-            for other in entry.get(
-                "rows_of", ()
-            ):  # what a paper says of one model is not said of the other
-                for metric in claims[other].metrics.values():
-                    metrics[metric.name] = replace(metric, model=model, paper=None, says="")
-            claims[entry["id"]] = Claim(
-                **entry | {"model": model, "alone": "model" in entry, "metrics": metrics}
-            )
-        return claims
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ClaimError(
-            f"data/claims.yaml has an entry that is not whole ({error}): mend or restore it."
-        ) from error
+    """Every claim of data/claims.yaml by its id.
+
+    Raises ClaimError, which names the entry, where one of them is not as the file's head says.
+    """
+    ledger = read_data("claims.yaml")
+    papers = _section(ledger, "papers", dict)
+    claims: dict[str, Claim] = {}
+    for number, entry in enumerate(_section(ledger, "claims", list), start=1):
+        try:
+            claim = _read_claim(entry, papers, claims)
+        except ClaimError as error:
+            name = entry["id"] if isinstance(entry, dict) and "id" in entry else f"number {number}"
+            raise ClaimError(f"data/claims.yaml, claim {name}, {error}.") from error
+        claims[claim.id] = claim
+    return claims
+
+
+def _section(ledger: Mapping[str, Any], name: str, kind: type) -> Any:
+    """A part of the file. Raises ClaimError where it is missing or of another shape."""
+    if not isinstance(ledger.get(name), kind):
+        raise ClaimError(f"data/claims.yaml has no {kind.__name__} of {name}: mend or restore it.")
+    return ledger[name]
+
+
+def _read_claim(entry: object, papers: Mapping[str, Any], earlier: Mapping[str, Claim]) -> Claim:
+    """One entry of the file. Raises ClaimError with what is wrong in it."""
+    required = ("id", "paper", "title", "where", "notebook", "metrics")
+    optional = ("model", "figure", "known", "rows_of")
+    _check_fields(entry, "entry", required=required, optional=optional)
+    if entry["id"] in earlier:
+        raise ClaimError("entry: there are two of this id, rename one")
+    if entry["paper"] is not None and "model" not in papers.get(entry["paper"], {}):
+        raise ClaimError(f"entry: paper {entry['paper']!r} has no model under papers")
+    if not isinstance(entry["metrics"], dict):
+        raise ClaimError("entry: metrics is no mapping of names to fields")
+    model = entry.get("model") or _model_of_paper(papers, entry["paper"])
+    metrics = {name: _read_metric(name, spec, model) for name, spec in entry["metrics"].items()}
+    for other in entry.get("rows_of", ()):
+        if other not in earlier:
+            raise ClaimError(f"entry: rows_of names {other}, which is no earlier claim")
+        for metric in earlier[other].metrics.values():  # what the paper says is of another model
+            metrics[metric.name] = replace(metric, model=model, paper=None, says="")
+    alone = "model" in entry
+    return Claim(**{**entry, "model": model, "metrics": metrics, "alone": alone})
+
+
+def _model_of_paper(papers: Mapping[str, Any], paper: str | None) -> str | None:
+    """The model that a paper studies; None for a claim of ours."""
+    return None if paper is None else papers[paper]["model"]
+
+
+def _read_metric(name: str, spec: object, model: str | None) -> Metric:
+    """One metric of an entry. Raises ClaimError with what is wrong in it."""
+    known = [known_field.name for known_field in fields(Metric) if known_field.name != "name"]
+    _check_fields(spec, f"metric {name}", optional=known)
+    return Metric(**{"name": name, "model": model, **spec})
+
+
+def _check_fields(
+    entry: object, what: str, *, required: Sequence[str] = (), optional: Sequence[str] = ()
+) -> None:
+    """Raises ClaimError for an entry that is no mapping, lacks a field or has an unknown one."""
+    if not isinstance(entry, dict):
+        raise ClaimError(f"{what}: {entry!r} is no mapping of fields to values")
+    for name in entry:
+        if name not in (*required, *optional):
+            near = _nearest(str(name), (*required, *optional))
+            raise ClaimError(f"{what}: unknown field {name!r}, use {near}")
+    for name in required:
+        if name not in entry:
+            raise ClaimError(f"{what}: the field {name!r} is missing, add it")
 
 
 def get_claim(claim_id: str) -> Claim:
     """One claim. Raises ClaimError with the nearest ids if there is none."""
-    if claim_id not in load_claims():
-        raise _unknown("claim (data/claims.yaml)", claim_id, load_claims())
-    return load_claims()[claim_id]
+    claims = load_claims()
+    if claim_id not in claims:
+        raise _unknown("claim (data/claims.yaml)", claim_id, claims)
+    return claims[claim_id]
+
+
+def _unknown(what: str, name: str, known: Collection[str]) -> ClaimError:
+    return ClaimError(f"Unknown {what} {name!r}: use {_nearest(name, known)}.")
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    """The known names that look like a name, all of them where none does."""
+    near = difflib.get_close_matches(name, known) or sorted(known)
+    return ", ".join(near)
+
+
+# --- verdicts -------------------------------------------------------------------------------------
 
 
 def verdict(
@@ -162,54 +275,79 @@ def verdict(
 
     A number is *clear* if its whole interval lies on the claimed side of the control's interval and
     of the metric's `reference` (chance or zero), where there are such (else of zero); for direction
-    `equal`, within the tolerance.
+    `equal`, within the tolerance. It is a *hint* if the values alone lie so.
 
     On the paper's model: **reproduced** if the paper's number is in the interval or within the
     declared tolerance of the value, or the heads are exactly the paper's; else **qualitative** if
     the number is clear, or at least half of the paper's heads are found; else **differs**. On any
-    other model nothing is held against the paper's value. Numbers: **transfers** if clear,
-    **partly** if only the point estimates differ as claimed, else **does not**. Heads: **does not**
-    if none are found, **transfers** if they are `supported` (says the notebook: effect interval
-    without 0, attention as in the role), else **partly**. Lists of numbers, and heads for which the
-    paper names none, count as clear if `supported`.
+    other model nothing is compared with the paper's value. Numbers: **transfers** if clear,
+    **partly** if a hint, else **does not**. Heads: **does not** if none are found, **transfers** if
+    they are `supported` (says the notebook: effect interval without 0, attention as in the role),
+    else **partly**. Lists of numbers, and heads for which the paper names none, count as clear if
+    `supported`.
     """
-    reference = None if metric.reference is None else Control("reference", metric.reference)
-    bounds = [bound for bound in (control, reference) if bound] or [Control("zero", 0)]
+    ends = (value, value) if low is None else (low, high)
     if metric.kind == "number":
-        low, high = (value, value) if low is None else (low, high)
-        clear = all(_as_claimed(metric, low, high, bound) for bound in bounds)
+        bounds = _bounds(metric, control)
+        clear = all(_as_claimed(metric, ends, bound.ends) for bound in bounds)
         hint = all(
-            _as_claimed(metric, value, value, Control(bound.name, bound.value)) for bound in bounds
+            _as_claimed(metric, (value, value), (bound.value, bound.value)) for bound in bounds
         )
     else:
-        clear, hint = bool(value and supported), bool(value and metric.kind == "heads")
-    if not same_model:
-        return "transfers" if clear else "partly" if hint else "does not"
-    if metric.kind == "heads" and metric.paper is not None:
-        found, paper = set(value), set(metric.paper)
-        return (
-            "reproduced"
-            if found == paper
-            else "qualitative"
-            if 2 * len(found & paper) >= len(paper)
-            else "differs"
-        )
-    if metric.paper is not None and (
-        low <= metric.paper <= high or abs(value - metric.paper) <= metric.tolerance
-    ):
+        clear = bool(value and supported)
+        hint = bool(value and metric.kind == "heads")
+    if same_model:
+        return _verdict_on_the_papers_model(metric, value, ends, clear)
+    return _verdict_on_another_model(clear, hint)
+
+
+def _verdict_on_another_model(clear: bool, hint: bool) -> Verdict:
+    if clear:
+        return "transfers"
+    if hint:
+        return "partly"
+    return "does not"
+
+
+def _verdict_on_the_papers_model(
+    metric: Metric, value: Number | list, ends: tuple, clear: bool
+) -> Verdict:
+    if metric.paper is None:
+        return "qualitative" if clear else "differs"
+    if metric.kind == "heads":
+        return _verdict_on_heads(set(value), set(metric.paper))
+    low, high = ends
+    if low <= metric.paper <= high or abs(value - metric.paper) <= metric.tolerance:
         return "reproduced"
     return "qualitative" if clear else "differs"
 
 
-def _as_claimed(metric: Metric, low: Number, high: Number, control: Control) -> bool:
-    floor, ceiling = (
-        (control.value, control.value) if control.low is None else (control.low, control.high)
-    )
-    if metric.direction == "equal":
-        return floor - metric.tolerance <= low and high <= ceiling + metric.tolerance
-    return low > ceiling if metric.direction == "above" else high < floor
+def _verdict_on_heads(found: set[str], paper: set[str]) -> Verdict:
+    if found == paper:
+        return "reproduced"
+    if 2 * len(found & paper) >= len(paper):
+        return "qualitative"
+    return "differs"
 
 
-def _unknown(what: str, name: str, known) -> ClaimError:
-    near = difflib.get_close_matches(name, known) or sorted(known)
-    return ClaimError(f"Unknown {what} {name!r}: use {', '.join(near)}.")
+def _bounds(metric: Metric, control: Control | None) -> list[Control]:
+    """What a number is compared with: the control and the reference, or zero without them."""
+    bounds = []
+    if control is not None:
+        bounds.append(control)
+    if metric.reference is not None:
+        bounds.append(Control("reference", metric.reference))
+    return bounds or [Control("zero", 0)]
+
+
+def _as_claimed(
+    metric: Metric, measured: tuple[Number, Number], bound: tuple[Number, Number]
+) -> bool:
+    """Whether an interval lies on the claimed side of another one, or within its tolerance."""
+    low, high = measured
+    floor, ceiling = bound
+    if metric.direction == "above":
+        return low > ceiling
+    if metric.direction == "below":
+        return high < floor
+    return floor - metric.tolerance <= low and high <= ceiling + metric.tolerance

@@ -1,51 +1,99 @@
-"""What a result says about the run that made it: commit, packages, memory."""
+"""What a result says about the run that made it: code, commit, packages, memory."""
 
 import re
 import resource
 import subprocess
 import sys
+import tomllib
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import helpers
+from suite.errors import ClaimError
 from suite.registry import PROJECT
+
+WRITTEN_BY_RUNS = ("figures", "data/results", "data/circuits")
 
 
 def peak_memory_gib(who: int) -> float:
     """Largest resident memory so far, of this process (`resource.RUSAGE_SELF`) or of a finished
     child.
     """
-    return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
+    bytes_per_unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(who).ru_maxrss * bytes_per_unit / 2**30
 
 
 def package_versions(project: Path = PROJECT) -> dict[str, str]:
-    """Installed versions of the packages that the requirements files pin."""
-    lines = "\n".join(
-        path.read_text(encoding="utf-8") for path in sorted(project.glob("requirements*.txt"))
-    )
+    """Installed versions of the packages that pyproject.toml and the requirements files name."""
+    requirements = []
+    pyproject = project / "pyproject.toml"
+    if pyproject.is_file():
+        content = tomllib.loads(pyproject.read_text(encoding="utf-8"))
+        requirements += content["project"]["dependencies"]
+    for path in sorted(project.glob("requirements*.txt")):
+        requirements += path.read_text(encoding="utf-8").splitlines()
     versions = {}
-    for name in re.findall(r"^([\w.-]+)(?:\[.*\])?==", lines, re.MULTILINE):
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
+    for requirement in requirements:
+        if name := re.match(r"[\w.-]+", requirement):
+            with suppress(metadata.PackageNotFoundError):
+                versions[name.group()] = metadata.version(name.group())
     return versions
 
 
 def git_state() -> dict[str, str | bool | None]:
-    """Commit, and whether anything but figures and results differs from it; None outside a checkout
-    or without git.
+    """Commit, and whether anything except what runs write differs from it.
+
+    Both are None outside a checkout or without git.
     """
     commit = git("rev-parse", "--verify", "HEAD")
-    changes = git("status", "--porcelain", "--", ".", ":!figures", ":!data/results")
-    return {"git_commit": commit, "git_dirty": bool(changes) if commit else None}
+    if commit is None:
+        return {"git_commit": None, "git_dirty": None}
+    excluded = [f":!{place}" for place in WRITTEN_BY_RUNS]
+    changes = git("status", "--porcelain", "--", ".", *excluded)
+    return {"git_commit": commit, "git_dirty": bool(changes)}
 
 
 def git(*arguments: str) -> str | None:
-    """What git says of the project; None where there is no git, no checkout or no such thing in
-    it.
-    """
+    """The answer of a git command about the project; None where it fails or git is missing."""
     command = ["git", f"--git-dir={PROJECT / '.git'}", f"--work-tree={PROJECT}", *arguments]
     with suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(
-            command, cwd=PROJECT, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
     return None
+
+
+def require_one_checkout(place: Path) -> None:
+    """Raises ClaimError where the code in use is not that of the checkout around a folder.
+
+    That happens in a copy of a checkout whose original is installed, and with a `helpers` of one's
+    own on PYTHONPATH.
+    """
+    imported_from = Path(helpers.__file__).resolve().parents[1]
+    around = _checkout_around(place.resolve()) or PROJECT
+    for used in (imported_from, PROJECT):
+        if used != around:
+            raise ClaimError(
+                f"This runs in {around} with the code of {used}: "
+                f"use `make reproduce` there, or set PYTHONPATH={around}."
+            )
+
+
+def _checkout_around(folder: Path) -> Path | None:
+    """The nearest folder, from this one upward, that contains both packages; None without one."""
+    for candidate in (folder, *folder.parents):
+        packages = (candidate / name / "__init__.py" for name in ("helpers", "suite"))
+        if all(path.is_file() for path in packages):
+            return candidate
+    return None
+
+
+def file_parameters(parameters: Mapping[str, Any]) -> dict[str, Path]:
+    """The files that a notebook was given as parameters: those whose name ends in _FILE."""
+    return {
+        name: Path(value)
+        for name, value in parameters.items()
+        if name.endswith("_FILE") and value and Path(value).is_file()
+    }

@@ -1,6 +1,7 @@
 """What a notebook measured on a model: rows recorded, shown as a table, saved as JSON."""
 
-import hashlib
+import functools
+import inspect
 import json
 import math
 import resource
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -18,48 +20,50 @@ from matplotlib.figure import Figure
 
 from helpers.circuits import Circuit
 from helpers.heads import Head, Heads
-from helpers.models import model_provenance
+from helpers.models import load_model, model_provenance
 from helpers.path_patching import PathEffects
 from helpers.stats import Interval
 from suite.errors import ClaimError, NotApplicable
-from suite.files import atomic_path, write_text
-from suite.ledger import Control, Number, Verdict, get_claim, verdict
-from suite.provenance import git_state, package_versions, peak_memory_gib
+from suite.files import atomic_path, sha256, write_text
+from suite.ledger import Control, Metric, Number, Verdict, get_claim, verdict
+from suite.provenance import (
+    file_parameters,
+    git_state,
+    package_versions,
+    peak_memory_gib,
+    require_one_checkout,
+)
 from suite.registry import DATA, circuit_path, figures_dir, resolve, results_path
 
+PATH_EFFECTS = ("clean", "corrupted", "patched")  # the arrays of one stage of path patching
+WRITTEN_BY_RUNS = (DATA / "results", DATA / "circuits")
 
-def found_heads(model: str, *, needed: Sequence[str] = ()) -> dict[str, Heads]:
-    """Role -> heads that notebook 01 found in this model, most important first.
 
-    Raises ClaimError, with the command, where it has not been run on the model, and NotApplicable
-    if a needed role is empty.
-    """
-    slug = resolve(model).slug
-    path = circuit_path(slug)
-    if not path.is_file():
-        raise ClaimError(
-            f"Notebook 01 has not looked for heads in {model} yet: run `make reproduce MODEL={model}`."
-        )
-    content = json.loads(path.read_text(encoding="utf-8"))
-    roles = {
-        role: tuple(Head.parse(member["head"]) for member in members)
-        for role, members in content["roles"].items()
-    }
-    if empty := [role for role in needed if not roles.get(role)]:
-        raise NotApplicable(f"Notebook 01 found no {' and no '.join(empty)} heads in {slug}.")
-    return roles
+# --- what a notebook measures ---------------------------------------------------------------------
 
 
 class Results:
     """What one notebook measured on one model: record rows, show them as a table, save them as
     JSON.
+
+    Raises ClaimError where helpers and suite are not those of the notebook's own checkout.
     """
 
     def __init__(self, *, model: str, notebook: str, parameters: dict[str, Any]):
-        self.source, self.model = model, resolve(model).slug
-        self.notebook, self.parameters = notebook, parameters
+        require_one_checkout(Path.cwd())
+        self.source = model
+        self.model = resolve(model).slug
+        self.notebook = notebook
+        self.parameters = parameters
         self._rows: dict[tuple[str, str], dict] = {}
-        self._start, self._git = time.perf_counter(), git_state()
+        self._start = time.perf_counter()
+        self._git = git_state()
+        self._files = {name: sha256(path) for name, path in file_parameters(parameters).items()}
+
+    @property
+    def partial_path(self) -> Path:
+        """The rows of a notebook that has not called `save` yet."""
+        return results_path(self.model, f"{self.notebook}.partial")
 
     def record(
         self,
@@ -75,39 +79,34 @@ class Results:
         supported: bool | None = None,
         note: str = "",
     ) -> Verdict:
-        """Keep one measurement (a second one of the same metric replaces it) and return its
-        verdict.
+        """Keep one measurement, on the disk too, and return its verdict; a second one of the same
+        metric replaces it.
 
         `value` is an Interval (or a number with low and high), heads by importance, or a list of
         numbers with its axis in `note`. `seed` defaults to the parameter SEED. Numbers are kept to
         six significant digits. Raises ClaimError on an unknown claim or metric, NaN, a value
         outside its interval, or n < 1.
         """
-        spec, name = get_claim(claim_id).metric(metric), f"{claim_id} {metric}"
+        spec = get_claim(claim_id).metric(metric)
         if isinstance(value, Interval):
             value, low, high = value.value, value.low, value.high
-        value, low, high = plain(value), plain(low), plain(high)
-        control = control and Control(**plain(asdict(control)))
-        if n < 1:
-            raise ClaimError(
-                f"{name} was measured on n = {n} examples: record it with n of at least 1."
-            )
-        if isinstance(value, str) or isinstance(value, list) == (spec.kind == "number"):
-            raise ClaimError(
-                f"{name} is of kind {spec.kind}, not {value!r}: record what data/claims.yaml declares."
-            )
-        for head in value if spec.kind == "heads" else ():
-            Head.parse(head)
-        _check_interval(name, value, low, high)
-        if control:
-            _check_interval(
-                f"{name}, control {control.name}", control.value, control.low, control.high
-            )
-        same = self.model == spec.model
+        value, low, high = plain([value, low, high])
+        if control is not None:
+            control = Control(**plain(asdict(control)))
+        _check_measurement(f"{claim_id} {metric}", spec, value, n)
+        _check_interval(f"{claim_id} {metric}", value, low, high)
+        if control is not None:
+            _check_control(f"{claim_id} {metric}", control)
         judged = verdict(
-            spec, value, same_model=same, low=low, high=high, control=control, supported=supported
+            spec,
+            value,
+            same_model=self.model == spec.model,
+            low=low,
+            high=high,
+            control=control,
+            supported=supported,
         )
-        row = {
+        self._rows[claim_id, metric] = {
             "id": claim_id,
             "metric": metric,
             "value": value,
@@ -115,53 +114,57 @@ class Results:
             "high": high,
             "n": int(n),
             "note": note,
-        }
-        seed = self.parameters.get("SEED") if seed is None else seed
-        self._rows[claim_id, metric] = row | {
-            "seed": seed,
-            "control": control and asdict(control),
+            "seed": self.parameters.get("SEED") if seed is None else seed,
+            "control": None if control is None else asdict(control),
             "verdict": judged,
         }
+        write_text(self.partial_path, self._json())
         return judged
 
     def table(self) -> pd.DataFrame:
         """Paper beside measured, rounded; a number of another model stands in a column named after
         that model.
         """
-        lines = []
-        for row in self._rows.values():
-            metric = get_claim(row["id"]).metric(row["metric"])
-            line = {"claim": row["id"], "metric": row["metric"]}
-            line |= {"paper": metric.text(metric.paper) or metric.says, "paper model": metric.model}
-            line |= {
-                "measured" if metric.model == self.model else self.model: metric.text(row["value"])
-            }
-            line |= {"95 % interval": metric.interval_text(row), "n": str(row["n"])}
-            lines.append(
-                line | {"control": metric.control_text(row["control"]), "verdict": row["verdict"]}
-            )
+        lines = [self._table_line(row) for row in self._rows.values()]
         return pd.DataFrame(lines).fillna("")
 
+    def _table_line(self, row: dict) -> dict[str, str | None]:
+        metric = get_claim(row["id"]).metric(row["metric"])
+        measured_on = "measured" if metric.model == self.model else self.model
+        return {
+            "claim": row["id"],
+            "metric": row["metric"],
+            "paper": metric.text(metric.paper) or metric.says,
+            "paper model": metric.model,
+            measured_on: metric.text(row["value"]),
+            "95 % interval": metric.interval_text(row),
+            "n": str(row["n"]),
+            "control": metric.control_text(row["control"]),
+            "verdict": row["verdict"],
+        }
+
     def save_figure(self, figure: Figure, name: str) -> None:
-        """Write figures/NN_<name>.png and .svg of this run, whole or not at all."""
-        for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        """Write figures/NN_<name>.png and .svg of this run, each completely or not at all, and the
+        same bytes each time.
+        """
+        no_dates = {"svg": {"Date": None}, "png": {"Software": None}}
+        for suffix, metadata in no_dates.items():
             path = figures_dir(self.model) / f"{self.notebook}_{name}.{suffix}"
-            with atomic_path(path) as part:
+            with atomic_path(path) as part, matplotlib.rc_context({"svg.hashsalt": "circuits"}):
                 figure.savefig(part, format=suffix, metadata=metadata)
 
     def save_circuit(self, circuit: Circuit) -> None:
         """Write circuit.json of this run: roles with effects and the rule that chose them."""
+        roles: dict[str, list[dict]] = {role: [] for role in circuit.roles}
+        for role, heads in circuit.roles.items():
+            for head in heads:
+                effect = circuit.effect_percent(role, head)
+                roles[role].append({"head": str(head), "effect_percent": effect})
         content = {
             "model": self.model,
-            "weights_sha256": model_provenance(self.source)["weights_sha256"],
+            "weights_sha256": _model_facts(self.source)["weights_sha256"],
             "rule": asdict(circuit.rule),
-            "roles": {
-                role: [
-                    {"head": str(head), "effect_percent": circuit.effect_percent(role, head)}
-                    for head in heads
-                ]
-                for role, heads in circuit.roles.items()
-            },
+            "roles": roles,
         }
         write_text(circuit_path(self.model), json.dumps(plain(content), indent=1) + "\n")
 
@@ -169,74 +172,236 @@ class Results:
         """Write results/NN_path_effects.npz: clean, corrupted and patched logit differences per
         stage, in float32, named `<stage>/<array>`.
         """
-        arrays = {
-            f"{stage}/{name}": getattr(effects, name).astype(np.float32)
-            for stage, effects in stages.items()
-            for name in ("clean", "corrupted", "patched")
-        }
-        path = results_path(self.model, f"{self.notebook}_path_effects").with_suffix(".npz")
-        with atomic_path(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+        arrays = {}
+        for stage, effects in stages.items():
+            for name in PATH_EFFECTS:
+                arrays[f"{stage}/{name}"] = getattr(effects, name).astype(np.float32)
+        with atomic_path(_path_effects_file(self.model, self.notebook)) as part:
+            with part.open("wb") as file:
+                np.savez_compressed(file, **arrays)
 
     def save(self) -> Path:
-        """Write data/results/<model>/<notebook>.json, whole or not at all; two runs differ only in
-        its provenance.
+        """Write results/NN.json of this run, completely or not at all; two runs differ only in its
+        provenance.
         """
-        path, device = (
-            results_path(self.model, self.notebook),
-            torch.device(self.parameters.get("DEVICE", "cpu")),
-        )
-        data = [
-            p for p in sorted(DATA.rglob("*")) if p.is_file() and DATA / "results" not in p.parents
-        ]
-        provenance = {
-            **model_provenance(self.source),
+        path = results_path(self.model, self.notebook)
+        write_text(path, self._json())
+        self.partial_path.unlink(missing_ok=True)
+        return path
+
+    def _json(self) -> str:
+        content = {
+            "model": self.model,
+            "notebook": self.notebook,
+            "claims": list(self._rows.values()),
+            "provenance": plain(self._provenance()),
+        }
+        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    def _provenance(self) -> dict[str, Any]:
+        """Everything about this run on which its numbers depend, and what it cost so far."""
+        return {
+            **_model_facts(self.source),
             **self._git,
-            "packages": package_versions(),
-            "data_sha256": {
-                str(p.relative_to(DATA)): hashlib.sha256(p.read_bytes()).hexdigest() for p in data
-            },
+            "packages": _packages(),
+            "data_sha256": _data_facts(),
+            "files_sha256": self._files,
             "seed": self.parameters.get("SEED"),
             "parameters": self.parameters,
-            "dtype": self.parameters.get("DTYPE", "float32"),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "dtype": _dtype_of_models(),
+            "device": _device_name(self.parameters.get("DEVICE", "cpu")),
             "threads": torch.get_num_threads(),
             "wall_time_s": time.perf_counter() - self._start,
             "peak_memory_gib": peak_memory_gib(resource.RUSAGE_SELF),
             "utc": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        content = {
-            "model": self.model,
-            "notebook": self.notebook,
-            "claims": list(self._rows.values()),
-        }
-        content |= {"provenance": plain(provenance)}
-        write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
-        return path
 
 
 def plain(value, digits: int = 6):
-    """What JSON can hold: heads by name, tensors and arrays as lists, floats to so many significant
-    digits.
+    """What JSON can contain: heads by name, tensors and arrays as lists, floats to so many
+    significant digits.
     """
     if isinstance(value, Head):
         return str(value)
     if isinstance(value, dict):
-        return {key: plain(v, digits) for key, v in value.items()}
+        return {key: plain(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v, digits) for v in value]
+        return [plain(item, digits) for item in value]
     if hasattr(value, "tolist"):
         return plain(value.tolist(), digits)
-    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    return value
+
+
+# --- checks of a measurement ----------------------------------------------------------------------
+
+
+def _check_measurement(name: str, metric: Metric, value, n: int) -> None:
+    """Raises ClaimError for no examples, and for a value that is not of the metric's kind."""
+    if n < 1:
+        raise ClaimError(
+            f"{name} was measured on n = {n} examples: record it with n of at least 1."
+        )
+    is_list = isinstance(value, list)
+    if isinstance(value, str) or is_list == (metric.kind == "number"):
+        raise ClaimError(
+            f"{name} is of kind {metric.kind}, not {value!r}: "
+            "record what data/claims.yaml declares."
+        )
+    if metric.kind == "heads":
+        for head in value:
+            Head.parse(head)
 
 
 def _check_interval(name: str, value, low: Number | None, high: Number | None) -> None:
-    numbers = [*(value if isinstance(value, list) else [value]), low, high]
-    if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):
+    """Raises ClaimError for NaN, infinity, half an interval, and a value outside of it."""
+    _check_finite(name, value, low, high)
+    if not _contains(low, high, value):
         raise ClaimError(
-            f"{name} holds NaN or infinity: check the measurement before recording it."
+            f"{name}: [{low}, {high}] does not contain {value}; "
+            "give low <= value <= high, or neither."
         )
-    if (low is None) != (high is None) or (low is not None and not low <= value <= high):
+
+
+def _check_control(name: str, control: Control) -> None:
+    """The same for a control, whose center and ends must be of one kind."""
+    name = f"{name}, control {control.name}"
+    _check_finite(name, control.value, control.low, control.high)
+    if not _contains(control.low, control.high, control.value):
         raise ClaimError(
-            f"{name}: [{low}, {high}] does not hold {value}; give low <= value <= high, or neither."
+            f"{name}: [{control.low}, {control.high}] does not contain {control.value}; "
+            "use Control.of(name, stats.draw_range(draws)), the median with the middle 95 %."
         )
+
+
+def _check_finite(name: str, value, low: Number | None, high: Number | None) -> None:
+    values = value if isinstance(value, list) else [value]
+    for number in (*values, low, high):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ClaimError(
+                f"{name} contains NaN or infinity: check the measurement before recording it."
+            )
+
+
+def _contains(low: Number | None, high: Number | None, value) -> bool:
+    """Whether a value lies in its interval; True where there is no interval."""
+    if low is None and high is None:
+        return True
+    if low is None or high is None:
+        return False
+    return low <= value <= high
+
+
+# --- facts that do not change during a run --------------------------------------------------------
+
+
+@functools.cache
+def _model_facts(source: str) -> dict[str, Any]:
+    """`model_provenance`, which reads every weight, once for all rows of a run."""
+    return model_provenance(source)
+
+
+@functools.cache
+def _packages() -> dict[str, str]:
+    return package_versions()
+
+
+@functools.cache
+def _data_facts() -> dict[str, str]:
+    """The sha256 of every file of data/ that a run reads, by its path there."""
+    facts = {}
+    for path in sorted(DATA.rglob("*")):
+        written_by_a_run = any(path.is_relative_to(folder) for folder in WRITTEN_BY_RUNS)
+        if path.is_file() and not written_by_a_run:
+            facts[str(path.relative_to(DATA))] = sha256(path)
+    return facts
+
+
+def _dtype_of_models() -> str:
+    """The number format in which notebooks load models: the default of `load_model`."""
+    dtype = inspect.signature(load_model).parameters["dtype"].default
+    return str(dtype).removeprefix("torch.")
+
+
+def _device_name(device: str) -> str:
+    """A graphics card by its product name, another device by its type."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.device(device).type
+
+
+# --- what later notebooks read --------------------------------------------------------------------
+
+
+def circuit_file(slug: str) -> Path:
+    """The circuit from which notebooks start: this run's, else the committed one, if it exists."""
+    own = circuit_path(slug)
+    if own.is_file():
+        return own
+    return DATA / "circuits" / f"{slug}.json"
+
+
+def found_heads(model: str, *, needed: Sequence[str] = ()) -> dict[str, Heads]:
+    """Role -> heads that notebook 01 found in this model, most important first.
+
+    They come from this run's circuit.json, else from data/circuits/, which is then printed. Raises
+    ClaimError, with the command, where neither exists or it is about other weights, and
+    NotApplicable if a needed role is empty.
+    """
+    slug = resolve(model).slug
+    path = circuit_file(slug)
+    command = f"`make reproduce MODEL={model} ONLY=01`"
+    if not path.is_file():
+        raise ClaimError(f"Notebook 01 has not looked for heads in {model} yet: run {command}.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        weights = content["weights_sha256"]
+        roles = _heads_by_role(content["roles"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ClaimError(f"{path} is damaged: run {command} again.") from error
+    if weights != _model_facts(model)["weights_sha256"]:
+        raise ClaimError(
+            f"The heads in {path} were found in other weights than those of {model}: "
+            f"run {command} first."
+        )
+    if path != circuit_path(slug):
+        print(f"Heads as in data/circuits/{path.name}; {command} finds them again.")
+    empty = [role for role in needed if not roles.get(role)]
+    if empty:
+        raise NotApplicable(f"Notebook 01 found no {' and no '.join(empty)} heads in {slug}.")
+    return roles
+
+
+def _heads_by_role(roles: dict[str, list[dict]]) -> dict[str, Heads]:
+    """The roles of a circuit file as heads."""
+    by_role = {}
+    for role, members in roles.items():
+        by_role[role] = tuple(Head.parse(member["head"]) for member in members)
+    return by_role
+
+
+def load_path_effects(slug: str, notebook: str) -> dict[str, PathEffects]:
+    """Stage -> effects that a notebook's `save_path_effects` wrote: this run's, else the committed.
+
+    Raises ClaimError, with the command, where there are none or the file is damaged.
+    """
+    path = _path_effects_file(slug, notebook)
+    if not path.is_file():
+        path = DATA / "results" / slug / path.name
+    remedy = f"run notebook {notebook} on {slug}, `make reproduce MODEL=... ONLY={notebook}`"
+    if not path.is_file():
+        raise ClaimError(f"There are no path effects of notebook {notebook} on {slug}: {remedy}.")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            effects = {}
+            for stage in dict.fromkeys(name.rpartition("/")[0] for name in arrays):
+                clean, corrupted, patched = (arrays[f"{stage}/{name}"] for name in PATH_EFFECTS)
+                effects[stage] = PathEffects(clean, corrupted, patched)
+            return effects
+    except (KeyError, OSError, ValueError) as error:
+        raise ClaimError(f"{path} is damaged: {remedy}.") from error
+
+
+def _path_effects_file(slug: str, notebook: str) -> Path:
+    return results_path(slug, f"{notebook}_path_effects").with_suffix(".npz")

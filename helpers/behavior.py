@@ -10,13 +10,15 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.tasks.prompts import Prompts
+from helpers.tasks.words import text_ids
 from suite.errors import TaskError
 
 
 @dataclass(frozen=True)
 class Behavior:
-    """What a model answers at END, per prompt; leading axes are those of the logits, such as
-    variants of a run.
+    """What a model answers at END, per prompt.
+
+    Leading axes are those of the logits, such as variants of a run.
     """
 
     logit_difference: Float[np.ndarray, "*variant batch"]
@@ -37,70 +39,80 @@ def evaluate(
     """Run the prompts, or their corrupted partners, and compare with the clean prompts' answers and
     choices.
     """
-    result = empty_behavior(len(prompts))
+    columns = empty_behavior(len(prompts))
     for index in prompts.groups(size=batch_size):
         batch = prompts.select(index)
-        tokens = batch.tensors()[int(corrupted)].to(model.cfg.device)
-        for name, values in vars(
-            score_logits(batch, model(tokens, logits_to_keep=1)[:, -1])
-        ).items():
-            result[name][index] = values
-    return Behavior(**result)
+        clean_tokens, corrupted_tokens = batch.tensors()
+        tokens = corrupted_tokens if corrupted else clean_tokens
+        logits = model(tokens.to(model.cfg.device), logits_to_keep=1)
+        scored = score_logits(batch, logits[:, -1])
+        for name, values in vars(scored).items():
+            columns[name][index] = values
+    return Behavior(**columns)
 
 
-def score_logits(
-    prompts: Prompts, logits: Float[torch.Tensor, "*variant batch d_vocab"]
-) -> Behavior:
+def score_logits(prompts: Prompts, logits: Float[Tensor, "*variant batch d_vocab"]) -> Behavior:
     """Logits at END compared with the prompts' answers and choices."""
-    rows = torch.arange(len(prompts), device=logits.device)
-    answers, distractors = (
-        rows.new_tensor(tokens) for tokens in (prompts.answers, prompts.distractors)
+    device = logits.device
+    rows = torch.arange(len(prompts), device=device)
+    answers = torch.tensor(prompts.answers, device=device)
+    distractors = torch.tensor(prompts.distractors, device=device)
+    choices = torch.tensor(_equal_choices(prompts), device=device)
+    answer_logits = logits[..., rows, answers]
+    distractor_logits = logits[..., rows, distractors]
+    choice_logits = logits[..., rows[:, None], choices]
+    is_answer = choices == answers[:, None]
+    best_other = choice_logits.masked_fill(is_answer, -torch.inf).amax(-1)
+    predicted = logits.argmax(-1)
+    return Behavior(
+        logit_difference=(answer_logits - distractor_logits).cpu().numpy(),
+        predicted=predicted.cpu().numpy(),
+        correct=(predicted == answers).cpu().numpy(),
+        chosen=(answer_logits > best_other).cpu().numpy(),
+        in_context=(predicted[..., None] == choices).any(-1).cpu().numpy(),
     )
-    offered = prompts.choices or list(zip(prompts.answers, prompts.distractors, strict=True))
-    most = max(map(len, offered))  # shorter rows repeat their first choice
-    choices = rows.new_tensor([row + row[:1] * (most - len(row)) for row in offered])
-    right, predicted = logits[..., rows, answers], logits.argmax(-1)
-    others = logits[..., rows[:, None], choices].masked_fill(
-        choices == answers[:, None], -torch.inf
-    )
-    fields = {
-        "logit_difference": right - logits[..., rows, distractors],
-        "predicted": predicted,
-        "correct": predicted == answers,
-        "chosen": right > others.amax(-1),
-        "in_context": (predicted[..., None] == choices).any(-1),
-    }
-    return Behavior(**{name: values.cpu().numpy() for name, values in fields.items()})
+
+
+def _equal_choices(prompts: Prompts) -> list[tuple[int, ...]]:
+    """The choices of each prompt, as many for all: shorter rows repeat their first choice."""
+    if not prompts.choices:
+        return list(zip(prompts.answers, prompts.distractors, strict=True))
+    most = max(len(row) for row in prompts.choices)
+    return [row + row[:1] * (most - len(row)) for row in prompts.choices]
 
 
 def empty_behavior(*shape: int) -> dict[str, np.ndarray]:
     """Room for a Behavior of this shape, by field, to be filled batch by batch."""
-    kinds = {"logit_difference": float, "predicted": int}
     return {
-        name: np.zeros(shape, dtype=kinds.get(name, bool)) for name in Behavior.__dataclass_fields__
+        "logit_difference": np.zeros(shape, dtype=float),
+        "predicted": np.zeros(shape, dtype=int),
+        "correct": np.zeros(shape, dtype=bool),
+        "chosen": np.zeros(shape, dtype=bool),
+        "in_context": np.zeros(shape, dtype=bool),
     }
 
 
 def surprisal(
     model: TransformerBridge, texts: Sequence[str]
 ) -> tuple[Float[np.ndarray, " text"], Int[np.ndarray, " text"]]:
-    """Sum of -log p(next token) of each text, in nats, and how many tokens were predicted (all but
-    the first).
+    """Sum of -log p(next token) of each text, in nats, and how many tokens were predicted.
 
-    Perplexity = exp(sum of the one / sum of the other). Raises TaskError for a text of fewer than
-    two tokens.
+    These are all but the first, or all where the model's texts begin with a BOS token. Perplexity =
+    exp(sum of the one / sum of the other). Raises TaskError for a text with no token to predict.
     """
-    sums, counts = np.zeros(len(texts)), np.zeros(len(texts), dtype=int)
+    sums = np.zeros(len(texts))
+    counts = np.zeros(len(texts), dtype=int)
     for i, text in enumerate(texts):
-        tokens = torch.tensor(
-            [model.tokenizer(text, add_special_tokens=False)["input_ids"]], device=model.cfg.device
-        )
-        if tokens.shape[1] < 2:
-            raise TaskError(f"Text {i} has {tokens.shape[1]} tokens; give texts of at least two.")
-        sums[i] = torch.nn.functional.cross_entropy(
-            model(tokens)[0, :-1], tokens[0, 1:], reduction="sum"
-        ).item()
-        counts[i] = tokens.shape[1] - 1
+        ids = text_ids(model.tokenizer, text)
+        if len(ids) < 2:
+            raise TaskError(
+                f"Text {i} has {len(ids)} tokens, so none can be predicted; give a longer text."
+            )
+        tokens = torch.tensor([ids], device=model.cfg.device)
+        logits = model(tokens)[0, :-1]
+        nats = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum")
+        sums[i] = nats.item()
+        counts[i] = len(ids) - 1
     return sums, counts
 
 
@@ -110,12 +122,17 @@ def logit_difference(
     """logit(answer) - logit(distractor) read from the final residual at END, without the full
     unembedding.
     """
-    bias = model.b_U[list(prompts.answers)] - model.b_U[list(prompts.distractors)]
-    return (model.ln_final(resid) * answer_direction(model, prompts)).sum(-1) + bias
+    direction = answer_direction(model, prompts)
+    answer_bias = model.b_U[list(prompts.answers)]
+    distractor_bias = model.b_U[list(prompts.distractors)]
+    read = (model.ln_final(resid) * direction).sum(-1)
+    return read + (answer_bias - distractor_bias)
 
 
 def answer_direction(model: TransformerBridge, prompts: Prompts) -> Float[Tensor, "batch d_model"]:
     """W_U[answer] - W_U[distractor]: what the normed final residual is read along for the logit
     difference.
     """
-    return (model.W_U[:, list(prompts.answers)] - model.W_U[:, list(prompts.distractors)]).T
+    answers = model.W_U[:, list(prompts.answers)]
+    distractors = model.W_U[:, list(prompts.distractors)]
+    return (answers - distractors).T

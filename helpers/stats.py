@@ -3,15 +3,18 @@
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from scipy import stats
 
 LEVEL = 0.95
+TAIL = (1 - LEVEL) / 2
 RESAMPLES = 2000
+BATCH_VALUES = 4_000_000
+"""Resampled values in memory at a time: about 32 MB an array."""
 Array = np.ndarray | torch.Tensor
 
 
@@ -24,12 +27,20 @@ class Interval:
     high: float | np.ndarray
 
     def times(self, factor: float) -> "Interval":
-        """The same interval in another unit, such as percent; factor > 0."""
+        """The same interval in another unit, such as percent.
+
+        Raises ValueError unless factor > 0.
+        """
+        if not factor > 0:
+            raise ValueError(f"An interval cannot be scaled by {factor}: give a factor above 0.")
         return Interval(factor * self.value, factor * self.low, factor * self.high)
 
     def text(self, digits: int = 1) -> str:
-        """As people read it: `value [low, high]`."""
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        """As people read it: `value [low, high]`, for one estimate."""
+        value = f"{self.value:.{digits}f}"
+        low = f"{self.low:.{digits}f}"
+        high = f"{self.high:.{digits}f}"
+        return f"{value} [{low}, {high}]"
 
 
 def proportion(k: int, n: int) -> Interval:
@@ -40,8 +51,9 @@ def proportion(k: int, n: int) -> Interval:
         raise ValueError(
             f"{k} successes of {n} are no proportion: give 0 <= k <= n with n of at least 1."
         )
-    ci = stats.binomtest(int(k), int(n)).proportion_ci(LEVEL, method="exact")
-    return Interval(k / n, float(ci.low), float(ci.high))
+    test = stats.binomtest(int(k), int(n))
+    ci = test.proportion_ci(LEVEL, method="exact")
+    return _scalar_interval(k / n, ci.low, ci.high)
 
 
 def share(hits: Shaped[Array, " n"]) -> Interval:
@@ -55,11 +67,14 @@ def percent(hits: Shaped[Array, " n"]) -> Interval:
 
 
 def draw_range(draws: Shaped[Array, " draw"]) -> Interval:
-    """Median and middle 95 % of draws, such as the results of random heads: a range, not a
-    confidence interval of the median.
+    """Median and middle 95 % of n >= 1 draws, such as the results of random heads.
+
+    A range, not a confidence interval of the median. Raises ValueError for no draws.
     """
-    low, middle, high = np.quantile(draws, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
-    return Interval(float(middle), float(low), float(high))
+    if len(draws) == 0:
+        raise ValueError("A range of draws needs at least one draw: raise their number.")
+    low, middle, high = np.quantile(draws, [TAIL, 0.5, 1 - TAIL])
+    return _scalar_interval(middle, low, high)
 
 
 def mean_interval(x: Shaped[Array, " n"], seed: int) -> Interval:
@@ -71,45 +86,72 @@ def mean_interval(x: Shaped[Array, " n"], seed: int) -> Interval:
     """
     x = _values(x, "the mean")
     if np.ptp(x) == 0:
-        return Interval(float(x[0]), float(x[0]), float(x[0]))
-    ends = _bootstrap([x], np.mean, "BCa", seed)
-    low, high = ends if np.isfinite(ends).all() else _bootstrap([x], np.mean, "percentile", seed)
-    return Interval(float(x.mean()), float(low), float(high))
+        return _scalar_interval(x[0], x[0], x[0])
+    low, high = _bootstrap([x], np.mean, "BCa", seed)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        low, high = _bootstrap([x], np.mean, "percentile", seed)
+    return _scalar_interval(x.mean(), low, high)
 
 
 def ratio_interval(num: Shaped[Array, "*grid n"], den: Shaped[Array, " n"], seed: int) -> Interval:
-    """mean(num) / mean(den) over the same n examples, for every cell of a grid: the normalised
+    """mean(num) / mean(den) over the same n examples, for every cell of a grid: the normalized
     path-patching effect.
 
     Percentile bootstrap: each resample draws examples, the same ones for all cells and for the
-    denominator. Its ends are moved to hold the estimate, and infinite where resampled denominators
-    vanish. Raises ValueError on fewer than two examples, unequal n, NaN, infinity or a denominator
-    of mean zero.
+    denominator. Its ends are moved to contain the estimate, and infinite where resampled
+    denominators vanish. Raises ValueError on fewer than two examples, unequal n, NaN, infinity or a
+    denominator of mean zero.
     """
-    num, den = _values(num, "the numerator"), _values(den, "the denominator")
+    num = _values(num, "the numerator")
+    den = _values(den, "the denominator")
     if den.ndim != 1 or num.shape[-1] != len(den):
         raise ValueError(
-            f"Numerator {num.shape} and denominator {den.shape} need the same number of examples, last."
+            f"Numerator {num.shape} and denominator {den.shape} need the same number of examples, "
+            "last."
         )
     if den.mean() == 0:
         raise ValueError(
-            "The denominator has mean zero: corrupting the prompts changes nothing, so use other prompts."
+            "The denominator has mean zero: corrupting the prompts changes nothing, "
+            "so use other prompts."
         )
 
-    def ratio(picked: np.ndarray, axis: int = -1):
-        return num[..., picked].mean(axis) / den[picked].mean(axis)
+    def resampled_ratio(picked: np.ndarray, axis: int) -> np.ndarray:
+        return _resampled_mean(num, picked) / _resampled_mean(den, picked)
 
     examples = np.arange(len(den))
     with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = _bootstrap([examples], ratio, "percentile", seed)
-    value = ratio(examples)
-    low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
-    low, high = np.minimum(low, value), np.maximum(high, value)
-    return (
-        Interval(value, low, high)
-        if num.ndim > 1
-        else Interval(float(value), float(low), float(high))
-    )
+        low, high = _bootstrap([examples], resampled_ratio, "percentile", seed)
+    value = num.mean(-1) / den.mean()
+    low = np.where(np.isnan(low), -np.inf, low)
+    high = np.where(np.isnan(high), np.inf, high)
+    low = np.minimum(low, value)
+    high = np.maximum(high, value)
+    if num.ndim == 1:
+        return _scalar_interval(value, low, high)
+    return Interval(value, low, high)
+
+
+def _resampled_mean(
+    values: Float[np.ndarray, "*grid n"], picked: Int[np.ndarray, "resample n"]
+) -> Float[np.ndarray, "*grid resample"]:
+    """Mean of each resample.
+
+    A grid takes one matrix product with the counts of its examples, instead of a copy of the whole
+    grid for each resample.
+    """
+    if values.ndim == 1:
+        return values[picked].mean(-1)
+    counts = _count_examples(picked)
+    return values @ counts.T / values.shape[-1]
+
+
+def _count_examples(picked: Int[np.ndarray, "resample n"]) -> Float[np.ndarray, "resample n"]:
+    """How often each resample draws each example."""
+    resamples, n = picked.shape
+    first_cells = n * np.arange(resamples)
+    cells = first_cells[:, None] + picked
+    counts = np.bincount(cells.ravel(), minlength=resamples * n)
+    return counts.reshape(resamples, n).astype(float)
 
 
 def correlation(
@@ -127,26 +169,36 @@ def correlation(
     """
     if method not in ("pearson", "spearman"):
         raise ValueError(f"Unknown method {method!r}; choose 'pearson' or 'spearman'.")
-    x, y = _values(x, "a correlation"), _values(y, "a correlation")
-    if len(x) != len(y) or len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    x = _values(x, "a correlation")
+    y = _values(y, "a correlation")
+    too_few = len(x) != len(y) or len(x) < 4
+    if too_few or np.ptp(x) == 0 or np.ptp(y) == 0:
         raise ValueError(
             f"A correlation needs at least 4 pairs that vary, not {len(x)} and {len(y)} values."
         )
-    rank = stats.rankdata if method == "spearman" else lambda values, axis: values
+    correlate = _rank_correlation if method == "spearman" else _linear_correlation
+    value = correlate(x, y, axis=0)
+    low, high = _bootstrap([x, y], correlate, "percentile", seed)
+    measured = _scalar_interval(value, min(value, low), max(value, high))
 
-    def r(a: np.ndarray, b: np.ndarray, axis: int):
-        """0 where a resample is constant."""
-        return np.nan_to_num(
-            stats.pearsonr(rank(a, axis=axis), rank(b, axis=axis), axis=axis).statistic
-        )
+    rng = np.random.default_rng(seed)
+    copies = (RESAMPLES, 1)
+    shuffled = rng.permuted(np.tile(y, copies), axis=1)
+    null = correlate(np.tile(x, copies), shuffled, axis=-1)
+    null_low, null_high = np.quantile(null, [TAIL, 1 - TAIL])
+    return measured, _scalar_interval(null.mean(), null_low, null_high)
 
-    value, (low, high) = float(r(x, y, 0)), _bootstrap([x, y], r, "percentile", seed)
-    shuffled = np.random.default_rng(seed).permuted(np.tile(y, (RESAMPLES, 1)), axis=1)
-    null = r(np.tile(x, (RESAMPLES, 1)), shuffled, -1)
-    measured = Interval(value, min(value, float(low)), max(value, float(high)))
-    return measured, Interval(
-        float(null.mean()), *map(float, np.quantile(null, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    )
+
+def _linear_correlation(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+    """Pearson's r along an axis; 0 where a resample is constant."""
+    return np.nan_to_num(stats.pearsonr(x, y, axis=axis).statistic)
+
+
+def _rank_correlation(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+    """Spearman's rho along an axis; 0 where a resample is constant."""
+    x_ranks = stats.rankdata(x, axis=axis)
+    y_ranks = stats.rankdata(y, axis=axis)
+    return _linear_correlation(x_ranks, y_ranks, axis)
 
 
 def bootstrap_indices(n: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples n"]:
@@ -155,37 +207,59 @@ def bootstrap_indices(n: int, resamples: int, seed: int) -> Int[np.ndarray, "res
         raise ValueError(
             f"{resamples} resamples of {n} examples cannot be drawn: both must be at least 1."
         )
-    return np.random.default_rng(seed).integers(0, n, (resamples, n))
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, n, (resamples, n))
 
 
 def jaccard(a: Collection, b: Collection) -> float:
-    """Shared share of two sets, |a and b| / |a or b|, from 0 (disjoint) to 1 (equal); two empty
-    sets are equal.
+    """Shared share of two sets, |a and b| / |a or b|, from 0 (disjoint) to 1 (equal).
+
+    Two empty sets are equal.
     """
-    a, b = set(a), set(b)
-    return len(a & b) / len(a | b) if a | b else 1.0
+    shared = set(a) & set(b)
+    either = set(a) | set(b)
+    return len(shared) / len(either) if either else 1.0
 
 
-def _values(x, name: str) -> np.ndarray:
-    x = np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=float)
+def _scalar_interval(value: Any, low: Any, high: Any) -> Interval:
+    """An interval of Python floats."""
+    return Interval(float(value), float(low), float(high))
+
+
+def _values(x: Shaped[Array, "..."], name: str) -> Float[np.ndarray, "..."]:
+    """The values as an array of floats, checked."""
+    if isinstance(x, torch.Tensor):
+        x = x.detach().cpu()
+    x = np.asarray(x, dtype=float)
     if x.ndim == 0 or x.shape[-1] < 2:
         raise ValueError(f"An interval of {name} needs at least 2 examples: raise N_PROMPTS.")
     if not np.isfinite(x).all():
         raise ValueError(
-            f"The values for {name} hold NaN or infinity: check the measurement before averaging."
+            f"The values for {name} contain NaN or infinity: check the measurement before "
+            "averaging."
         )
     return x
 
 
-def _bootstrap(data: list[np.ndarray], statistic: Callable, method: str, seed: int) -> tuple:
-    """Ends of scipy's interval; examples are drawn together from all arrays."""
+def _bootstrap(
+    data: list[np.ndarray], statistic: Callable, method: Literal["BCa", "percentile"], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of scipy's interval; examples are drawn together from all arrays.
+
+    Resamples are made in batches, so that memory grows with n and not, as BCa's jackknife would,
+    with its square. Batches change no draw.
+    """
+    n = data[0].shape[-1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        kind = {
-            "paired": True,
-            "n_resamples": RESAMPLES,
-            "confidence_level": LEVEL,
-            "method": method,
-            "rng": seed,
-        }
-        return stats.bootstrap(data, statistic, **kind).confidence_interval
+        result = stats.bootstrap(
+            data,
+            statistic,
+            paired=True,
+            n_resamples=RESAMPLES,
+            confidence_level=LEVEL,
+            method=method,
+            batch=max(1, BATCH_VALUES // n),
+            rng=seed,
+        )
+    return result.confidence_interval

@@ -3,13 +3,20 @@
 import json
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.tasks.prompts import Prompts, prompt_row, prompts_from_rows
-from helpers.tasks.words import single_token, token_ids, vocabulary
+from helpers.tasks.prompts import PromptRow, Prompts, prompts_from_rows
+from helpers.tasks.words import single_token, vocabulary, word_ids
 from suite.errors import TaskError, VocabularyError
+
+SCENE = re.compile(
+    r"Q: On the (?P<surface>\w+), (?P<opening>\w+ \w+) (?P<listed>.+)\. "
+    r"(?P<what>What) color is the (?P<asked>\w+)\?\nA:"
+)
+ITEM = re.compile(r"\ban? (?P<color>\w+) (?P<object>\w+)")
 
 
 @dataclass(frozen=True)
@@ -26,20 +33,19 @@ class Scene:
     @property
     def answer(self) -> str:
         """The color asked for, as an answer is written: with a capital."""
-        return self.items[self.asked][0].capitalize()
+        color, _ = self.items[self.asked]
+        return color.capitalize()
 
     def __str__(self) -> str:
-        nouns = [
-            f"{'an' if color[0] in 'aeiou' else 'a'} {color} {thing}" for color, thing in self.items
-        ]
-        listed = f"{', '.join(nouns[:-1])}, and {nouns[-1]}"
-        return f"Q: On the {self.surface}, {self.opening} {listed}. What color is the {self.items[self.asked][1]}?\nA:"
+        *most, last = [f"{_article(color)} {color} {thing}" for color, thing in self.items]
+        _, asked = self.items[self.asked]
+        listed = f"{', '.join(most)}, and {last}"
+        described = f"Q: On the {self.surface}, {self.opening} {listed}."
+        return f"{described} What color is the {asked}?\nA:"
 
 
-SCENE = re.compile(r"Q: On the (\w+), (\w+ \w+) (.+)\. (What) color is the (\w+)\?\nA:")
-
-
-ITEM = re.compile(r"\ban? (\w+) (\w+)")
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def render(example: Scene, question: Scene) -> str:
@@ -65,127 +71,207 @@ def colored_objects(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     next object of the list (cyclic); its answer is the distractor. Raises TaskError for n < 1, a
     color of several tokens, fewer than six objects of one token.
     """
-    things = [
-        thing for thing in vocabulary("things") if len(token_ids(tokenizer, f" {thing}")) == 1
-    ]
+    things = [thing for thing in vocabulary("things") if len(word_ids(tokenizer, thing)) == 1]
     if len(things) < 6:
         raise VocabularyError(
             f"Only {len(things)} objects are one token, not six: the task cannot run on this model."
         )
-    rng, rows = random.Random(seed), []
+    rng = random.Random(seed)
+    rows = []
     for _ in range(n):
-        items = tuple(zip(rng.sample(vocabulary("colors"), 6), rng.sample(things, 6), strict=True))
-        scenes = [
-            Scene(
-                rng.choice(vocabulary("surfaces")),
-                rng.choice(vocabulary("openings")),
-                part,
-                rng.randrange(3),
-            )
-            for part in (items[:3], items[3:])
-        ]
-        rows.append(_colored_prompt(tokenizer, render(*scenes)))
-    return prompts_from_rows(rows)
+        colors = rng.sample(vocabulary("colors"), 6)
+        objects = rng.sample(things, 6)
+        items = tuple(zip(colors, objects, strict=True))
+        example = _draw_scene(rng, items[:3])
+        question = _draw_scene(rng, items[3:])
+        rows.append(_prompt_row(tokenizer, render(example, question)))
+    return prompts_from_rows(tokenizer, rows)
+
+
+def _draw_scene(rng: random.Random, items: tuple[tuple[str, str], ...]) -> Scene:
+    return Scene(
+        surface=rng.choice(vocabulary("surfaces")),
+        opening=rng.choice(vocabulary("openings")),
+        items=items,
+        asked=rng.randrange(3),
+    )
 
 
 def colored_objects_file(tokenizer: Any, path: str | Path) -> Prompts:
     """The prompts of a file in the format of the authors' own: fields as `colored_objects`.
 
-    The file is a JSON list of [prompt, answer] pairs, whose lists are of one length;
-    `circuits.COLORED_OBJECTS` has roles for three objects. An object may be several tokens, but a
-    row is left out where no other object of its list has as many as the one asked for: it has no
-    partner of equal length in this vocabulary. Raises TaskError, with the row, for what is missing
-    or is not of this form; and where no prompt remains.
+    The file is a JSON list of [prompt, answer] pairs, whose lists are of one length, in UTF-8 with
+    or without a byte order mark; `circuits.COLORED_OBJECTS` has roles for three objects. An object
+    may be several tokens, but a row is left out where no other object of its list has as many as
+    the one asked for: it has no partner of equal length in this vocabulary. Raises TaskError, with
+    the row, for what is missing, is not of this form, or repeats the prompt of another row; and
+    where no prompt remains.
     """
-    path, rows = Path(path), []
+    path = Path(path)
+    rows: list[PromptRow] = []
+    index_of_prompt: dict[str, int] = {}
+    for i, pair in enumerate(_read_pairs(path)):
+        try:
+            text, answer = _check_pair(pair)
+            if text in index_of_prompt:
+                raise TaskError(
+                    f"it repeats the prompt of row {index_of_prompt[text]}; give each prompt once."
+                )
+            index_of_prompt[text] = i
+            row = _prompt_row(tokenizer, text, answer)
+            if row is None:
+                continue
+            if rows and row.word_ends.keys() != rows[0].word_ends.keys():
+                raise TaskError(
+                    "it lists more or fewer objects than the rows before; give lists of one length."
+                )
+        except TaskError as error:
+            raise TaskError(f"Row {i} of {path}: {error}") from error
+        rows.append(row)
+    if not rows:
+        raise TaskError(
+            f"{path} has no prompt with a partner of equal length in this model's vocabulary; "
+            "give others."
+        )
+    return prompts_from_rows(tokenizer, rows)
+
+
+def _read_pairs(path: Path) -> list:
+    """The rows of a file, not yet checked."""
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise TaskError(
             f"{path} cannot be read ({error.strerror}): give a JSON file of prompts."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path} is not UTF-8 text: save it with the encoding UTF-8.") from error
+    try:
+        pairs = json.loads(content)
+    except RecursionError as error:
+        raise TaskError(
+            f"{path} nests lists too deeply: give a list of [prompt, answer] pairs."
         ) from error
     except ValueError as error:
         raise TaskError(
             f"{path} is not JSON ({error}): give a list of [prompt, answer] pairs."
         ) from error
     if not isinstance(pairs, list):
-        raise TaskError(f"{path} holds no list: give a list of [prompt, answer] pairs.")
-    for i, pair in enumerate(pairs):
-        try:
-            for k, field in enumerate(("prompt", "answer")):
-                if not isinstance(pair, list) or len(pair) <= k or not isinstance(pair[k], str):
-                    raise TaskError(f"it has no {field}; give a pair of strings [prompt, answer].")
-            row = _colored_prompt(tokenizer, *pair[:2])
-            if row and rows and row["positions"].keys() != rows[0]["positions"].keys():
-                raise TaskError(
-                    "it lists more or fewer objects than the rows before; give lists of one length."
-                )
-        except TaskError as error:
-            raise TaskError(f"Row {i} of {path}: {error}") from error
-        rows += [row] if row else []
-    if not rows:
-        raise TaskError(
-            f"{path} has no prompt with a partner of equal length in this model's vocabulary; give others."
-        )
-    return prompts_from_rows(rows)
+        raise TaskError(f"{path} contains no list: give a list of [prompt, answer] pairs.")
+    return pairs
 
 
-def _colored_prompt(tokenizer: Any, text: str, answer: str | None = None) -> dict[str, Any] | None:
-    """The fields of a prompt, read from its text; None where it has no partner of equal length."""
-    found = list(SCENE.finditer(text))
-    if len(found) != 2:
-        raise TaskError(
-            f"its prompt has {len(found)} questions of the form 'Q: On the <surface>, <opening> a <color> <object>, "
-            "... What color is the <object>?', with 'A:' on a new line; give a solved example and a question."
-        )
-    (example, examples), (question, listed) = (_scene(match) for match in found)
-    if text != render(example, question):
-        raise TaskError(f"its prompt should read {render(example, question)!r}.")
-    if answer not in (None, f" {question.answer}"):
-        raise TaskError(f"its answer is {answer!r} but should be {f' {question.answer}'!r}.")
-    k, n = question.asked, len(question.items)
-    for color, _ in (*example.items, *question.items):
+def _check_pair(pair: Any) -> tuple[str, str]:
+    """Prompt and answer of a row; further fields are ignored."""
+    for k, field in enumerate(("prompt", "answer")):
+        if not isinstance(pair, list) or len(pair) <= k or not isinstance(pair[k], str):
+            raise TaskError(f"it has no {field}; give a pair of strings [prompt, answer].")
+    return pair[0], pair[1]
+
+
+@dataclass(frozen=True)
+class _FoundScene:
+    """A question, and where it and its items stand in the prompt."""
+
+    scene: Scene
+    place: re.Match
+    items: tuple[re.Match, ...]
+
+
+def _prompt_row(tokenizer: Any, text: str, answer: str | None = None) -> PromptRow | None:
+    """A prompt, read from its text; None where it has no partner of equal length."""
+    example, question = _find_scenes(text)
+    _check_wording(text, answer, example.scene, question.scene)
+    for color, _ in example.scene.items + question.scene.items:
         single_token(tokenizer, color)
-    sizes = [len(token_ids(tokenizer, f" {thing}")) for _, thing in question.items]
-    others = [other % n for other in range(k + 1, k + n) if sizes[other % n] == sizes[k]]
-    if not others:
+    other = _next_of_equal_length(tokenizer, question.scene)
+    if other is None:
         return None
-    partner = render(example, replace(question, asked=others[0]))
-    choices = tuple(single_token(tokenizer, color.capitalize()) for color, _ in question.items)
-    rest = listed[:k] + listed[k + 1 :]
-    roles = {
-        "EC": (examples, 1),
-        "C": (listed, 1),
-        "O": (listed, 2),
-        "WRONG": (rest, 1),
-        "OTHER": (rest, 2),
-    }
-    ends = {
-        f"{role}{j}": item.end(part)
-        for role, (items, part) in roles.items()
-        for j, item in enumerate(items)
-    }
-    ends |= {"RIGHT": listed[k].end(1), "ASKED": listed[k].end(2), "ASKED+1": listed[k].end(2)}
-    ends |= {
-        "WHAT": found[1].end(4),
-        "Q": found[1].end(5),
-        "ANSWER0": found[0].end() + len(f" {example.answer}"),
-    }
-    words = {"answers": choices[k], "distractors": choices[others[0]], "choices": choices}
-    return words | prompt_row(tokenizer, text, partner, ends)
+    partner = replace(question.scene, asked=other)
+    choices = [single_token(tokenizer, color.capitalize()) for color, _ in question.scene.items]
+    return PromptRow(
+        text=text,
+        corrupted_text=render(example.scene, partner),
+        answer=choices[question.scene.asked],
+        distractor=choices[other],
+        word_ends=_word_ends(example, question),
+        choices=tuple(choices),
+    )
 
 
-def _scene(found: re.Match) -> tuple[Scene, list[re.Match]]:
-    """A question, and where its (color, object) pairs stand."""
-    listed = list(ITEM.finditer(found.string, *found.span(3)))
-    items = tuple(item.groups() for item in listed)
-    colors, things = ([item[i] for item in items] for i in (0, 1))
-    if len(items) < 2:
-        raise TaskError("a question lists fewer than two objects; give at least two.")
-    if len(set(colors)) < len(items) or len(set(things)) < len(items):
-        raise TaskError("a question names a color or an object twice; let those of a list differ.")
-    if found[5] not in things:
+def _find_scenes(text: str) -> tuple[_FoundScene, _FoundScene]:
+    """The example and the question of a prompt."""
+    places = list(SCENE.finditer(text))
+    if len(places) != 2:
         raise TaskError(
-            f"a question asks for the {found[5]}, which its list does not name; ask for one that it does."
+            f"its prompt has {len(places)} questions of the form 'Q: On the <surface>, <opening> a "
+            "<color> <object>, ... What color is the <object>?', with 'A:' on a new line; "
+            "give a solved example and a question."
         )
-    return Scene(found[1], found[2], items, things.index(found[5])), listed
+    example, question = places
+    return _find_scene(example), _find_scene(question)
+
+
+def _find_scene(place: re.Match) -> _FoundScene:
+    start, stop = place.span("listed")
+    found = tuple(ITEM.finditer(place.string, start, stop))
+    colors = [item["color"] for item in found]
+    objects = [item["object"] for item in found]
+    asked = place["asked"]
+    if len(found) < 2:
+        raise TaskError("a question lists fewer than two objects; give at least two.")
+    if len(set(colors)) < len(colors) or len(set(objects)) < len(objects):
+        raise TaskError("a question names a color or an object twice; let those of a list differ.")
+    if asked not in objects:
+        raise TaskError(
+            f"a question asks for the {asked}, which its list does not name; "
+            "ask for one that it does."
+        )
+    items = tuple(zip(colors, objects, strict=True))
+    scene = Scene(place["surface"], place["opening"], items, objects.index(asked))
+    return _FoundScene(scene, place, found)
+
+
+def _check_wording(text: str, answer: str | None, example: Scene, question: Scene) -> None:
+    """The text has the words of its scenes only, and the answer, where one is given, is right."""
+    expected = render(example, question)
+    if text != expected:
+        raise TaskError(f"its prompt should read {expected!r}.")
+    right = f" {question.answer}"
+    if answer is not None and answer != right:
+        raise TaskError(f"its answer is {answer!r} but should be {right!r}.")
+
+
+def _next_of_equal_length(tokenizer: Any, scene: Scene) -> int | None:
+    """The next object of the list (cyclic) that is as many tokens as the one asked for."""
+    lengths = [len(word_ids(tokenizer, thing)) for _, thing in scene.items]
+    for step in range(1, len(lengths)):
+        other = (scene.asked + step) % len(lengths)
+        if lengths[other] == lengths[scene.asked]:
+            return other
+    return None
+
+
+def _word_ends(example: _FoundScene, question: _FoundScene) -> dict[str, int]:
+    """Role -> the character after its word."""
+    asked = question.scene.asked
+    right = question.items[asked]
+    wrong = question.items[:asked] + question.items[asked + 1 :]
+    return {
+        **_part_ends("EC", example.items, "color"),
+        **_part_ends("C", question.items, "color"),
+        **_part_ends("O", question.items, "object"),
+        **_part_ends("WRONG", wrong, "color"),
+        **_part_ends("OTHER", wrong, "object"),
+        "RIGHT": right.end("color"),
+        "ASKED": right.end("object"),
+        "ASKED+1": right.end("object"),
+        "WHAT": question.place.end("what"),
+        "Q": question.place.end("asked"),
+        "ANSWER0": example.place.end() + len(f" {example.scene.answer}"),
+    }
+
+
+def _part_ends(role: str, items: Sequence[re.Match], part: str) -> dict[str, int]:
+    """Where the colors or objects of some items end, numbered."""
+    return {f"{role}{j}": item.end(part) for j, item in enumerate(items)}

@@ -3,9 +3,12 @@
 import random
 from typing import Any
 
-from helpers.tasks.prompts import Prompts, prompt_row, prompts_from_rows
-from helpers.tasks.words import single_token, token_ids, vocabulary
+from helpers.tasks.prompts import PromptRow, Prompts, prompts_from_rows
+from helpers.tasks.words import vocabulary, word_ids
 from suite.errors import VocabularyError
+
+FIRST_YEAR = 1
+"""The partner's start, 1701: every later number is above it."""
 
 
 def greater_than(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
@@ -17,20 +20,38 @@ def greater_than(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     starts in 01, which allows both. Positions: YY (the start) and END. Raises TaskError for n < 1
     and where years are not a century and two digits.
     """
-    rng, rows, century = random.Random(seed), [], token_ids(tokenizer, " 17")
-    years = {year: token_ids(tokenizer, f" 17{year:02d}") for year in range(1, 100)}
-    years = {year: ids[-1] for year, ids in years.items() if ids[:-1] == century}
-    if 1 not in years or len(years) < 4:
+    ids = _year_ids(tokenizer)
+    years = [year for year in sorted(ids) if year != FIRST_YEAR]
+    if FIRST_YEAR not in ids or len(years) < 3:
         raise VocabularyError(
-            "This vocabulary does not write a year as its century and one token: the task cannot run on this model."
+            "This vocabulary does not write a year as its century and one token: "
+            "the task cannot run on this model."
         )
+    rng = random.Random(seed)
+    rows = []
     for _ in range(n):
-        low, start, high = sorted(rng.sample(sorted(years.keys() - {1}), 3))
+        low, start, high = sorted(rng.sample(years, 3))
         begin = f"The {rng.choice(vocabulary('events'))} lasted from the year 17"
-        text, partner = (f"{begin}{year:02d} to the year 17" for year in (start, 1))
-        words = {"answers": years[high], "distractors": years[low]}
-        rows.append(words | prompt_row(tokenizer, text, partner, {"YY": len(begin) + 2}))
-    return prompts_from_rows(rows)
+        row = PromptRow(
+            text=f"{begin}{start:02d} to the year 17",
+            corrupted_text=f"{begin}{FIRST_YEAR:02d} to the year 17",
+            answer=ids[high],
+            distractor=ids[low],
+            word_ends={"YY": len(begin) + 2},
+        )
+        rows.append(row)
+    return prompts_from_rows(tokenizer, rows)
+
+
+def _year_ids(tokenizer: Any) -> dict[int, int]:
+    """Token of the two digits of 1701 to 1799, for the years that are ` 17` and one token more."""
+    century = word_ids(tokenizer, "17")
+    ids = {}
+    for year in range(1, 100):
+        tokens = word_ids(tokenizer, f"17{year:02d}")
+        if tokens[:-1] == century:
+            ids[year] = tokens[-1]
+    return ids
 
 
 def world_capitals(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
@@ -42,26 +63,40 @@ def world_capitals(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     capital), COUNTRY and END. Raises TaskError for n < 1 and fewer than three countries of one
     token.
     """
-    rng, rows, pairs = random.Random(seed), [], [pair.split() for pair in vocabulary("capitals")]
-    pairs = [
-        pair for pair in pairs if all(len(token_ids(tokenizer, f" {word}")) == 1 for word in pair)
-    ]
-    if len(pairs) < 3:
+    capital_ids = _capital_ids(tokenizer)
+    if len(capital_ids) < 3:
         raise VocabularyError(
-            f"Only {len(pairs)} countries and capitals are single tokens, not three: the task cannot run on this model."
+            f"Only {len(capital_ids)} countries and capitals are single tokens, not three: "
+            "the task cannot run on this model."
         )
+    rng = random.Random(seed)
+    rows = []
     for _ in range(n):
-        (country0, capital0), (country, capital), (other, wrong) = rng.sample(pairs, 3)
+        shown, asked, other = rng.sample(list(capital_ids), 3)
+        country0, capital0 = shown
         example = f"The capital of {country0} is {capital0}."
-        text, partner = (f"{example} The capital of {name} is" for name in (country, other))
-        words = {
-            "answers": single_token(tokenizer, capital),
-            "distractors": single_token(tokenizer, wrong),
-        }
-        ends = {
-            "COUNTRY0": example.index(" is "),
-            "ANSWER0": len(example) - 1,
-            "COUNTRY": text.rindex(" is"),
-        }
-        rows.append(words | prompt_row(tokenizer, text, partner, ends))
-    return prompts_from_rows(rows)
+        question = f"{example} The capital of {asked[0]}"
+        row = PromptRow(
+            text=f"{question} is",
+            corrupted_text=f"{example} The capital of {other[0]} is",
+            answer=capital_ids[asked],
+            distractor=capital_ids[other],
+            word_ends={
+                "COUNTRY0": example.index(" is "),
+                "ANSWER0": len(example) - 1,
+                "COUNTRY": len(question),
+            },
+        )
+        rows.append(row)
+    return prompts_from_rows(tokenizer, rows)
+
+
+def _capital_ids(tokenizer: Any) -> dict[tuple[str, str], int]:
+    """(Country, capital) -> the capital's token, where both are one token."""
+    ids = {}
+    for pair in vocabulary("capitals"):
+        country, capital = pair.split()
+        capital_tokens = word_ids(tokenizer, capital)
+        if len(word_ids(tokenizer, country)) == 1 and len(capital_tokens) == 1:
+            ids[country, capital] = capital_tokens[0]
+    return ids

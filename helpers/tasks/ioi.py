@@ -1,14 +1,17 @@
 """Indirect object identification, and the same with longer lists of names."""
 
-import functools
 import random
 import re
+import string
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from helpers.tasks.prompts import Prompts, prompt_row, prompts_from_rows
-from helpers.tasks.words import single_token, vocabulary
+from helpers.tasks.prompts import PromptRow, Prompts, prompts_from_rows
+from helpers.tasks.words import distinct_tokens, single_token, vocabulary
 from suite.errors import TaskError
+
+PERSONS = ("A", "B", "S")
+THINGS = ("place", "object")
 
 
 def ioi(
@@ -27,47 +30,129 @@ def ioi(
     then first (BABA), so that n has as many of both if it is a multiple of twice the templates.
     Positions: IO, S1, S1+1, S2 and END. The corrupted partner replaces all names by three fresh
     ones (`abc`) or the second subject by the indirect object (`swap`). Raises TaskError for n < 1,
-    an unknown corruption, fewer than five names, a word of several tokens, and a template that does
-    not name each person behind a space, one of them twice.
+    an unknown corruption, fewer than five names, a name that repeats or is several tokens, and a
+    template that does not name {A} and {B} and then {S}, once each and after a space, or that ends
+    in white space.
     """
     if corruption not in ("abc", "swap"):
         raise TaskError(f"Unknown corruption {corruption!r}; choose 'abc' or 'swap'.")
-    templates, names = templates or vocabulary("ioi_templates"), names or vocabulary("names")
-    if len(names) < 5:
-        raise TaskError(
-            f"IOI needs at least five names, two and three fresh ones; {len(names)} were given."
-        )
-    rng, rows = random.Random(seed), []
+    templates = vocabulary("ioi_templates") if templates is None else templates
+    templates = _check_templates(templates)
+    name_ids = _check_names(tokenizer, vocabulary("names") if names is None else names)
+    names = list(name_ids)
+
+    rng = random.Random(seed)
+    rows = []
     for i in range(n):
         turn, template = divmod(i, len(templates))
-        io, subject, *fresh = rng.sample(list(names), 5)
-        first, second = (subject, io) if turn % 2 else (io, subject)
-        words = {
+        io, subject, *fresh = rng.sample(names, 5)
+        listed = (io, subject) if turn % 2 == 0 else (subject, io)
+        persons = (*listed, subject)
+        others = tuple(fresh) if corruption == "abc" else (*listed, io)
+        things = {
             "place": rng.choice(vocabulary("places")),
             "object": rng.choice(vocabulary("objects")),
         }
-        fill = functools.partial(templates[template].format, **words)
-        text = fill(A=first, B=second, S=subject)
-        partner = (
-            fill(A=fresh[0], B=fresh[1], S=fresh[2])
-            if corruption == "abc"
-            else fill(A=first, B=second, S=io)
+        text = _fill(templates[template], persons, things)
+        row = PromptRow(
+            text=text,
+            corrupted_text=_fill(templates[template], others, things),
+            answer=name_ids[io],
+            distractor=name_ids[subject],
+            word_ends=_name_ends(text, io, subject, templates[template]),
+            template=template,
         )
-        named = [
-            [found.end() for found in re.finditer(rf" {name}\b", text)] for name in (io, subject)
-        ]
-        if list(map(len, named)) != [1, 2]:
-            raise TaskError(
-                f"Template {templates[template]!r} needs {{A}}, {{B}} and {{S}} once, each behind a space."
-            )
-        [[at], [s1, s2]] = named
-        ends = {"IO": at, "S1": s1, "S1+1": s1, "S2": s2}
-        words = {
-            "answers": single_token(tokenizer, io),
-            "distractors": single_token(tokenizer, subject),
-        }
-        rows.append(words | {"templates": template} | prompt_row(tokenizer, text, partner, ends))
-    return prompts_from_rows(rows)
+        rows.append(row)
+    prompts = prompts_from_rows(tokenizer, rows)
+    _check_name_tokens(prompts)
+    return prompts
+
+
+def _check_names(tokenizer: Any, names: Sequence[str]) -> dict[str, int]:
+    """Each name with its token."""
+    ids = distinct_tokens(tokenizer, names, "names")
+    if len(ids) < 5:
+        raise TaskError(
+            f"IOI needs at least five names, two and three fresh ones; {len(ids)} were given."
+        )
+    return ids
+
+
+def _check_templates(templates: Sequence[str]) -> list[str]:
+    if isinstance(templates, str):
+        raise TaskError(f"The templates are one string, {templates!r}: give a list of templates.")
+    if len(templates) == 0:
+        raise TaskError("The list of templates is empty: give at least one template.")
+    for template in templates:
+        _check_template(template)
+    return list(templates)
+
+
+def _check_template(template: str) -> None:
+    """Fields are known, persons stand once each after a space, {S} last, and a word ends it."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise TaskError(
+            f"Template {template!r} cannot be filled ({error}); close every {{field}}."
+        ) from error
+    fields = [field for _, field, _, _ in parts if field is not None]
+    unknown = [field for field in fields if field not in PERSONS + THINGS]
+    if unknown:
+        raise TaskError(
+            f"Template {template!r} has a field {{{unknown[0]}}}; "
+            "use {A}, {B}, {S}, {place} and {object}."
+        )
+    before = [text for text, field, _, _ in parts if field in PERSONS]
+    persons = [field for field in fields if field in PERSONS]
+    after_spaces = all(text.endswith(" ") for text in before)
+    if sorted(persons) != sorted(PERSONS) or not after_spaces:
+        raise _template_error(template)
+    if persons[-1] != "S":
+        raise TaskError(f"Template {template!r} names {{S}} too early; name it after {{A}}, {{B}}.")
+    if template != template.rstrip():
+        raise TaskError(
+            f"Template {template!r} ends in white space, which belongs to the answer's token; "
+            "end it in a word."
+        )
+
+
+def _template_error(template: str) -> TaskError:
+    return TaskError(
+        f"Template {template!r} needs {{A}}, {{B}} and {{S}} once, each after a space."
+    )
+
+
+def _fill(template: str, persons: Sequence[str], things: dict[str, str]) -> str:
+    return template.format(**dict(zip(PERSONS, persons, strict=True)), **things)
+
+
+def _name_ends(text: str, io: str, subject: str, template: str) -> dict[str, int]:
+    """Where the names end. Raises TaskError where the template has one of them in its own words."""
+    io_ends = _ends_of(io, text)
+    subject_ends = _ends_of(subject, text)
+    if len(io_ends) != 1 or len(subject_ends) != 2:
+        raise _template_error(template)
+    first, second = subject_ends
+    return {"IO": io_ends[0], "S1": first, "S1+1": first, "S2": second}
+
+
+def _ends_of(name: str, text: str) -> list[int]:
+    """The characters after each mention of a name that stands after a space."""
+    mentions = re.finditer(rf" {re.escape(name)}(?!\w)", text)
+    return [mention.end() for mention in mentions]
+
+
+def _check_name_tokens(prompts: Prompts) -> None:
+    """In each prompt, the tokens at IO, S1 and S2 are those of the names."""
+    expected = {"IO": prompts.answers, "S1": prompts.distractors, "S2": prompts.distractors}
+    for role, names in expected.items():
+        for i, position in enumerate(prompts.positions[role]):
+            if prompts.tokens[i][position] != names[i]:
+                raise TaskError(
+                    f"The name at {role} of {prompts.texts[i]!r} is not the token that answers "
+                    "with it; put one space before each name of the template."
+                )
 
 
 def repeated_name(tokenizer: Any, n: int, *, size: int = 6, seed: int = 0) -> Prompts:
@@ -75,28 +160,34 @@ def repeated_name(tokenizer: Any, n: int, *, size: int = 6, seed: int = 0) -> Pr
     {C} ... {B} gave".
 
     What IOI is for two names. Positions: N0 ... (the names in order), S1, S2 and END; the
-    distractor is the repeated name, the answer its neighbour in the list (cyclic); the partner
+    distractor is the repeated name, the answer its neighbor in the list (cyclic); the partner
     repeats a name outside of the list. Raises TaskError for n < 1, fewer than two names or more
     than the vocabulary has.
     """
-    names, rng, rows = vocabulary("names"), random.Random(seed), []
+    names = vocabulary("names")
     if not 2 <= size < len(names):
         raise TaskError(f"size is {size}: give 2 to {len(names) - 1} names.")
+    rng = random.Random(seed)
+    rows = []
     for i in range(n):
         *listed, outsider = rng.sample(names, size + 1)
-        target, place, thing = (
-            i % size,
-            rng.choice(vocabulary("places")),
-            rng.choice(vocabulary("objects")),
-        )
+        target = i % size
+        place = rng.choice(vocabulary("places"))
+        thing = rng.choice(vocabulary("objects"))
+        repeated = listed[target]
+        neighbor = listed[(target + 1) % size]
         start = f"Then, {', '.join(listed[:-1])} and {listed[-1]} went to the {place}. "
-        texts = [f"{start}{name} gave a {thing} to" for name in (listed[target], outsider)]
-        ends = {f"N{j}": re.search(rf"\b{name}\b", start).end() for j, name in enumerate(listed)}
-        ends |= {"S1": ends[f"N{target}"], "S2": len(start) + len(listed[target])}
-        answer, distractor = (
-            single_token(tokenizer, listed[k % size]) for k in (target + 1, target)
+        name_ends = {f"N{j}": _ends_of(name, start)[0] for j, name in enumerate(listed)}
+        row = PromptRow(
+            text=f"{start}{repeated} gave a {thing} to",
+            corrupted_text=f"{start}{outsider} gave a {thing} to",
+            answer=single_token(tokenizer, neighbor),
+            distractor=single_token(tokenizer, repeated),
+            word_ends={
+                **name_ends,
+                "S1": name_ends[f"N{target}"],
+                "S2": len(start) + len(repeated),
+            },
         )
-        rows.append(
-            {"answers": answer, "distractors": distractor} | prompt_row(tokenizer, *texts, ends)
-        )
-    return prompts_from_rows(rows)
+        rows.append(row)
+    return prompts_from_rows(tokenizer, rows)

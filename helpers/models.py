@@ -1,276 +1,258 @@
-"""Models ready to study: loaded and processed, or their attention weights alone."""
+"""Models ready to study: loaded and processed, with their attention weights."""
 
 import io
 import re
-from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
-from einops import EinopsError, rearrange
-from jaxtyping import Float
-from safetensors import safe_open
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
+from helpers.checkpoint import (
+    LAYOUTS,
+    LOCAL,
+    AttentionWeights,
+    positional_facts,
+    read_attention_weights,
+    read_config,
+    require_finite,
+    tensor_files,
+)
 from suite.errors import ModelError
-from suite.fetch import LOCAL, TOKENIZER_FILES, ready, tensor_files
+from suite.fetch import ready
 from suite.files import sha256
-from suite.registry import ModelSource
+from suite.registry import TOKENIZER_FILES, ModelSource, known_models
+
+# Buffers that older versions of transformers stored beside the weights: masks and angles that a
+# model computes anew.
+BUFFERS = re.compile(r"\.(attn|attention|self_attn)\.(bias|masked_bias|rotary_emb\.inv_freq)$")
+
+PRECISIONS = (torch.float32, torch.float64)
 
 
-class Layout(NamedTuple):
-    """Where a family keeps its attention: names of its modules, and how the joint output of q, k, v
-    is laid out.
+def load_model(
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    bos: bool | None = None,
+) -> TransformerBridge:
+    """Load a model with folded norms and centered weights, in evaluation mode, without gradients.
+
+    name: a short name of data/models.yaml, a hub id or a folder. dtype: float32 or float64. bos:
+    whether prompts begin with the BOS token; None: as the model's own tokenizer does. The tasks
+    read that decision from `model.tokenizer.add_bos_token`. Raises ModelError, with the remedy, for
+    a model that is unknown, unreachable, partial, damaged, or not what its config says, for a
+    device that is not available, for another dtype, and for bos=True without a BOS token.
     """
-
-    block: str
-    norm: str
-    qkv: list[str]  # one joint module, or three
-    out: str
-    joint: str
-    layer_norm: bool  # LayerNorm, which removes the mean and has a shift, rather than RMSNorm
-
-
-NEOX_QKV, LLAMA_QKV = (
-    ["attention.query_key_value"],
-    ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-)
-
-
-LAYOUTS = {
-    "gpt2": Layout("h.{}.", "ln_1", ["attn.c_attn"], "attn.c_proj", "(qkv i h)", True),
-    "gpt_neox": Layout(
-        "layers.{}.", "input_layernorm", NEOX_QKV, "attention.dense", "(i qkv h)", True
-    ),
-    "llama": Layout(
-        "layers.{}.", "input_layernorm", LLAMA_QKV, "self_attn.o_proj", "(qkv i h)", False
-    ),
-}
-
-
-# What a config may say of attention: plain rotation, and scores divided by sqrt(d_head) alone.
-USUAL = {
-    "rope_type": "default",
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-}
-
-
-def _config(source: ModelSource) -> PreTrainedConfig:
-    try:
-        config = AutoConfig.from_pretrained(source.location, **LOCAL)
-    except (OSError, ValueError) as error:
-        raise source.error(f"{source.location} has no readable config.json") from error
-    if config.model_type not in LAYOUTS:
-        raise ModelError(
-            f"Models of type {config.model_type!r} are not supported: use one of {', '.join(LAYOUTS)}."
-        )
-    says = USUAL | config.to_dict() | (getattr(config, "rope_parameters", None) or {})
-    unusual = ", ".join(
-        f"{key} {says[key]!r}" for key, usual in USUAL.items() if says[key] != usual
+    _require_device(device)
+    _require_precision(dtype)
+    source = ready(name)
+    hf_model = _load_hf(source, dtype).to(device)
+    tokenizer = _load_tokenizer(source, hf_model.config.vocab_size)
+    if bos is None:
+        bos = _bos_convention(source, tokenizer)
+    if bos:
+        _require_bos_token(source, tokenizer, hf_model.config.vocab_size)
+    model = TransformerBridge.boot_transformers(
+        str(source.location), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
     )
-    if unusual:
+    model.enable_compatibility_mode(disable_warnings=True, **_weight_processing(hf_model.config))
+    _set_bos(model, bos)
+    _correct_config(model, source, hf_model.config)
+    return model.eval().requires_grad_(False)
+
+
+def _require_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"Device {device!r} is not available here: use DEVICE=cpu.") from error
+
+
+def _require_precision(dtype: torch.dtype) -> None:
+    if dtype not in PRECISIONS:
         raise ModelError(
-            f"{source.location} is not supported here (config.json: {unusual}): use another model."
+            f"{dtype} is too coarse for these methods, whose checks compare runs to five digits: "
+            "use dtype=torch.float32 or torch.float64."
         )
-    return config
-
-
-def _require_finite(source: ModelSource, name: str, tensor: Tensor) -> None:
-    if not tensor.isfinite().all():
-        raise source.error(f"Tensor {name} of {source.location} holds NaN or infinite values")
 
 
 def _load_hf(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     """The unprocessed Hugging Face model, every tensor of which came from the checkpoint."""
-    _config(source), tensor_files(source)
-    options = {
-        "use_safetensors": True,
-        "output_loading_info": True,
-        "ignore_mismatched_sizes": True,
-        **LOCAL,
-    }
+    read_config(source)
+    tensor_files(source)
     with redirect_stderr(io.StringIO()):  # progress bars
-        model, info = AutoModelForCausalLM.from_pretrained(source.location, dtype=dtype, **options)
-    if wrong := sorted(str(key[0]) for key in info["mismatched_keys"]) + sorted(
-        info["unexpected_keys"]
-    ):
-        raise source.error(
-            f"The weights in {source.location} are not those of its config.json (first {wrong[0]})"
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.location,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **LOCAL,
         )
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(
-            f"{source.location} is a partial checkpoint that cannot run ({len(missing)} tensors missing, first "
-            f"{missing[0]}): use attention_weights({source.name!r}), or get it whole with `make fetch MODEL=<name>`."
-        )
+    _require_every_tensor(source, info)
     for name, tensor in model.named_parameters():
-        _require_finite(source, name, tensor)
+        require_finite(source, name, tensor)
     return model
 
 
-def _load_tokenizer(source: ModelSource, vocab_size: int) -> Any:
-    """The tokenizer of the checkpoint, which must be there and fit the vocabulary."""
-    if not (have := [file for file in TOKENIZER_FILES if (source.location / file).is_file()]):
-        raise source.error(f"{source.location} has no tokenizer ({' or '.join(TOKENIZER_FILES)})")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **LOCAL)
-    except Exception as error:  # the tokenizers library raises nothing more specific
+def _require_every_tensor(source: ModelSource, info: dict[str, Any]) -> None:
+    """Raises ModelError where the weights are others, more or fewer than the model's."""
+    mismatched = sorted(str(key[0]) for key in info["mismatched_keys"])
+    unexpected = sorted(key for key in info["unexpected_keys"] if not BUFFERS.search(key))
+    wrong = mismatched + unexpected
+    if wrong:
         raise source.error(
-            f"The tokenizer in {source.location} ({', '.join(have)}) is cut short or altered"
-        ) from error
-    if (size := len(tokenizer)) > vocab_size:
+            f"The weights in {source.location} are not those of its config.json (first {wrong[0]})"
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{source.location} is a partial checkpoint that cannot run ({len(missing)} tensors "
+            f"missing, first {missing[0]}): use attention_weights({source.name!r}), or get it "
+            "whole with `make fetch MODEL=<name>`."
+        )
+
+
+def _weight_processing(config: PreTrainedConfig) -> dict[str, bool]:
+    """How weights are processed. Writing weights are centered only where the norm removes the mean
+    (LayerNorm).
+    """
+    return {
+        "fold_ln": True,
+        "center_writing_weights": LAYOUTS[config.model_type].layer_norm,
+        "center_unembed": True,
+        "fold_value_biases": True,
+    }
+
+
+def _correct_config(
+    model: TransformerBridge, source: ModelSource, config: PreTrainedConfig
+) -> None:
+    """Set what the bridge records wrongly; its forward pass is right."""
+    model.cfg.model_name = source.slug
+    rotation = getattr(config, "rope_parameters", None)
+    if rotation:
+        model.cfg.rotary_base = int(rotation["rope_theta"])
+
+
+# Tokenizers
+
+
+def _load_tokenizer(source: ModelSource, vocab_size: int) -> Any:
+    """The tokenizer of the checkpoint, which must be a fast one and fit the vocabulary.
+
+    Tokens added to a tokenizer may lie beyond the vocabulary, since no prompt uses them.
+    """
+    tokenizer = _read_tokenizer(source)
+    size = tokenizer.vocab_size  # without added tokens
+    if size > vocab_size:
         raise source.error(
             f"The tokenizer in {source.location} has {size} tokens but the model only {vocab_size}"
         )
     return tokenizer
 
 
-def _weight_processing(config: PreTrainedConfig) -> dict[str, bool]:
-    """How weights are processed; writing weights are centred only where the norm removes the mean
-    (LayerNorm).
-    """
-    layer_norm = LAYOUTS[config.model_type].layer_norm
-    return {
-        "fold_ln": True,
-        "center_writing_weights": layer_norm,
-        "center_unembed": True,
-        "fold_value_biases": True,
-    }
-
-
-def load_model(
-    name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> TransformerBridge:
-    """Load a model with folded norms and centred weights, in evaluation mode, without gradients or
-    added BOS tokens.
-
-    name is a short name of data/models.yaml, a hub id or a folder. Raises ModelError, with the
-    remedy, for a model that is unknown, unreachable, partial, damaged, or not what its config says,
-    and for a device that is not there.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"Device {device!r} is not available here: use DEVICE=cpu.") from error
-    source = ready(name)
-    hf_model = _load_hf(source, dtype).to(device)
-    tokenizer = _load_tokenizer(source, hf_model.config.vocab_size)
-    model = TransformerBridge.boot_transformers(
-        str(source.location), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
+def _read_tokenizer(source: ModelSource) -> Any:
+    found = [path.name for path in _tokenizer_files(source)]
+    if not found:
+        expected = " or ".join(TOKENIZER_FILES)
+        raise source.error(f"{source.location} has no tokenizer ({expected})")
+    where = f"The tokenizer in {source.location} ({', '.join(found)})"
+    not_fast = ModelError(
+        f"{where} is not a fast one, which alone knows where words begin and end: convert it to a "
+        "tokenizer.json, or use another model."
     )
-    model.enable_compatibility_mode(disable_warnings=True, **_weight_processing(hf_model.config))
-    model.tokenizer.add_bos_token = False  # booting turned it on
-    model.cfg.tokenizer_prepends_bos = model.cfg.default_prepend_bos = False
-    model.cfg.model_name = source.slug
-    if rope := getattr(hf_model.config, "rope_parameters", None):
-        model.cfg.rotary_base = int(
-            rope["rope_theta"]
-        )  # the bridge records its default; its forward pass is right
-    return model.eval().requires_grad_(False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **LOCAL)
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        if "tokenizer.json" not in found:
+            raise not_fast from error
+        raise source.error(f"{where} is cut short or altered") from error
+    if not tokenizer.is_fast:
+        raise not_fast
+    return tokenizer
+
+
+def _tokenizer_files(source: ModelSource) -> list[Path]:
+    paths = [source.location / name for name in TOKENIZER_FILES]
+    return [path for path in paths if path.is_file()]
+
+
+def _bos_convention(source: ModelSource, tokenizer: Any) -> bool:
+    """Whether the model's prompts begin with the BOS token: as data/models.yaml says, or else as
+    the tokenizer does by itself.
+    """
+    entry = known_models().get(source.slug, {})
+    if "bos" in entry:
+        return entry["bos"]
+    with_special_tokens = tokenizer("a")["input_ids"]
+    text_alone = tokenizer("a", add_special_tokens=False)["input_ids"]
+    adds_tokens = len(with_special_tokens) > len(text_alone)
+    return adds_tokens and with_special_tokens[0] == tokenizer.bos_token_id
+
+
+def _require_bos_token(source: ModelSource, tokenizer: Any, vocab_size: int) -> None:
+    token = tokenizer.bos_token_id
+    if token is None or token >= vocab_size:
+        raise ModelError(f"{source.location} has no BOS token to put first: use bos=False.")
+
+
+def _set_bos(model: TransformerBridge, bos: bool) -> None:
+    """Make the tokenizer alone responsible for the BOS token, so that the bridge adds no second
+    one.
+
+    Booting turns `add_bos_token` on, whatever the model's convention.
+    """
+    model.tokenizer.add_bos_token = bos
+    model.cfg.tokenizer_prepends_bos = bos
+    model.cfg.default_prepend_bos = bos
+
+
+# What a result says about its model
 
 
 def model_provenance(name: str) -> dict[str, Any]:
     """What a result says about its model: source, revision, sha256 of weights and tokenizer, weight
-    processing.
+    processing, and whether prompts begin with the BOS token (None: there is no tokenizer).
     """
     source = ready(name)
-    tokenizer = [path for file in TOKENIZER_FILES if (path := source.location / file).is_file()]
+    tokenizer = _tokenizer_files(source)
     return {
         "model": source.slug,
         "source": f"{source.kind}: {source.origin}",
         "revision": source.revision,
         "weights_sha256": sha256(*sorted(set(tensor_files(source).values()))),
         "tokenizer_sha256": sha256(*tokenizer) if tokenizer else None,
-        "weight_processing": _weight_processing(_config(source)),
+        "weight_processing": _weight_processing(read_config(source)),
+        "bos": _bos_convention(source, _read_tokenizer(source)) if tokenizer else None,
     }
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionWeights:
-    """Attention weights processed as in the loaded model: norm folded, centred (LayerNorm); no
-    biases.
+# Attention weights
+
+
+def attention_weights(model: TransformerBridge | str) -> AttentionWeights:
+    """The attention weights of a loaded model, on the CPU and in its dtype.
+
+    A model's *name* reads them (float32) from its checkpoint, without loading the model; that also
+    works on a checkpoint with nothing but attention tensors. Raises ModelError for a checkpoint
+    that is missing, damaged, not finite or not of the shape its config says.
     """
-
-    W_Q: Float[Tensor, "layer head d_model d_head"]
-    W_K: Float[Tensor, "layer kv_head d_model d_head"]
-    W_V: Float[Tensor, "layer kv_head d_model d_head"]
-    W_O: Float[Tensor, "layer head d_head d_model"]
-    n_heads: int
-    n_kv_heads: int
-    positional: Literal["absolute", "rotary"]
-    rotary_base: float | None  # None, as rotary_dim, for absolute positions
-    rotary_dim: int | None  # dimensions of each head that rotate
-
-
-def _read_layer(
-    get: Callable[[str], Tensor], layer: int, config: PreTrainedConfig
-) -> tuple[Tensor, ...]:
-    """W_Q, W_K, W_V and W_O of one layer, with the norm's gain folded, centred where the norm
-    removes the mean.
-    """
-    layout = LAYOUTS[config.model_type]
-    norm, out, *qkv = (
-        layout.block.format(layer) + name for name in (layout.norm, layout.out, *layout.qkv)
+    if isinstance(model, str):
+        return read_attention_weights(ready(model))
+    W_Q = model.W_Q.detach().cpu()
+    W_K = model.W_K.detach().cpu()
+    config = model.original_model.config
+    return AttentionWeights(
+        W_Q=W_Q,
+        W_K=W_K,
+        W_V=model.W_V.detach().cpu(),
+        W_O=model.W_O.detach().cpu(),
+        n_heads=W_Q.shape[1],
+        n_kv_heads=W_K.shape[1],
+        **positional_facts(config, d_head=W_Q.shape[-1]),
     )
-    n_heads = config.num_attention_heads
-    n_kv_heads = getattr(config, "num_key_value_heads", n_heads)
-    d_head = getattr(config, "head_dim", None) or config.hidden_size // n_heads
-
-    def linear(name: str) -> Float[Tensor, "d_in d_out"]:
-        return (
-            get(f"{name}.weight")
-            if config.model_type == "gpt2"
-            else get(f"{name}.weight").T.contiguous()
-        )
-
-    joint = torch.cat([linear(name) for name in qkv], dim=1) * get(f"{norm}.weight")[:, None]
-    joint = rearrange(joint, f"m {layout.joint} -> (qkv i) m h", qkv=3 // len(qkv), h=d_head)
-    W_O = rearrange(linear(out), "(i h) m -> i h m", h=d_head)
-    if layout.layer_norm:
-        joint, W_O = joint - joint.mean(-2, keepdim=True), W_O - W_O.mean(-1, keepdim=True)
-    return *joint.split([n_heads, n_kv_heads, n_kv_heads]), W_O
-
-
-def attention_weights(name: str) -> AttentionWeights:
-    """Read a model's attention weights (float32) without building it; works on checkpoints that
-    hold nothing else.
-
-    Raises ModelError for what is missing, damaged, not finite or not of the shape the config says.
-    """
-    source = ready(name)
-    config = _config(source)
-    prefix = r"^(transformer|gpt_neox|model)\."
-    tensors = {re.sub(prefix, "", key): (key, path) for key, path in tensor_files(source).items()}
-
-    def get(tensor_name: str) -> Tensor:
-        if tensor_name not in tensors:
-            raise source.error(f"{source.location} has no tensor {tensor_name}")
-        key, path = tensors[tensor_name]
-        with safe_open(path, "pt") as file:
-            tensor = file.get_tensor(key).float()
-        _require_finite(source, key, tensor)
-        return tensor
-
-    layout, n_layers = LAYOUTS[config.model_type], config.num_hidden_layers
-    wrong = source.error(f"The weights in {source.location} are not those of its config.json")
-    if f"{layout.block.format(n_layers)}{layout.norm}.weight" in tensors:
-        raise wrong
-    try:
-        layers = [_read_layer(get, layer, config) for layer in range(n_layers)]
-    except (EinopsError, RuntimeError) as error:  # sizes that do not divide, split or multiply
-        raise wrong from error
-    W_Q, W_K, W_V, W_O = map(torch.stack, zip(*layers, strict=True))
-    positions = ("absolute", None, None)
-    if rope := getattr(config, "rope_parameters", None):
-        rotary_dim = int(W_Q.shape[-1] * rope.get("partial_rotary_factor", 1.0))
-        positions = ("rotary", float(rope["rope_theta"]), rotary_dim)
-    return AttentionWeights(W_Q, W_K, W_V, W_O, W_Q.shape[1], W_K.shape[1], *positions)

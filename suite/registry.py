@@ -3,7 +3,10 @@
 Imports no torch and never touches the network.
 """
 
+import difflib
 import functools
+import hashlib
+import json
 import os
 import re
 from contextlib import suppress
@@ -14,12 +17,18 @@ from typing import Any, Literal
 import platformdirs
 import yaml
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from suite.errors import ModelError
 from suite.files import sha256
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = PROJECT / "data"
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # lists the shards of weights that are not in one file
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)
@@ -28,16 +37,18 @@ class ModelSource:
 
     name: str  # as asked for
     kind: Literal["embedded", "planted", "hub", "folder"]
-    location: Path | None  # None: a hub model that is not in the cache
+    location: Path | None  # None: a hub model that is not in the cache, or not completely
     origin: str  # for the record: hub id, package and file, or the folder's own name
     revision: str | None
-    """Hub commit, or sha256 of the embedded file, attention file or planted code; None for folders."""
+    """Hub commit, or sha256 of the bundled file, attention file or planted code; folders: None."""
     slug: str  # names the folders of results and figures
 
     def error(self, what: str) -> ModelError:
         """What is wrong with the model's files, with the remedy."""
-        again = "copy the folder again from where it came, or give another MODEL"
-        remedy = again if self.kind == "folder" else f"run `make fetch MODEL={self.name}`"
+        if self.kind == "folder":
+            remedy = "copy the folder again from where it came, or give another MODEL"
+        else:
+            remedy = f"run `make fetch MODEL={self.name}`"
         return ModelError(f"{what}: {remedy}.")
 
 
@@ -61,46 +72,139 @@ def known_models() -> dict[str, dict[str, Any]]:
     return read_data("models.yaml")
 
 
+# From a name to a model
+
+
 def resolve(name: str) -> ModelSource:
     """Find a model by short name (data/models.yaml), local folder or hub id, without a network.
 
-    Raises ModelError for a name that is none of these.
+    Raises ModelError, with the remedy, for a name that is none of these.
     """
-    by_hub_id = {
-        entry["hub"]: short for short, entry in known_models().items() if entry["source"] == "hub"
-    }
-    short = by_hub_id.get(name, name)
+    short = _short_name(name)
     entry = known_models().get(short)
-    if entry and entry["source"] == "embedded":
-        origin = f"{entry['package']}=={entry['version']} {entry['file']} ({entry['hub']})"
-        folder = cache_dir() / f"{short}-{entry['sha256'][:12]}"
-        return ModelSource(name, "embedded", folder, origin, entry["sha256"], short)
-    if entry and entry["source"] == "planted":
-        code = sha256(PROJECT / "helpers" / "planted.py", DATA / "vocabulary.yaml")
-        folder = cache_dir() / f"{short}-{code[:12]}"
-        return ModelSource(name, "planted", folder, "helpers/planted.py", code, short)
-    if entry is None and (folder := Path(name).expanduser().resolve()).is_dir():
-        return ModelSource(name, "folder", folder, folder.name, None, f"local-{folder.name}")
-    if entry is None and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
-        known = ", ".join(known_models())
+    if entry is None:
+        folder = _existing_folder(name)
+        if folder is not None:
+            return _folder_source(name, folder)
+        _require_hub_id(name)
+        return _hub_source(name, name)
+    if entry["source"] == "embedded":
+        return _embedded_source(name, short)
+    if entry["source"] == "planted":
+        return _planted_source(name, short)
+    return _hub_source(name, entry["hub"], short)
+
+
+def _short_name(name: str) -> str:
+    """The short name of a hub id that has one; else the name itself."""
+    for short, entry in known_models().items():
+        if entry["source"] == "hub" and entry["hub"] == name:
+            return short
+    return name
+
+
+def _embedded_source(name: str, short: str) -> ModelSource:
+    entry = known_models()[short]
+    origin = f"{entry['package']}=={entry['version']} {entry['file']} ({entry['hub']})"
+    folder = cache_dir() / f"{short}-{entry['sha256'][:12]}"
+    return ModelSource(name, "embedded", folder, origin, entry["sha256"], short)
+
+
+def _planted_source(name: str, short: str) -> ModelSource:
+    code = sha256(PROJECT / "helpers" / "planted.py", DATA / "vocabulary.yaml")
+    folder = cache_dir() / f"{short}-{code[:12]}"
+    return ModelSource(name, "planted", folder, "helpers/planted.py", code, short)
+
+
+def _existing_folder(name: str) -> Path | None:
+    """The folder of that name; None where there is none, or where it cannot be the name of one."""
+    if not name:
+        return None  # else it would be the current folder
+    try:
+        folder = Path(name).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):  # no such user, a loop of links, a zero byte
+        return None
+    return folder if os.path.isdir(folder) else None
+
+
+def _folder_source(name: str, folder: Path) -> ModelSource:
+    """A folder's slug tells it from other folders of that name."""
+    if not os.path.isfile(folder / "config.json"):
         raise ModelError(
-            f"Unknown model {name!r}: use one of {known} (data/models.yaml), a hub id (org/name) "
-            "or an existing folder."
+            f"{folder} has no readable config.json: give the folder of a model, with config.json, "
+            f"safetensors and tokenizer, or one of {_known_names()} (data/models.yaml)."
         )
-    hub_id = entry["hub"] if entry else name
-    slug = short.replace("/", "--")
-    if snapshot := hub_snapshot(hub_id):
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()
+    readable = re.sub(r"[^\w.-]+", "-", folder.name)
+    slug = f"local-{readable}-{digest[:8]}"
+    return ModelSource(name, "folder", folder, folder.name, None, slug)
+
+
+def _hub_source(name: str, hub_id: str, short: str | None = None) -> ModelSource:
+    """What the hub cache has of a model; if it has nothing, the attention tensors alone, if at
+    hand.
+    """
+    slug = short or hub_id.replace("/", "--")
+    snapshot = hub_snapshot(hub_id)
+    if snapshot is not None:
         return ModelSource(name, "hub", snapshot, hub_id, snapshot.name, slug)
-    if part := attention_only_folder(short):
-        return ModelSource(name, "hub", part, hub_id, entry["attention_sha256"], slug)
+    part = attention_only_folder(slug)
+    if part is not None:
+        digest = known_models()[slug]["attention_sha256"]
+        return ModelSource(name, "hub", part, hub_id, digest, slug)
     return ModelSource(name, "hub", None, hub_id, None, slug)
 
 
+# Names that are none
+
+
+def _known_names() -> str:
+    return ", ".join(known_models())
+
+
+def _require_hub_id(name: str) -> None:
+    """Raises ModelError, with the remedy, for a name that cannot be a hub id."""
+    reason = _why_no_hub_id(name)
+    if reason is None:
+        return
+    shown = name if len(name) <= 60 else f"{name[:60]}..."
+    hint = f" ({reason})" if reason else ""
+    raise ModelError(
+        f"Unknown model {shown!r}{hint}: use one of {_known_names()} (data/models.yaml), a hub id "
+        "(org/name) or an existing folder."
+    )
+
+
+def _why_no_hub_id(name: str) -> str | None:
+    """Why a name is no hub id, empty where there is nothing to say; None for a hub id."""
+    if not name.strip():
+        return "MODEL is empty"
+    if "://" in name:
+        return "an address; a hub id is its last two parts"
+    if "@" in name:
+        return "a hub id names no revision"
+    if name.startswith(("/", "~", ".")):
+        return "a file" if os.path.isfile(name) else "no such folder"
+    near = difflib.get_close_matches(name.strip().lower(), known_models(), n=1, cutoff=0.8)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        return ""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return "the hub allows no such id"
+    return None
+
+
+# Files of a model
+
+
 def hub_snapshot(hub_id: str) -> Path | None:
-    """Folder of a model in the hub cache, also under GPT-2's old one-word ids."""
+    """Folder of a model that is complete in the hub cache, also under GPT-2's old one-word ids."""
     for cached in (hub_id, hub_id.removeprefix("openai-community/")):
         config = try_to_load_from_cache(cached, "config.json")
-        if isinstance(config, str):
+        if isinstance(config, str) and has_weights(Path(config).parent):
             return Path(config).parent
     return None
 
@@ -111,7 +215,47 @@ def attention_only_folder(short: str) -> Path | None:
     if not assets or "attention_sha256" not in known_models().get(short, {}):
         return None
     folder = Path(assets, "models", f"{short}-attention")
-    return folder if (folder / "model.safetensors").is_file() else None
+    return folder if (folder / WEIGHTS).is_file() else None
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether every file of weights is in a folder; a damaged index is left for the reader."""
+    if (folder / WEIGHTS).is_file():
+        return True
+    if not (folder / INDEX).is_file():
+        return False
+    try:
+        shards = _shards(folder / INDEX)
+    except (OSError, ValueError):
+        return True
+    return all((folder / name).is_file() for name in shards)
+
+
+def weight_files(source: ModelSource) -> list[Path]:
+    """The files of a model's weights: as in transformers, one whole file comes before shards.
+
+    Raises ModelError for a damaged index.
+    """
+    index = source.location / INDEX
+    if (source.location / WEIGHTS).is_file() or not index.is_file():
+        return [source.location / WEIGHTS]
+    try:
+        names = _shards(index)
+    except (OSError, ValueError) as error:
+        raise source.error(f"{index} is cut short or altered") from error
+    return [source.location / name for name in names]
+
+
+def _shards(index: Path) -> list[str]:
+    """The names of the files that an index lists. Raises ValueError where it is damaged."""
+    content = json.loads(index.read_text(encoding="utf-8"))
+    tensors = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(tensors, dict) or not tensors:
+        raise ValueError(f"{index} has no weight_map")
+    return sorted({str(file) for file in tensors.values()})
+
+
+# Places of results
 
 
 def output_root() -> Path:

@@ -2,26 +2,19 @@
 remedy.
 """
 
-import hashlib
 import json
 import pickle
 import runpy
 import shutil
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from tiny import COMMON, random_prompts, tiny_folder, tiny_gpt2
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     MistralConfig,
     MistralForCausalLM,
     Qwen2Config,
@@ -29,13 +22,27 @@ from transformers import (
 )
 
 from helpers import models
+from helpers.behavior import evaluate
 from helpers.heads import Head
-from helpers.models import attention_weights, load_model, model_provenance
+from helpers.models import AttentionWeights, attention_weights, load_model, model_provenance
 from helpers.path_patching import Receiver, path_patch
 from helpers.published import path_patch_reference
 from suite.errors import ModelError
-from suite.fetch import fetch
-from suite.registry import PROJECT, resolve
+from suite.fetch import ready
+from suite.files import sha256
+from suite.registry import PROJECT, known_models
+from tests.tiny import (
+    COMMON,
+    attention_only,
+    cut_in_half,
+    edit_config,
+    edit_tensors,
+    random_prompts,
+    sentencepiece_tokenizer,
+    tiny_folder,
+    tiny_gpt2,
+    word_tokenizer,
+)
 
 KINDS = ["gpt2", "llama", "neox"]
 TENSORS = ["W_Q", "W_K", "W_V", "W_O"]
@@ -53,29 +60,6 @@ def gpt2(tmp_path) -> Path:
     return tiny_folder("gpt2", tmp_path / "gpt2")
 
 
-def edit_tensors(folder: Path, edit) -> None:
-    """Rewrite the weights of a checkpoint; edit returns the tensors to keep."""
-    path = folder / "model.safetensors"
-    tensors = {key: value.clone() for key, value in load_file(path).items()}
-    save_file(edit(tensors), path, metadata={"format": "pt"})
-
-
-def edit_config(folder: Path, **values) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def cut(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size // 2)
-
-
-def attention_only(tensors: dict) -> dict:
-    """What the partial GPT-2 checkpoint holds: attention and norms, names without prefix."""
-    kept = {key.removeprefix("transformer."): value for key, value in tensors.items()}
-    return {key: value for key, value in kept.items() if ".attn." in key or ".ln_1." in key}
-
-
 def max_log_prob_difference(model, folder: Path, text: str) -> float:
     """Largest difference of log-probabilities between the loaded model and the unprocessed Hugging
     Face one.
@@ -83,23 +67,15 @@ def max_log_prob_difference(model, folder: Path, text: str) -> float:
     tokens = model.to_tokens(text)
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
-        return (
-            (model(tokens).log_softmax(-1) - reference(tokens).logits.log_softmax(-1))
-            .abs()
-            .max()
-            .item()
-        )
+        loaded_log_probs = model(tokens).log_softmax(-1)
+        reference_log_probs = reference(tokens).logits.log_softmax(-1)
+    return (loaded_log_probs - reference_log_probs).abs().max().item()
 
 
-def assert_same_attention(weights, model) -> None:
+def assert_same_attention(weights: AttentionWeights, other) -> None:
+    """Equal matrices; other: weights or a loaded model."""
     for name in TENSORS:
-        try:
-            expected = getattr(model, name)
-        except AttributeError:  # the bridge holds no bias: the model has none
-            expected = torch.zeros(())
-        torch.testing.assert_close(
-            getattr(weights, name), expected.expand_as(getattr(weights, name)), atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(getattr(weights, name), getattr(other, name), atol=1e-5, rtol=0)
 
 
 # What loads, loads right
@@ -118,17 +94,15 @@ def test_log_probabilities_of_tiny_models(folder):
 
 
 def test_log_probabilities_of_embedded_model(smollm2):
-    assert max_log_prob_difference(smollm2, resolve("smollm2").location, SENTENCE) < 1e-3
+    assert max_log_prob_difference(smollm2, ready("smollm2").location, SENTENCE) < 1e-3
 
 
 def test_loaded_model_is_ready(gpt2):
     model = load_model(str(gpt2))
     assert model.to_tokens("w3 w14").tolist() == [[3, 14]]  # no BOS
-    assert model.to_tokens("w0 w3").tolist() == [
-        [0, 3]
-    ]  # a leading token that is the BOS token stays
+    assert model.to_tokens("w0 w3").tolist() == [[0, 3]]  # a leading BOS token of the text stays
     assert not model.training and not any(p.requires_grad for p in model.parameters())
-    assert torch.allclose(model.W_O.mean(-1), torch.zeros(()), atol=1e-6)  # centred
+    assert torch.allclose(model.W_O.mean(-1), torch.zeros(()), atol=1e-6)  # centered
     assert torch.equal(model.blocks[0].ln1.weight, torch.ones(32))  # folded
 
 
@@ -136,13 +110,6 @@ def test_embedded_model_is_ready(smollm2):
     assert smollm2.to_tokens("Then, Mary").shape == (1, 3)  # "Then" "," " Mary"
     assert smollm2.cfg.rotary_base == 100_000
     assert smollm2.blocks[3].ln1.weight.unique().tolist() == [1.0]
-
-
-def test_conversion_is_deterministic():
-    assert (
-        model_provenance("smollm2")["weights_sha256"]
-        == models.known_models()["smollm2"]["converted_sha256"]
-    )
 
 
 def test_sharded_checkpoint(gpt2):
@@ -154,27 +121,193 @@ def test_sharded_checkpoint(gpt2):
     assert torch.equal(load_model(str(gpt2)).W_U, whole.W_U)
 
 
-def test_buffers_of_old_hub_checkpoints_are_no_error(gpt2):
-    edit_tensors(gpt2, lambda t: t | {"transformer.h.0.attn.bias": torch.ones(1, 1, 64, 64)})
+def other_weights(tensors: dict) -> dict:
+    return {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in tensors.items()}
+
+
+def test_a_whole_file_wins_over_shards_that_an_older_save_left(gpt2):
+    """As in transformers; loading, attention weights and provenance use the same file."""
+    AutoModelForCausalLM.from_pretrained(gpt2).save_pretrained(gpt2, max_shard_size="40KB")
+    tiny_folder("gpt2", gpt2, seed=1)
+    assert (gpt2 / "model.safetensors.index.json").is_file()
+    expected = load_model(str(tiny_folder("gpt2", gpt2.with_name("new"), seed=1)))
+    assert torch.equal(load_model(str(gpt2)).W_U, expected.W_U)
+    assert_same_attention(attention_weights(str(gpt2)), expected)
+    recorded = model_provenance(str(gpt2))["weights_sha256"]
+    assert recorded == sha256(gpt2 / "model.safetensors")
+
+
+def test_an_index_without_its_shards_is_left_by_an_older_save(gpt2):
+    index = {"weight_map": {"transformer.wte.weight": "model-00001-of-00002.safetensors"}}
+    (gpt2 / "model.safetensors.index.json").write_text(json.dumps(index))
     assert_same_attention(attention_weights(str(gpt2)), load_model(str(gpt2)))
 
 
-# Attention weights without the model
+BUFFERS = {
+    "gpt2": ["transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias"],
+    "llama": ["model.layers.0.self_attn.rotary_emb.inv_freq"],
+    "neox": [
+        "gpt_neox.layers.0.attention.bias",
+        "gpt_neox.layers.0.attention.masked_bias",
+        "gpt_neox.layers.0.attention.rotary_emb.inv_freq",
+    ],
+}
 
 
-def test_attention_weights_equal_loaded_model(folder):
-    assert_same_attention(attention_weights(str(folder)), load_model(str(folder)))
+@pytest.mark.parametrize("kind", KINDS)
+def test_buffers_of_old_checkpoints_are_no_error(kind, tmp_path):
+    folder = tiny_folder(kind, tmp_path / kind)
+    expected = load_model(str(folder))
+    buffers = {name: torch.ones(1) for name in BUFFERS[kind]}
+    edit_tensors(folder, lambda tensors: {**tensors, **buffers})
+    assert torch.equal(load_model(str(folder)).W_U, expected.W_U)
+    assert_same_attention(attention_weights(str(folder)), expected)
+
+
+def test_other_unknown_tensors_are_an_error(gpt2):
+    name = "transformer.h.0.attn.sinks"
+    edit_tensors(gpt2, lambda tensors: {**tensors, name: torch.ones(4)})
+    with pytest.raises(ModelError, match=f"not those of its config.json .first {name}"):
+        load_model(str(gpt2))
+
+
+# Precision
+
+
+def test_double_precision_works_and_agrees_with_single(folder):
+    single, double = (load_model(str(folder), dtype=d) for d in (torch.float32, torch.float64))
+    assert double.W_Q.dtype == torch.float64
+    prompts, receiver = random_prompts(4), Receiver("q", (Head(2, 1),))
+    expected = evaluate(single, prompts).logit_difference
+    assert evaluate(double, prompts).logit_difference == pytest.approx(expected, abs=1e-3)
+    expected = path_patch(single, prompts, receiver).patched
+    patched = path_patch(double, prompts, receiver).patched
+    assert np.allclose(patched, expected, atol=1e-3, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused_when_loading(dtype, folder):
+    with pytest.raises(ModelError, match=rf"^{dtype} is too coarse .*torch.float32 or torch.float"):
+        load_model(str(folder), dtype=dtype)
+
+
+# Tokenizers and the BOS token
+
+
+def save_tokenizer(tokenizer, folder: Path) -> Path:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "prepends, bos, expected",
+    [
+        (False, None, [3, 14]),
+        (True, None, [0, 3, 14]),
+        (False, True, [0, 3, 14]),
+        (True, False, [3, 14]),
+    ],
+)
+def test_prompts_begin_with_bos_as_the_tokenizer_says_or_as_asked(prepends, bos, expected, gpt2):
+    save_tokenizer(word_tokenizer(prepend_bos=prepends), gpt2)
+    model = load_model(str(gpt2), bos=bos)
+    assert model.tokenizer.add_bos_token == (expected[0] == 0)
+    assert model.tokenizer.bos_token_id == 0
+    assert model.to_tokens("w3 w14").tolist() == [expected]  # once, whoever tokenizes
+    assert model.tokenizer("w3 w14")["input_ids"] == expected
+    assert model_provenance(str(gpt2))["bos"] == prepends
+
+
+def test_data_models_yaml_decides_before_the_tokenizer(gpt2, monkeypatch):
+    save_tokenizer(word_tokenizer(prepend_bos=True), gpt2)
+    monkeypatch.setitem(known_models(), ready(str(gpt2)).slug, {"bos": False, "source": "none"})
+    assert not load_model(str(gpt2)).tokenizer.add_bos_token
+    assert model_provenance(str(gpt2))["bos"] is False
+
+
+def test_bos_is_refused_without_a_bos_token(gpt2):
+    tokenizer = word_tokenizer()
+    tokenizer.bos_token = None
+    save_tokenizer(tokenizer, gpt2)
+    assert not load_model(str(gpt2)).tokenizer.add_bos_token
+    with pytest.raises(ModelError, match="has no BOS token to put first: use bos=False"):
+        load_model(str(gpt2), bos=True)
+
+
+@pytest.mark.parametrize("name", ["smollm2", "planted"])
+def test_known_models_have_no_bos_by_their_own_tokenizer_either(name, monkeypatch):
+    tokenizer = AutoTokenizer.from_pretrained(ready(name).location)
+    monkeypatch.delitem(known_models()[name], "bos")
+    assert models._bos_convention(ready(name), tokenizer) is False
+
+
+def test_a_sentencepiece_tokenizer_loads_with_its_bos(tmp_path):
+    """As Llama 2's: " Mary" by itself is two tokens, but one inside a text."""
+    tokenizer = sentencepiece_tokenizer(["Mary", "and", "John"])
+    folder = tiny_folder("llama", tmp_path / "llama", bos_token_id=1)
+    model = load_model(str(save_tokenizer(tokenizer, folder)))
+    assert model.tokenizer.add_bos_token
+    assert model.to_str_tokens("Mary and John") == ["<s>", "▁Mary", "▁and", "▁John"]
+    assert len(tokenizer(" Mary", add_special_tokens=False)["input_ids"]) == 2
+
+
+def test_a_tokenizer_that_is_not_fast_is_refused(gpt2):
+    (gpt2 / "tokenizer.json").unlink()
+    (gpt2 / "vocab.json").write_text(json.dumps({"<unk>": 0, "a</w>": 1}))
+    (gpt2 / "merges.txt").write_text("#version: 0.2\n")
+    (gpt2 / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CTRLTokenizer"}))
+    with pytest.raises(ModelError, match=r"vocab.json.* is not a fast one.*tokenizer.json"):
+        load_model(str(gpt2))
+
+
+def test_tokens_added_to_a_tokenizer_are_no_error(gpt2):
+    """No prompt uses them, so the embedding need not have them."""
+    tokenizer = AutoTokenizer.from_pretrained(gpt2)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert len(tokenizer) == 101
+    model = load_model(str(save_tokenizer(tokenizer, gpt2)))
+    assert model.to_tokens("w3 w14").tolist() == [[3, 14]]
+
+
+# Attention weights, of a loaded model and without it
+
+
+FACTS = ["n_heads", "n_kv_heads", "positional", "rotary_base", "rotary_dim"]
+
+
+def test_attention_weights_of_a_loaded_model_and_of_its_name_agree(folder):
+    model = load_model(str(folder))
+    of_model, by_name = attention_weights(model), attention_weights(str(folder))
+    assert_same_attention(of_model, model)
+    assert_same_attention(of_model, by_name)
+    assert [getattr(of_model, f) for f in FACTS] == [getattr(by_name, f) for f in FACTS]
+
+
+def test_attention_weights_of_a_loaded_model_are_its_own_even_when_they_change(gpt2):
+    """They are the effective ones, whatever the files say; later edits do not reach into them."""
+    model = load_model(str(gpt2))
+    model.blocks[1].attn.o.weight.mul_(2)
+    weights = attention_weights(model)
+    before = weights.W_O.clone()
+    assert torch.equal(before[1], model.W_O[1])
+    assert not torch.allclose(before, attention_weights(str(gpt2)).W_O)
+    model.blocks[1].attn.o.weight.mul_(2)
+    assert torch.equal(weights.W_O, before)
+
+
+def test_attention_weights_keep_the_dtype_of_a_loaded_model(gpt2):
+    assert attention_weights(load_model(str(gpt2), dtype=torch.float64)).W_Q.dtype == torch.float64
+    assert attention_weights(str(gpt2)).W_Q.dtype == torch.float32
 
 
 def test_attention_weights_of_embedded_model(smollm2):
     weights = attention_weights("smollm2")
     assert_same_attention(weights, smollm2)
-    assert (weights.n_heads, weights.n_kv_heads, weights.rotary_base, weights.rotary_dim) == (
-        9,
-        3,
-        100_000,
-        64,
-    )
+    assert_same_attention(weights, attention_weights(smollm2))
+    assert (weights.n_heads, weights.n_kv_heads) == (9, 3)
+    assert (weights.rotary_base, weights.rotary_dim) == (100_000, 64)
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2"])
@@ -192,35 +325,33 @@ def test_a_new_architecture_is_one_line_of_layouts(family, tmp_path, monkeypatch
         "num_attention_heads": 4,
         "max_position_embeddings": 64,
     }
-    config, of = classes[family]
+    config_class, model_class = classes[family]
     torch.manual_seed(0)
-    of(
-        config(intermediate_size=64, num_key_value_heads=2, **sizes, **COMMON | {"vocab_size": 104})
-    ).save_pretrained(tmp_path / "new")
-    edit_tensors(
-        tmp_path / "new",
-        lambda t: {key: value + 0.1 * torch.randn_like(value) for key, value in t.items()},
-    )
-    for path in tiny_folder("llama", tmp_path / "llama").glob("tokenizer*"):
-        path.rename(tmp_path / "new" / path.name)
+    settings = {**COMMON, **sizes, "vocab_size": 104}
+    config = config_class(intermediate_size=64, num_key_value_heads=2, **settings)
+    new = tmp_path / "new"
+    model_class(config).save_pretrained(new)
+    edit_tensors(new, other_weights)
+    word_tokenizer().save_pretrained(new)
     with pytest.raises(ModelError, match=f"type '{family}' are not supported"):
-        load_model(str(tmp_path / "new"))
+        load_model(str(new))
     monkeypatch.setitem(models.LAYOUTS, family, models.LAYOUTS["llama"])
-    model = load_model(str(tmp_path / "new"))
-    assert_same_attention(attention_weights(str(tmp_path / "new")), model)
+    model = load_model(str(new))
+    assert_same_attention(attention_weights(str(new)), model)
+    assert_same_attention(attention_weights(model), model)
     assert (model.blocks[0].attn.b_Q is not None) == (family == "qwen2")
     prompts, receiver = random_prompts(), Receiver("k", (Head(2, 1),), "END")
-    fast, slow = (
-        patch(model, prompts, receiver).patched for patch in (path_patch, path_patch_reference)
-    )
+    fast = path_patch(model, prompts, receiver).patched
+    slow = path_patch_reference(model, prompts, receiver).patched
     assert np.allclose(fast, slow, atol=1e-4, equal_nan=True) and np.ptp(fast[0]) > 1e-3
 
 
 def test_attention_facts(tmp_path):
-    facts = {kind: attention_weights(str(tiny_folder(kind, tmp_path / kind))) for kind in KINDS}
-    assert [facts[kind].positional for kind in KINDS] == ["absolute", "rotary", "rotary"]
-    assert [facts[kind].rotary_dim for kind in KINDS] == [None, 8, 4]
-    assert [facts[kind].n_kv_heads for kind in KINDS] == [4, 2, 4]
+    folders = [tiny_folder(kind, tmp_path / kind) for kind in KINDS]
+    facts = [attention_weights(str(folder)) for folder in folders]
+    assert [weights.positional for weights in facts] == ["absolute", "rotary", "rotary"]
+    assert [weights.rotary_dim for weights in facts] == [None, 8, 4]
+    assert [weights.n_kv_heads for weights in facts] == [4, 2, 4]
 
 
 def test_attention_weights_of_partial_checkpoint(gpt2):
@@ -236,88 +367,11 @@ def test_real_gpt2_attention(assets):
     with safe_open(folder / "model.safetensors", "pt") as file:
         raw, gain = file.get_tensor("h.0.attn.c_attn.weight"), file.get_tensor("h.0.ln_1.weight")
     assert raw[0, :3].tolist() == pytest.approx([-0.4738, -0.2614, -0.0978], abs=1e-4)
-    column = (
-        raw[:, 64 * 3 + 5] * gain
-    )  # query of head 3, dimension 5: the fourth block of 64 columns
+    column = raw[:, 64 * 3 + 5] * gain  # query of head 3, dimension 5: the fourth block of 64
     torch.testing.assert_close(weights.W_Q[0, 3, :, 5], column - column.mean(), atol=1e-5, rtol=0)
 
 
-# Sources
-
-
-def test_resolve_names(gpt2):
-    embedded, local = resolve("smollm2"), resolve(str(gpt2))
-    assert (embedded.kind, embedded.slug) == ("embedded", "smollm2")
-    assert (local.kind, local.slug, local.revision) == ("folder", "local-gpt2", None)
-
-
-@pytest.mark.parametrize("cached_as", ["openai-community--gpt2", "gpt2"])
-def test_hub_cache(cached_as, gpt2, tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    repository = tmp_path / f"models--{cached_as}"
-    commit = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
-    shutil.copytree(gpt2, repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    source = resolve("gpt2")
-    assert (source.kind, source.revision, source.slug) == ("hub", commit, "gpt2")
-    assert model_provenance("openai-community/gpt2")["revision"] == commit
-    assert load_model("gpt2").cfg.model_name == "gpt2"
-
-
-def test_hub_weights_are_checked_against_the_name_of_their_blob(gpt2, tmp_path, monkeypatch):
-    """The hub cache links each file of weights to a blob that is named by its published sha256."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    weights, blobs = (
-        gpt2 / "model.safetensors",
-        tmp_path / "models--openai-community--gpt2" / "blobs",
-    )
-    blobs.mkdir(parents=True)
-    blob, good = blobs / hashlib.sha256(weights.read_bytes()).hexdigest(), weights.read_bytes()
-    weights.rename(blob)
-    weights.symlink_to(blob)
-    shutil.copytree(gpt2, blobs.parent / "snapshots" / "commit", symlinks=True)
-    (blobs.parent / "refs").mkdir()
-    (blobs.parent / "refs" / "main").write_text("commit")
-    before = attention_weights("gpt2").W_Q
-    blob.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    for get in (load_model, attention_weights, model_provenance):
-        with pytest.raises(
-            ModelError, match="its sha256 is not the published one.*make fetch MODEL=gpt2"
-        ):
-            get("gpt2")
-
-    def download(name: str, hub_id: str, *, force_download: bool = False) -> None:
-        if force_download:
-            blob.write_bytes(good)
-
-    monkeypatch.setattr(models, "_download", download)
-    fetch("gpt2")
-    assert torch.equal(attention_weights("gpt2").W_Q, before)
-
-
-def test_attention_tensors_stand_in_for_gpt2_if_they_are_its_own(assets, tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    models._attention_only.cache_clear()
-    assert resolve("gpt2").slug == "gpt2" and attention_weights("gpt2").W_Q.shape == (
-        12,
-        12,
-        768,
-        64,
-    )
-    record, digest = model_provenance("gpt2"), models.known_models()["gpt2"]["attention_sha256"]
-    assert (
-        record["tokenizer_sha256"] is None
-        and record["revision"] == record["weights_sha256"] == digest
-    )
-    altered = tmp_path / "models" / "gpt2-attention"
-    altered.mkdir(parents=True)
-    save_file({"h.0.ln_1.weight": torch.ones(768)}, altered / "model.safetensors")
-    monkeypatch.setenv("CIRCUITS_ASSETS", str(tmp_path))
-    models._attention_only.cache_clear()
-    with pytest.raises(ModelError, match="does not hold the attention tensors of gpt2"):
-        resolve("gpt2")
-    models._attention_only.cache_clear()
+# What a result says about its model
 
 
 def test_provenance(gpt2):
@@ -331,20 +385,6 @@ def test_provenance(gpt2):
 
 
 # Errors, each with its remedy
-
-
-@pytest.mark.parametrize("name", ["gpt3", "/no/such/folder", "a/b/c"])
-def test_unknown_model(name):
-    with pytest.raises(ModelError, match="smollm2, gpt2, .* or an existing folder"):
-        load_model(name)
-
-
-def test_no_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    for get in (load_model, attention_weights, fetch):
-        with pytest.raises(ModelError, match="make fetch MODEL=gpt2-medium"):
-            get("gpt2-medium")
 
 
 def test_device(gpt2):
@@ -365,7 +405,7 @@ def test_real_partial_checkpoint_asked_to_run(assets):
 
 @pytest.mark.parametrize("get", [load_model, attention_weights, model_provenance])
 def test_truncated_weights(get, gpt2):
-    cut(gpt2 / "model.safetensors")
+    cut_in_half(gpt2 / "model.safetensors")
     with pytest.raises(ModelError, match="cut short or altered .* copy the folder again"):
         get(str(gpt2))
 
@@ -373,6 +413,7 @@ def test_truncated_weights(get, gpt2):
 @pytest.mark.parametrize("content", ['{"weight_map": {"h.0', "{}", "[]", '{"weight_map": 1}'])
 @pytest.mark.parametrize("get", [load_model, attention_weights, model_provenance])
 def test_damaged_index(get, content, gpt2):
+    (gpt2 / "model.safetensors").unlink()  # where it is, no index is read
     (gpt2 / "model.safetensors.index.json").write_text(content)
     with pytest.raises(
         ModelError, match="index.json is cut short or altered: copy the folder again"
@@ -381,7 +422,7 @@ def test_damaged_index(get, content, gpt2):
 
 
 def test_damaged_tokenizer(gpt2):
-    cut(gpt2 / "tokenizer.json")
+    cut_in_half(gpt2 / "tokenizer.json")
     with pytest.raises(
         ModelError, match=r"\(tokenizer.json\) is cut short or altered: copy the folder again"
     ):
@@ -401,6 +442,7 @@ LINEAR = {"rope_theta": 10000.0, "factor": 2.0}
             "rope_type 'linear'",
         ),
         ("neox", {"rope_parameters": LINEAR | {"rope_type": "linear"}}, "rope_type 'linear'"),
+        ("neox", {"attention_bias": False}, "attention_bias False"),
         ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights False"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
     ],
@@ -510,121 +552,7 @@ def test_config_missing_or_of_another_family(gpt2):
         attention_weights(str(gpt2))
 
 
-# The embedded model's conversion, with a small stand-in for the 25 seconds of work
-
-
-@pytest.fixture
-def stand_in(gpt2, tmp_path, monkeypatch):
-    """A cache of its own, where converting copies a tiny checkpoint; yields the number of
-    conversions so far.
-    """
-    conversions = []
-
-    def copy(gguf, folder):
-        time.sleep(0.05)
-        conversions.append(gguf)
-        shutil.copytree(gpt2, folder)
-
-    monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(models, "_write_converted", copy)
-    return conversions
-
-
-def test_converted_once(stand_in, capsys):
-    for _ in range(2):
-        fetch("smollm2")
-    assert len(stand_in) == 1
-    assert capsys.readouterr().out.count("converting") == 1
-
-
-def test_two_processes_convert_once(stand_in):
-    with ThreadPoolExecutor(4) as pool:
-        assert len(set(pool.map(fetch, ["smollm2"] * 4))) == 1
-    assert len(stand_in) == 1
-
-
-@pytest.mark.parametrize(
-    "damage", [cut, Path.unlink, lambda path: path.write_bytes(b"x" * path.stat().st_size)]
-)
-@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "sha256.json"])
-def test_altered_cache_is_rebuilt(damage, file, stand_in, capsys):
-    location = fetch("smollm2").location
-    good = (location / "model.safetensors").read_bytes()
-    damage(location / file)
-    fetch("smollm2")
-    assert len(stand_in) == 2 and "altered" in capsys.readouterr().out
-    assert (location / "model.safetensors").read_bytes() == good
-    assert sorted(path.name for path in location.parent.iterdir()) == [
-        location.name,
-        f"{location.name}.lock",
-    ]
-
-
-def test_interrupted_conversion_leaves_nothing(stand_in, monkeypatch):
-    def interrupt(gguf, folder):
-        folder.mkdir()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(models, "_write_converted", interrupt)
-        fetch("smollm2")
-    assert [path.suffix for path in models.cache_dir().iterdir()] == [".lock"]
-    killed = models.resolve("smollm2").location.with_suffix(".part")  # kill -9 leaves what it wrote
-    killed.mkdir()
-    fetch("smollm2")
-    assert len(stand_in) == 1 and not killed.exists()
-
-
-def test_no_write_permission(gpt2, monkeypatch):
-    monkeypatch.setenv(
-        "CIRCUITS_CACHE", str(gpt2 / "config.json" / "cache")
-    )  # below a file: not even root can
-    with pytest.raises(ModelError, match="CIRCUITS_CACHE"):
-        load_model("smollm2")
-
-
-def test_gguf_cut_in_the_middle(tmp_path, monkeypatch):
-    gguf = models._gguf(resolve("smollm2"))
-    package = tmp_path / gguf.parent.name
-    package.mkdir()
-    (package / "__init__.py").write_text("raise ImportError('never imported')")
-    with gguf.open("rb") as file:
-        (package / gguf.name).write_bytes(file.read(1_000_000))
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModelError, match=r"cut short or altered .*pip install --force-reinstall"):
-        load_model("smollm2")
-    (package / gguf.name).unlink()
-    with pytest.raises(ModelError, match="not installed"):
-        load_model("smollm2")
-
-
-# Data
-
-
-@pytest.mark.parametrize("content", [None, "", "- a list", "cut: [", "\0"])
-def test_a_damaged_data_file_is_named(content, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "DATA", tmp_path)
-    if content is not None:
-        (tmp_path / "words.yaml").write_text(content)
-    with pytest.raises(ModelError, match="data/words.yaml is missing or damaged: restore it"):
-        models.read_data("words.yaml")
-    (tmp_path / "words.yaml").write_text("names: [Ann]")
-    assert models.read_data("words.yaml") == {"names": ["Ann"]}
-
-
-# Command lines
-
-
-def test_fetch_command(gpt2):
-    command = [sys.executable, "-m", "helpers.models", "fetch", str(gpt2)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0 and str(gpt2) in done.stdout and done.stderr == ""
-
-
-def test_fetch_command_says_what_is_wrong(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["models", "fetch", "gpt3"])
-    with pytest.raises(SystemExit, match="Unknown model 'gpt3': use one of smollm2"):
-        models.main()
+# Checkpoints with random weights
 
 
 def test_random_checkpoint_has_the_real_shape(assets, tmp_path):

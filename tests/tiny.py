@@ -1,13 +1,18 @@
-"""Tiny random models of the three families, processed and ready: small, but far from trivial."""
+"""Tiny random models of the three families, processed and ready: small, but far from trivial; and
+what tests do to a checkpoint.
+"""
 
 import functools
+import json
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     GPT2Config,
@@ -34,41 +39,106 @@ COMMON = {
 }
 
 
-def _model(kind: Kind) -> PreTrainedModel:
+def _model(kind: Kind, **settings: Any) -> PreTrainedModel:
     if kind == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(n_layer=3, n_head=4, n_embd=32, n_positions=64, **COMMON))
+        sizes = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 64}
+        return GPT2LMHeadModel(GPT2Config(**{**COMMON, **sizes, **settings}))
     sizes = {
         "hidden_size": 32,
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "max_position_embeddings": 64,
+        "intermediate_size": 64,
     }
     if kind == "llama":
         return LlamaForCausalLM(
-            LlamaConfig(intermediate_size=64, num_key_value_heads=2, **sizes, **COMMON)
+            LlamaConfig(**{**COMMON, **sizes, "num_key_value_heads": 2, **settings})
         )
-    return GPTNeoXForCausalLM(
-        GPTNeoXConfig(intermediate_size=64, rotary_pct=0.5, **sizes, **COMMON)
-    )
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**{**COMMON, **sizes, "rotary_pct": 0.5, **settings}))
 
 
-def tiny_folder(kind: Kind, path: Path, seed: int = 0) -> Path:
+def tiny_folder(kind: Kind, path: Path, seed: int = 0, **settings: Any) -> Path:
     """Write a tiny random checkpoint with its tokenizer, in the hub's folder format, and return its
-    folder.
+    folder. settings: what its config says otherwise.
     """
     torch.manual_seed(seed)
-    model = _model(kind)
+    model = _model(kind, **settings)
     with torch.no_grad():
         for tensor in model.parameters():
             if tensor.ndim == 1:  # norm gains (around one) and every bias (around zero)
                 tensor.add_(0.3 * torch.randn_like(tensor))
     model.save_pretrained(path)
+    word_tokenizer().save_pretrained(path)
+    return Path(path)
+
+
+def word_tokenizer(*, prepend_bos: bool = False) -> PreTrainedTokenizerFast:
+    """A token for each word "w0" .. "w99"; prepend_bos: it puts w0 first by itself, as Llama's
+    does.
+    """
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCAB)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w0", bos_token="w0").save_pretrained(
-        path
+    if prepend_bos:
+        words.post_processor = processors.TemplateProcessing(
+            single="w0 $A", special_tokens=[("w0", 0)]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w0", bos_token="w0")
+
+
+def sentencepiece_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer as Llama 2's: a space becomes "▁", and one more is put before every text, so that
+    the word Mary is the piece "▁Mary". It puts <s> first by itself.
+
+    words: the words that are one piece; every character of theirs is a piece, too.
+    """
+    pieces = {"<unk>": 0.0, "<s>": 0.0, "</s>": 0.0, "▁": -10.0}
+    for word in words:
+        pieces[f"▁{word}"] = -1.0
+        for character in word:
+            pieces[character] = -10.0
+    for mark in ".,:;?!'\"-":
+        pieces[mark] = -2.0
+    tokenizer = Tokenizer(models.Unigram(list(pieces.items()), unk_id=0))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
-    return Path(path)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+# What tests do to a checkpoint
+
+
+def edit_tensors(folder: Path, edit: Callable[[dict], dict]) -> None:
+    """Rewrite the weights of a checkpoint; edit returns the tensors to keep."""
+    path = folder / "model.safetensors"
+    tensors = {key: value.clone() for key, value in load_file(path).items()}
+    save_file(edit(tensors), path, metadata={"format": "pt"})
+
+
+def edit_config(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config.update(values)
+    path.write_text(json.dumps(config))
+
+
+def attention_only(tensors: dict) -> dict:
+    """What the partial GPT-2 checkpoint has: attention and norms, names without prefix."""
+    kept = {key.removeprefix("transformer."): value for key, value in tensors.items()}
+    return {key: value for key, value in kept.items() if ".attn." in key or ".ln_1." in key}
+
+
+def cut_in_half(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+# Loaded models
 
 
 @functools.cache
@@ -98,6 +168,9 @@ def tiny_neox(seed: int = 0) -> TransformerBridge:
     return _tiny("neox", seed)
 
 
+# Prompts
+
+
 def random_prompts(
     n: int = 6, *, lengths: tuple[int, ...] = (7, 9), differ: slice = slice(2, None)
 ) -> Prompts:
@@ -116,8 +189,8 @@ def random_prompts(
     return Prompts(
         texts=("",) * n,
         corrupted_texts=("",) * n,
-        tokens=tuple(map(tuple, clean)),
-        corrupted=tuple(map(tuple, corrupted)),
+        tokens=tuple(tuple(tokens) for tokens in clean),
+        corrupted=tuple(tuple(tokens) for tokens in corrupted),
         answers=tuple(words(n)),
         distractors=tuple(words(n)),
         positions={

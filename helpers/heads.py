@@ -17,23 +17,27 @@ class Head(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Head":
-        if not (match := re.fullmatch(r"L(\d+)H(\d+)", text)):
+        """The head of that name. Raises ValueError for a text that names none."""
+        match = re.fullmatch(r"L(\d+)H(\d+)", text)
+        if match is None:
             raise ValueError(
                 f"{text!r} is not a head: write it like {cls(9, 6)} (layer 9, head 6)."
             )
-        return cls(*map(int, match.groups()))
+        layer, head = match.groups()
+        return cls(int(layer), int(head))
+
+
+Heads = tuple[Head, ...]
 
 
 def check_heads(heads: Iterable[Head], layers: int, heads_per_layer: int) -> None:
     """Raises ValueError for a head that a model of this size does not have."""
+    first, last = Head(0, 0), Head(layers - 1, heads_per_layer - 1)
     for head in heads:
-        if not (0 <= head.layer < layers and 0 <= head.head < heads_per_layer):
-            raise ValueError(
-                f"{head} does not exist: use {Head(0, 0)} to {Head(layers - 1, heads_per_layer - 1)}."
-            )
-
-
-Heads = tuple[Head, ...]
+        layer_exists = 0 <= head.layer < layers
+        head_exists = 0 <= head.head < heads_per_layer
+        if not (layer_exists and head_exists):
+            raise ValueError(f"{head} does not exist: use {first} to {last}.")
 
 
 def all_heads(layers: int, heads_per_layer: int) -> Heads:

@@ -130,6 +130,6 @@ sweep: $(READY) ## Models and seeds, missing runs only, and their table in build
 lock: $(READY) ## Write requirements.lock anew after a change of pyproject.toml; versions stay where they can [network; 10 s]
 	$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --annotation-style line -o requirements.lock
 
-clean: ## Remove build/ and tool caches; keeps .venv, notebooks and results
+clean: ## Remove build/ with the outputs of your runs, and tool caches; keeps .venv and everything committed
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +

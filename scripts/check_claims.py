@@ -1,9 +1,8 @@
 """Compare new results with the committed ones; exit status 1, with the list of what moved, if they
 differ.
 
-python -m scripts.check_claims                   data/results, as a full run left it, with the last
-commit's python -m scripts.check_claims --quick FOLDER    FOLDER/data/results, of a run with
-PROFILE=quick, with data/results
+python -m scripts.check_claims                   a full run's results, in build/, with data/results
+python -m scripts.check_claims --quick FOLDER    those of a run with PROFILE=quick, in FOLDER
 
 With $CIRCUITS_OUT set, the full run's results are those below it.
 """
@@ -11,51 +10,73 @@ With $CIRCUITS_OUT set, the full run's results are those below it.
 import argparse
 import json
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from suite.errors import ClaimError, ModelError
 from suite.ledger import get_claim
-from suite.provenance import git
 from suite.registry import PROJECT, output_root
 
-WORST = {
-    "reproduced": "differs",
-    "transfers": "does not",
-}  # best verdict -> worst, on the paper's model and on others
+# best verdict -> worst, on the paper's model and on others
+WORST = {"reproduced": "differs", "transfers": "does not"}
+NEVER_MOVES = 1e-4  # the default tolerance: this, plus a share of the old value
+RELATIVE = 1e-3
 
-REMEDY = "Make one with `CIRCUITS_OUT=build/again make reproduce`, then `CIRCUITS_OUT=build/again make check-claims`."
+AGAIN = "CIRCUITS_OUT=build/again"
+REMEDY = f"Make one with `{AGAIN} make reproduce`, then `{AGAIN} make check-claims`."
+
+
+# --- two results files of one notebook ------------------------------------------------------------
 
 
 def moved(old: dict, new: dict) -> list[str]:
     """What a reader would see differ between two results files of one notebook, run with the same
     parameters.
     """
-    if (was := old["provenance"]["parameters"]) != (now := new["provenance"]["parameters"]):
-        return [f"measured with {was}, now with {now}: run it with the default parameters"]
-    old, new = rows(old), rows(new)
-    found = [
-        f"{claim} {metric}: measured in one of them only"
-        for claim, metric in sorted(old.keys() ^ new.keys())
-    ]
-    return found + [
-        f"{key[0]} {key[1]}: {text}"
-        for key in old
-        if key in new
-        for text in fields(old[key], new[key])
-    ]
+    before = old["provenance"]["parameters"]
+    now = new["provenance"]["parameters"]
+    if before != now:
+        return [f"measured with {before}, now with {now}: run it with the default parameters"]
+    old_rows, new_rows = rows(old), rows(new)
+    found = []
+    for claim, metric in sorted(old_rows.keys() ^ new_rows.keys()):
+        found.append(f"{claim} {metric}: measured in one of them only")
+    for key, row in old_rows.items():
+        if key in new_rows:
+            name = " ".join(key)
+            found += [f"{name}: {text}" for text in changes(row, new_rows[key])]
+    return found
 
 
 def contradicted(old: dict, new: dict) -> list[str]:
     """Where a run on fewer prompts contradicts the old one: a claim is missing, or a metric's row
     is refuted.
     """
-    old, new = rows(old), rows(new)
-    missing = {claim for claim, _ in old} ^ {claim for claim, _ in new}
-    return [f"{claim}: measured in one of them only" for claim in sorted(missing)] + [
-        f"{key[0]} {key[1]}: {shown(old[key])}, now {shown(new[key])}"
-        for key in old
-        if key in new and refuted(old[key], new[key])
-    ]
+    old_rows, new_rows = rows(old), rows(new)
+    old_claims = {claim for claim, _ in old_rows}
+    new_claims = {claim for claim, _ in new_rows}
+    found = []
+    for claim in sorted(old_claims ^ new_claims):
+        found.append(f"{claim}: measured in one of them only")
+    for key, row in old_rows.items():
+        if key in new_rows and refuted(row, new_rows[key]):
+            name = " ".join(key)
+            found.append(f"{name}: {shown(row)}, now {shown(new_rows[key])}")
+    return found
+
+
+def rows(results: dict) -> dict[tuple[str, str], dict]:
+    """The rows of a results file by claim and metric."""
+    return {(row["id"], row["metric"]): row for row in results["claims"]}
+
+
+def shown(row: dict) -> str:
+    """A row's verdict, after its interval where it has one, else its value."""
+    measured = row["value"] if row["low"] is None else [row["low"], row["high"]]
+    return f"{measured} {row['verdict']}"
+
+
+# --- two rows of one metric -----------------------------------------------------------------------
 
 
 def refuted(old: dict, new: dict) -> bool:
@@ -68,87 +89,118 @@ def refuted(old: dict, new: dict) -> bool:
     """
     if get_claim(old["id"]).metric(old["metric"]).kind == "heads":
         return bool(old["value"]) and not set(old["value"]) & set(new["value"])
-    if None in (old["low"], new["low"]):
+    if old["low"] is None or new["low"] is None:
         return WORST.get(old["verdict"]) == new["verdict"]
-    return (old["low"] > new["high"] or new["low"] > old["high"]) and old["verdict"] != new[
-        "verdict"
-    ]
+    intervals_meet = old["low"] <= new["high"] and new["low"] <= old["high"]
+    return not intervals_meet and old["verdict"] != new["verdict"]
 
 
-def shown(row: dict) -> str:
-    """A row's verdict, after its interval where it has one, else its value."""
-    return f"{row['value'] if row['low'] is None else [row['low'], row['high']]} {row['verdict']}"
-
-
-def rows(results: dict) -> dict[tuple[str, str], dict]:
-    """The rows of a results file by claim and metric."""
-    return {(row["id"], row["metric"]): row for row in results["claims"]}
-
-
-def fields(old: dict, new: dict) -> list[str]:
+def changes(old: dict, new: dict) -> list[str]:
     """The fields of a row that differ by more than two runs of one model may."""
     tolerance = get_claim(old["id"]).metric(old["metric"]).repeat_tolerance
-    controls = [row["control"] or {} for row in (old, new)]
-    found = [f"control {controls}"] if controls[0].get("name") != controls[1].get("name") else []
-    pairs = {field: (old[field], new[field]) for field in ("value", "low", "high")}
-    pairs |= {
-        f"control {f}": (controls[0].get(f), controls[1].get(f)) for f in ("value", "low", "high")
-    }
-    pairs |= {field: (old[field], new[field]) for field in ("n", "seed", "verdict")}
-    return found + [
-        f"{name} {a} is now {b}" for name, (a, b) in pairs.items() if not same(a, b, tolerance)
-    ]
+    old_control, new_control = old["control"] or {}, new["control"] or {}
+    found = []
+    if old_control.get("name") != new_control.get("name"):
+        found.append(f"control {old_control} is now {new_control}")
+    numbers = ("value", "low", "high")
+    compared = [_field(old, new, name) for name in numbers]
+    for name in numbers:
+        compared.append((f"control {name}", old_control.get(name), new_control.get(name)))
+    compared += [_field(old, new, name) for name in ("n", "seed", "verdict")]
+    for name, before, now in compared:
+        if not same(before, now, tolerance):
+            found.append(f"{name} {before} is now {now}")
+    return found
 
 
-def same(a, b, tolerance: float | None) -> bool:
+def _field(old: dict, new: dict, name: str) -> tuple[str, object, object]:
+    """A field's name with its two values."""
+    return name, old[name], new[name]
+
+
+def same(old, new, tolerance: float | None) -> bool:
     """Heads equal as sets, numbers within the tolerance (None: 1e-3 of the value plus 1e-4), the
     rest equal.
     """
-    if isinstance(a, list) and isinstance(b, list):
-        if any(isinstance(x, str) for x in a + b):
-            return set(a) == set(b)
-        return len(a) == len(b) and all(same(x, y, tolerance) for x, y in zip(a, b, strict=True))
-    if isinstance(a, float | int) and isinstance(b, float | int):
-        return abs(a - b) <= (tolerance if tolerance is not None else 1e-4 + 1e-3 * abs(a))
-    return a == b
+    if isinstance(old, list) and isinstance(new, list):
+        return _same_lists(old, new, tolerance)
+    if isinstance(old, float | int) and isinstance(new, float | int):
+        if tolerance is None:
+            tolerance = NEVER_MOVES + RELATIVE * abs(old)
+        return abs(old - new) <= tolerance
+    return old == new
+
+
+def _same_lists(old: list, new: list, tolerance: float | None) -> bool:
+    if any(isinstance(item, str) for item in old + new):
+        return set(old) == set(new)
+    if len(old) != len(new):
+        return False
+    return all(same(*pair, tolerance) for pair in zip(old, new, strict=True))
+
+
+# --- all files ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Comparison:
+    """What came of comparing many files: how many, what differs, whether they are of one run."""
+
+    compared: int = 0
+    found: list[str] = field(default_factory=list)
+    same_run: bool = True
+    """No file differs at all, though two runs differ in their times."""
+
+
+def compare_all(root: Path, *, quick: bool) -> Comparison:
+    """Compare the results of a run below `root` with the committed ones, file by file; prints the
+    models that were not run.
+    """
+    comparison = Comparison()
+    not_run = {}
+    for committed in sorted(PROJECT.glob("data/results/*/[0-9][0-9].json")):
+        slug = committed.parent.name
+        new = root / slug / "results" / committed.name
+        label = f"{slug}/{committed.name}"
+        if new.is_file():
+            compare_files(committed, new, label, comparison, quick=quick)
+        elif new.parent.exists():
+            comparison.found.append(f"{label}: the run left no results")
+        else:
+            not_run[slug] = None
+    for slug in not_run:
+        print(f"{slug}: not run")
+    return comparison
+
+
+def compare_files(
+    committed: Path, new: Path, label: str, comparison: Comparison, *, quick: bool
+) -> None:
+    """Add to a comparison what differs between two files."""
+    before = json.loads(committed.read_text(encoding="utf-8"))
+    now = json.loads(new.read_text(encoding="utf-8"))
+    texts = contradicted(before, now) if quick else moved(before, now)
+    comparison.found += [f"{label}: {text}" for text in texts]
+    comparison.compared += 1
+    if before != now:
+        comparison.same_run = False
 
 
 def problems(quick: Path | None) -> list[str]:
     """What differs, file by file. Raises ClaimError where there is nothing to compare."""
-    names = (git("ls-files", "data/results") or "").split()
-    if quick and not names:
-        names = [
-            path.relative_to(PROJECT).as_posix()
-            for path in sorted(PROJECT.glob("data/results/*/*.json"))
-        ]
-    found, compared, same_run = [], 0, True
-    for name in names:
-        new, label = (quick or output_root()) / name, name.removeprefix("data/results/")
-        here = quick and (PROJECT / name).is_file()
-        old = (PROJECT / name).read_text(encoding="utf-8") if here else git("show", f"HEAD:{name}")
-        if not new.parent.exists():
-            print(f"{new.parent.name}: not run")
-        elif not new.exists():
-            found.append(f"{label}: the run left no results")
-        elif old:
-            before, after = json.loads(old), json.loads(new.read_text(encoding="utf-8"))
-            found += [
-                f"{label}: {text}" for text in (contradicted if quick else moved)(before, after)
-            ]
-            compared, same_run = (
-                compared + 1,
-                same_run and before == after,
-            )  # two runs differ in their times
-    if not compared and not found:
+    comparison = compare_all(quick or output_root(), quick=quick is not None)
+    if not comparison.compared and not comparison.found:
         raise ClaimError(
-            "No results to compare: this needs a git checkout with committed results, and those of a run."
+            "No results to compare: this needs committed results, in data/results, and those of a "
+            "run: `make reproduce`."
         )
-    if same_run and not found:
+    if comparison.same_run and not comparison.found:
         raise ClaimError(
-            f"No new run: the {compared} files of results are the committed ones. {REMEDY}"
+            f"No new run: the {comparison.compared} files of results are the committed ones. "
+            f"{REMEDY}"
         )
-    print(f"{compared} files of results compared.")
-    return found
+    print(f"{comparison.compared} files of results compared.")
+    return comparison.found
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,56 +7,66 @@ import argparse
 import ast
 import contextlib
 import difflib
-import fcntl
 import functools
 import hashlib
 import json
 import logging
 import math
 import os
+import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import nbformat
 import papermill
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
+import torch
+from ipykernel.kernelspec import write_kernel_spec
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.models import model_provenance
 from scripts import exercises
 from scripts.check_notebooks import notebooks_in
 from suite.errors import ClaimError, ModelError, NotApplicable, VocabularyError
-from suite.files import write_text
+from suite.files import locked_folder, write_text
 from suite.ledger import get_claim, load_claims
-from suite.provenance import package_versions
+from suite.provenance import file_parameters, package_versions, require_one_checkout
 from suite.registry import (
     PROJECT,
     ModelSource,
+    circuit_path,
     figures_dir,
     output_root,
     resolve,
     results_path,
     run_dir,
 )
+from suite.results import circuit_file
 
-# Kernels inherit these: nothing but results in a notebook, and the environment's own "python3"
-# kernel.
+FINDS_HEADS = "01"  # the notebook from whose circuit later ones start
+EXAMPLES = {"N_PROMPTS": 2, "N_PATCH": 2}  # an interval needs two examples
+WRITTEN_BY_RUNS = ("results", "circuits")  # folders of data/ that are no input
+
+# Kernels inherit these, so that a notebook shows nothing but results.
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-CELL_TIMEOUT = 3600  # seconds
 
 
 class RunError(Exception):
     """One sentence for the user: what is wrong and what to do."""
+
+
+EXPECTED_ERRORS = (RunError, ModelError, ClaimError, exercises.ExerciseError)
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,12 @@ class Job:
     prove: bool = False
 
     @property
+    def number(self) -> str:
+        return self.notebook.name[:2]
+
+    @property
     def folder(self) -> Path:
-        return build_dir(self.model)
+        return run_dir(self.model.slug)
 
     @property
     def output(self) -> Path:
@@ -82,18 +96,27 @@ class Job:
         return self.folder / f"{self.notebook.stem}.stamp.json"
 
     @property
+    def failed(self) -> Path:
+        """The notebook up to the cell in which it failed."""
+        return self.folder / f"{self.notebook.stem}.failed.ipynb"
+
+    @property
+    def results(self) -> Path:
+        return results_path(self.model.slug, self.number)
+
+    @property
+    def partial_results(self) -> Path:
+        """The rows of a notebook that did not get to its end."""
+        return results_path(self.model.slug, f"{self.number}.partial")
+
+    @property
     def label(self) -> str:
         return f"{self.notebook.stem} ({self.model.name})"
 
 
-def build_dir(model: ModelSource) -> Path:
-    """The folder of one model's executed notebooks."""
-    return run_dir(model.slug)
-
-
 def stored(path: Path, key: str, remedy: str) -> list:
-    """What a JSON file, such as a notebook, holds under a key. Raises RunError, with what to do, if
-    it is damaged.
+    """The value of a key in a JSON file, such as a notebook. Raises RunError, with what to do, if
+    the file is damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
@@ -101,69 +124,133 @@ def stored(path: Path, key: str, remedy: str) -> list:
         raise RunError(f"{os.path.relpath(path)} is damaged: {remedy}.") from None
 
 
-# --- what to run ----------------------------------------------------------------------------------
-# --------------------
+# --- parameters -----------------------------------------------------------------------------------
 
 
 def defaults(notebook: Path) -> dict:
     """The notebook's parameters with their default values."""
-    return {
-        name: ast.literal_eval(p["default"])
-        for name, p in papermill.inspect_notebook(str(notebook)).items()
-    }
+    found = papermill.inspect_notebook(str(notebook))
+    return {name: ast.literal_eval(parameter["default"]) for name, parameter in found.items()}
 
 
 def quick(notebook: Path) -> dict:
     """The parameters whose comment ends in `quick: VALUE`, with that value."""
-    comments = {
-        name: p["help"].partition("quick: ")
-        for name, p in papermill.inspect_notebook(str(notebook)).items()
-    }
-    return {name: ast.literal_eval(value) for name, (_, found, value) in comments.items() if found}
+    values = {}
+    for name, parameter in papermill.inspect_notebook(str(notebook)).items():
+        _, found, value = parameter["help"].partition("quick: ")
+        if found:
+            values[name] = ast.literal_eval(value)
+    return values
 
 
 def parse(name: str, text: str, default: object) -> object:
-    """The value written on the command line, in the type of the notebook's default."""
+    """The value written on the command line, in the type of the notebook's default.
+
+    A file is made absolute from the folder where the command is typed. Raises RunError for a value
+    of another type or size, and for a file that does not exist.
+    """
     if isinstance(default, str):
-        return text
-    try:
-        value = ast.literal_eval(text)
-    except (SyntaxError, TypeError, ValueError):
-        value = text
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
+        value = _unquoted(text)
+        return _existing_file(name, value) if name.endswith("_FILE") and value else value
+    value = _in_type_of(default, _literal(text))
     if default is not None and type(value) is not type(default):
         kind = type(default).__name__
         raise RunError(f"{name} takes a value of type {kind}, such as {default!r}, not {text!r}.")
-    if type(value) in (int, float) and not 0 <= value < math.inf:
-        raise RunError(f"{name} takes a number of 0 or more, such as {default!r}, not {text!r}.")
+    if isinstance(default, list):
+        _check_list(name, text, value, default)
+    least = EXAMPLES.get(name, 0)
+    if type(value) in (int, float) and not least <= value < math.inf:
+        raise RunError(
+            f"{name} takes a number of {least} or more, such as {default!r}, not {text!r}."
+        )
     return value
 
 
+def _literal(text: str) -> object:
+    """The Python literal that a text is, else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError):
+        return text
+
+
+def _unquoted(text: str) -> str:
+    """A text without the quotes around it, if it has them."""
+    value = _literal(text)
+    return value if isinstance(value, str) else text
+
+
+def _in_type_of(default: object, value: object) -> object:
+    """A whole number as a float where the default is one."""
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    return value
+
+
+def _check_list(name: str, text: str, values: list, default: list) -> None:
+    """Raises RunError for an empty list and for entries that are not like those of the default."""
+    example = default[0] if default else None
+    for value in values:
+        if default and type(_in_type_of(example, value)) is not type(example):
+            kind = type(example).__name__
+            raise RunError(f"{name} takes a list of {kind}, such as {default!r}, not {text!r}.")
+    if not values:
+        raise RunError(f"{name} takes a list of at least one value, such as {default!r}.")
+
+
+def _existing_file(name: str, text: str) -> str:
+    path = Path(text).expanduser().absolute()
+    if not path.is_file():
+        raise RunError(f"{name} names {path}, which is no file: give one that is there.")
+    return str(path)
+
+
 def assignments(pairs: Iterable[str], known: set[str]) -> dict[str, str]:
-    """KEY=VALUE pairs as a dict; a key that no notebook knows is refused."""
+    """KEY=VALUE pairs as a dict. Raises RunError for a key that no notebook has."""
     settings = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
+        key, value = key.strip(), value.strip()
         if not equals:
             raise RunError(f"--set takes KEY=VALUE, such as N_PROMPTS=64, not {pair!r}.")
+        if key.upper() == "MODEL":
+            raise RunError(
+                f"MODEL is no parameter to set: use MODEL={value} (make) or --model {value}."
+            )
         if key not in known:
-            near = difflib.get_close_matches(key.upper(), known, n=1) or sorted(known) or ["none"]
-            raise RunError(f"No notebook has a parameter {key}: use {' or '.join(near)}.")
+            raise RunError(_unknown_parameter(key, known))
         settings[key] = value
     return settings
+
+
+def _unknown_parameter(key: str, known: set[str]) -> str:
+    if not known:
+        return (
+            f"The chosen notebooks have no parameter {key}, nor another one to set: leave it out."
+        )
+    near = difflib.get_close_matches(key.upper(), known, n=1) or sorted(known)
+    return f"No notebook has a parameter {key}: use {' or '.join(near)}."
+
+
+def check_device(name: str) -> None:
+    """Raises RunError for a device that this computer does not have."""
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError):
+        raise RunError(f"Device {name!r} is not available here: use DEVICE=cpu.") from None
+
+
+# --- what to run ----------------------------------------------------------------------------------
 
 
 def own_model(number: str, *, of_a_paper: bool = False) -> str | None:
     """The model of a notebook's first claim, or of its first that is a paper's; None for a notebook
     without one.
     """
-    claims = [
-        claim
-        for claim in load_claims().values()
-        if claim.notebook == number and (claim.paper or not of_a_paper)
-    ]
-    return next((claim.model for claim in claims if claim.model), None)
+    for claim in load_claims().values():
+        if claim.notebook == number and claim.model and (claim.paper or not of_a_paper):
+            return claim.model
+    return None
 
 
 def models(path: Path, model: str, known: dict[Path, dict]) -> list[str]:
@@ -173,16 +260,38 @@ def models(path: Path, model: str, known: dict[Path, dict]) -> list[str]:
     Notebook 01 finds the heads from which later notebooks start, so with "paper" it runs on their
     papers' models, too.
     """
+    number = path.name[:2]
     if model != "paper" and "MODEL" in known[path]:
         return [model]
-    later = [other for other in known if path.name[:2] == "01" and "MODEL" in known[other]]
-    names = [
-        own_model(path.name[:2]),
-        *(own_model(other.name[:2], of_a_paper=True) for other in later),
-    ]
-    if names[0] is None:
+    own = own_model(number)
+    if own is None:
         print(f"{path.stem}: skipped, it has no paper's model (run it with another MODEL)")
+    names = [own]
+    if number == FINDS_HEADS:
+        for other, parameters in known.items():
+            if "MODEL" in parameters:
+                names.append(own_model(other.name[:2], of_a_paper=True))
     return [name for name in dict.fromkeys(names) if name]
+
+
+def chosen_notebooks(root: Path, only: str) -> list[Path]:
+    """The notebooks that begin with one of the words of `only`, all for an empty one.
+
+    Raises RunError for a word with which none begins, and for a damaged notebook.
+    """
+    every = notebooks_in(root / "notebooks")
+    chosen = []
+    for beginning in re.split(r"[\s,]+", only.strip()):
+        found = [path for path in every if path.name.startswith(beginning)]
+        if not found:
+            names = ", ".join(path.stem for path in every) or "no notebook"
+            raise RunError(
+                f"No notebook begins with {beginning!r}: {root / 'notebooks'} contains {names}."
+            )
+        chosen += found
+    for path in chosen:
+        stored(path, "cells", "restore it from version control")
+    return sorted(set(chosen))
 
 
 def plan(
@@ -194,104 +303,109 @@ def plan(
     profile: str = "full",
     prove: bool = False,
 ) -> list[Job]:
-    """The jobs, in file order."""
-    every = notebooks_in(root / "notebooks")
-    chosen = [path for path in every if path.name.startswith(only)]
-    if not chosen:
-        names = ", ".join(path.stem for path in every) or "no notebook"
-        raise RunError(f"No notebook begins with {only!r}: {root / 'notebooks'} holds {names}.")
-    for path in chosen:
-        stored(path, "cells", "restore it from version control")
-    known = {path: defaults(path) for path in chosen}
-    settings = assignments(pairs, set().union(*known.values()) - {"MODEL"})
+    """The jobs, in file order. Raises RunError or ModelError for arguments that cannot be used."""
+    known = {path: defaults(path) for path in chosen_notebooks(root, only)}
+    settable = set().union(*known.values()) - {"MODEL"}
+    settings = assignments(pairs, settable)
+    if "DEVICE" in settings:
+        check_device(settings["DEVICE"])
     jobs = []
-    for path in chosen:
+    for path, default in known.items():
+        wanted = quick(path) if profile == "quick" else {}
+        for key, text in settings.items():
+            if key in default:
+                wanted[key] = parse(key, text, default[key])
         for name in models(path, model, known):
             source = resolve(name)
-            wanted = {"MODEL": str(source.location) if source.kind == "folder" else name}
-            wanted |= quick(path) if profile == "quick" else {}
-            wanted |= {
-                key: parse(key, text, known[path][key])
-                for key, text in settings.items()
-                if key in known[path]
-            }
-            changed = {k: v for k, v in wanted.items() if k in known[path] and v != known[path][k]}
+            if "MODEL" in default:
+                wanted["MODEL"] = str(source.location) if source.kind == "folder" else name
+            changed = {key: value for key, value in wanted.items() if value != default[key]}
             jobs.append(Job(root, path, source, changed, prove))
     return jobs
 
 
-# --- what is up to date
-# -----------------------------------------------------------------------------------------------
+# --- what is up to date ---------------------------------------------------------------------------
 
 
-def sha256(parts: Iterable[bytes]) -> str:
+def sha256_of_parts(parts: Iterable[bytes]) -> str:
+    """One hash of many byte strings, of which none can run into the next."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
 
 
-def tree(folder: Path, pattern: str) -> str:
-    """Hash of the files below a folder, names included; measured results are no input."""
-    paths = [
-        p
-        for p in sorted(folder.rglob(pattern))
-        if p.is_file() and folder / "results" not in p.parents
-    ]
-    return sha256(
-        part for p in paths for part in (p.relative_to(folder).as_posix().encode(), p.read_bytes())
-    )
+def sha256_of_tree(folder: Path, pattern: str) -> str:
+    """Hash of the input files below a folder, names included."""
+    written = [folder / name for name in WRITTEN_BY_RUNS]
+    parts = []
+    for path in sorted(folder.rglob(pattern)):
+        if path.is_file() and not any(path.is_relative_to(other) for other in written):
+            parts += [path.relative_to(folder).as_posix().encode(), path.read_bytes()]
+    return sha256_of_parts(parts)
+
+
+def sha256_of_file(path: Path) -> str:
+    return sha256_of_parts([path.read_bytes()])
 
 
 def outputs(job: Job) -> list[Path]:
-    """The executed notebook, and the results and figures that carry its number, where they
-    exist.
+    """What a run of the job may have left: the executed notebook, and the results, figures and
+    circuit that it wrote, where they exist.
     """
-    number = job.notebook.name[:2]
-    paths = [job.output, results_path(job.model.slug, number)]
-    return [
-        path
-        for path in paths + sorted(figures_dir(job.model.slug).glob(f"{number}_*"))
-        if path.exists()
-    ]
+    slug = job.model.slug
+    paths = [job.output, job.results]
+    paths += sorted(job.results.parent.glob(f"{job.number}_*"))
+    paths += sorted(figures_dir(slug).glob(f"{job.number}_*"))
+    if job.number == FINDS_HEADS:
+        paths.append(circuit_path(slug))
+    return [path for path in paths if path.exists()]
 
 
 def earlier(job: Job) -> str:
-    """Hash of what earlier notebooks measured on the model, for the scorecard on any model: a run
-    starts from it.
+    """Hash of what earlier notebooks measured and found on the model, on any model for the
+    scorecard: a run starts from it.
     """
-    number = job.notebook.name[:2]
-    folder = results_path(job.model.slug, number).parent
-    paths = sorted(
-        folder.parent.glob("*/*.json")
-        if number == get_claim("X3").notebook
-        else folder.glob("*.json")
-    )
+    results = job.results.parent
+    if job.number == get_claim("X3").notebook:
+        paths = sorted(results.parents[1].glob("*/results/[0-9][0-9].json"))
+        paths += sorted(job.root.glob("data/results/*/[0-9][0-9].json"))
+    else:
+        paths = sorted(results.glob("[0-9][0-9].json"))
     remedy = "run its notebook again with --force, or restore it from version control"
-    return sha256(
-        json.dumps(stored(p, "claims", remedy)).encode() for p in paths if p.stem < number
-    )
+    parts = []
+    for path in paths:
+        if path.stem < job.number:
+            rows = stored(path, "claims", remedy)
+            parts.append(json.dumps(rows).encode())
+    circuit = circuit_file(job.model.slug)
+    if job.number > FINDS_HEADS and circuit.is_file():
+        parts.append(circuit.read_bytes())
+    return sha256_of_parts(parts)
 
 
 @functools.cache
 def identity(name: str) -> dict:
+    """`model_provenance`, once for all notebooks."""
     return model_provenance(name)
 
 
 def fingerprint(job: Job) -> dict:
     """Everything on which a run depends, and what it left."""
     cells = nbformat.read(job.notebook, as_version=4).cells
+    files = file_parameters({**defaults(job.notebook), **job.parameters})
     return {
-        "notebook": sha256(f"{c.cell_type}\n{c.source}".encode() for c in cells),
-        "helpers": tree(job.root / "helpers", "*.py"),
-        "suite": tree(job.root / "suite", "*.py"),
-        "data": tree(job.root / "data", "*"),
+        "notebook": sha256_of_parts(f"{cell.cell_type}\n{cell.source}".encode() for cell in cells),
+        "helpers": sha256_of_tree(job.root / "helpers", "*.py"),
+        "suite": sha256_of_tree(job.root / "suite", "*.py"),
+        "data": sha256_of_tree(job.root / "data", "*"),
         "earlier results": earlier(job),
         "parameters": job.parameters,
+        "files": {name: sha256_of_file(path) for name, path in files.items()},
         "proof of exercises": job.prove,
         "versions": package_versions(job.root),
         "model": identity(job.model.name),
-        "outputs": {path.name: sha256([path.read_bytes()]) for path in outputs(job)},
+        "outputs": {path.name: sha256_of_file(path) for path in outputs(job)},
     }
 
 
@@ -303,10 +417,8 @@ def reasons(job: Job) -> str:
         old = dict(json.loads(job.stamp.read_text(encoding="utf-8")))
     except (TypeError, ValueError):
         return "its stamp is damaged"
-    new = fingerprint(job)
-    return ", ".join(
-        f"{key} changed" for key in new if old.get(key) != json.loads(json.dumps(new[key]))
-    )
+    new = json.loads(json.dumps(fingerprint(job)))
+    return ", ".join(f"{key} changed" for key in new if old.get(key) != new[key])
 
 
 def write_stamp(job: Job) -> None:
@@ -314,28 +426,52 @@ def write_stamp(job: Job) -> None:
     write_text(job.stamp, json.dumps(fingerprint(job), indent=1))
 
 
-# --- running --------------------------------------------------------------------------------------
-# --------------------
+# --- one notebook ---------------------------------------------------------------------------------
+
+FileState = tuple[int, int]
 
 
-@contextlib.contextmanager
-def locked(model: ModelSource) -> Iterator[None]:
-    """Hold a model's build folder; what a killed run left half-written there, or of its results, is
-    removed.
+def file_states(paths: Iterable[Path]) -> dict[Path, FileState]:
+    """What changes when a file is written again: its inode and time."""
+    states = {}
+    for path in paths:
+        status = path.stat()
+        states[path] = (status.st_ino, status.st_mtime_ns)
+    return states
+
+
+def remove_stale(job: Job, before: dict[Path, FileState]) -> None:
+    """Remove what an earlier run left and this one did not write again."""
+    for path, state in file_states(outputs(job)).items():
+        if before.get(path) == state:
+            path.unlink()
+    job.failed.unlink(missing_ok=True)
+
+
+def skip(job: Job, before: dict[Path, FileState]) -> None:
+    """Keep the rows that a notebook recorded before it did not apply, and remember that it does
+    not apply.
     """
-    folder = build_dir(model)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"Another run is using {folder}: wait until it ends, then run this again."
-            ) from None
-        for written in (folder, results_path(model.slug, "00").parent, figures_dir(model.slug)):
-            for leftover in written.glob(".*.part*"):
-                leftover.unlink(missing_ok=True)
-        yield
+    job.stamp.unlink(missing_ok=True)
+    if job.partial_results.exists():
+        os.replace(job.partial_results, job.results)
+    remove_stale(job, before)
+    write_stamp(job)
+
+
+def failure(job: Job, part: Path, message: str) -> RunError:
+    """Keep the partial notebook beside the good one, and say where the error is and what is
+    kept.
+    """
+    cells = nbformat.read(part, as_version=4).cells
+    started = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
+    os.replace(part, job.failed)
+    kept = f"the notebook up to there: {os.path.relpath(job.failed)}"
+    if job.partial_results.exists():
+        rows = stored(job.partial_results, "claims", "run the notebook again")
+        kept += f"; {len(rows)} rows so far: {os.path.relpath(job.partial_results)}"
+    last_line = message.strip().splitlines()[-1]
+    return RunError(f"cell {len(started)}: {last_line} ({kept})")
 
 
 def sizes(job: Job) -> str:
@@ -344,92 +480,130 @@ def sizes(job: Job) -> str:
     return " or ".join(name for name in ("N_PATCH", "N_PROMPTS", "MEMORY_GIB") if name in known)
 
 
-def skip(job: Job) -> None:
-    """Remove what an earlier run left of a notebook that does not apply now, and remember that it
-    does not.
+def execute(job: Job, place: str) -> None:
+    """Run one notebook; its output and stamp appear completely or not at all.
+
+    Raises NotApplicable where it has nothing to measure, RunError where it fails.
     """
-    job.stamp.unlink(missing_ok=True)
-    for path in outputs(job):
-        path.unlink()
-    write_stamp(job)
-
-
-def failure(job: Job, part: Path, message: str) -> RunError:
-    """Keep the partial notebook beside the good one, and say where the error is."""
-    kept = job.folder / f"{job.notebook.stem}.failed.ipynb"
-    started = [
-        cell
-        for cell in nbformat.read(part, as_version=4).cells
-        if cell.metadata.get("papermill", {}).get("start_time")
-    ]
-    os.replace(part, kept)
-    last_line = message.strip().splitlines()[-1]
-    return RunError(
-        f"{job.label}, cell {len(started)}: {last_line} (the notebook up to there: {os.path.relpath(kept)})"
-    )
-
-
-def execute(job: Job, place: str) -> float:
-    """Run one notebook; its output and stamp appear whole or not at all. Seconds taken."""
     part = job.folder / f".{job.notebook.stem}.part.ipynb"  # while it runs
+    before = file_states(outputs(job))
+    job.partial_results.unlink(missing_ok=True)
+    try:
+        run_cells(job, part, place)
+        job.stamp.unlink(missing_ok=True)
+        os.replace(part, job.output)
+        remove_stale(job, before)
+        write_stamp(job)
+    except PapermillExecutionError as error:
+        if error.ename in (NotApplicable.__name__, VocabularyError.__name__):
+            skip(job, before)
+            raise NotApplicable(error.evalue) from None
+        raise failure(job, part, f"{error.ename}: {error.evalue}") from None
+    except DeadKernelError:
+        message = f"the kernel died, often for lack of memory: lower {sizes(job)}"
+        raise failure(job, part, message) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def run_cells(job: Job, part: Path, place: str) -> None:
+    """Run a notebook's cells, each as long as it needs, and write the notebook to `part`."""
+    notebook = nbformat.read(job.notebook, as_version=4)
+    if job.prove:
+        notebook = exercises.proven(notebook)
     bar = {
         "disable": False,
         "desc": f"{place} {job.notebook.stem}",
         "mininterval": 0.5 if sys.stderr.isatty() else 30,
     }
+    papermill.execute_notebook(
+        notebook,
+        str(part),
+        job.parameters,
+        kernel_name="python3",
+        cwd=str(job.notebook.parent),
+        progress_bar=bar,
+        extra_arguments=["--log-level=CRITICAL"],
+    )
+
+
+# --- all notebooks --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(slug: str) -> Iterator[None]:
+    """Lock a model's build folder; what a killed run left half-written there is removed."""
+    with locked_folder(run_dir(slug)):
+        for folder in (run_dir(slug), results_path(slug, "00").parent, figures_dir(slug)):
+            for leftover in folder.glob(".*.part*"):
+                leftover.unlink(missing_ok=True)
+        yield
+
+
+def outcome(job: Job, place: str, force: bool) -> str:
+    """Run one notebook unless it is up to date, and say in a few words what came of it."""
+    why = "forced" if force else reasons(job)
+    if not why:
+        return "up to date"
+    print(f"{job.label}: running ({why})", flush=True)
     began = time.monotonic()
     try:
-        nb = nbformat.read(job.notebook, as_version=4)
-        papermill.execute_notebook(
-            exercises.proven(nb) if job.prove else nb,
-            str(part),
-            job.parameters,
-            kernel_name="python3",
-            cwd=str(job.notebook.parent),
-            progress_bar=bar,
-            execution_timeout=CELL_TIMEOUT,
-            extra_arguments=["--log-level=CRITICAL"],
-        )
-        job.stamp.unlink(missing_ok=True)
-        os.replace(part, job.output)
-        write_stamp(job)
-    except PapermillExecutionError as error:
-        if error.ename in (NotApplicable.__name__, VocabularyError.__name__):
-            raise NotApplicable(error.evalue) from None
-        raise failure(job, part, f"{error.ename}: {error.evalue}") from None
-    except DeadKernelError:
-        raise failure(
-            job, part, f"the kernel died, often for lack of memory: lower {sizes(job)}"
-        ) from None
-    except CellTimeoutError:
-        raise failure(job, part, f"it took over {CELL_TIMEOUT} s: lower {sizes(job)}") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return time.monotonic() - began
+        execute(job, place)
+    except NotApplicable as error:
+        print(f"{job.label}: skipped, {error}")
+        return "skipped"
+    return f"{time.monotonic() - began:.1f} s"
 
 
-def run(jobs: list[Job], force: bool) -> None:
-    """Run what is not up to date, and print a table of seconds."""
-    table = []
+def run(jobs: list[Job], force: bool) -> bool:
+    """Run what is not up to date, and print a table of what came of each notebook.
+
+    Returns whether all went well; a notebook that fails does not stop the others.
+    """
+    table, good = [], True
     with contextlib.ExitStack() as stack:
-        for _, model in sorted({job.model.slug: job.model for job in jobs}.items()):
-            stack.enter_context(locked(model))
+        for slug in sorted({job.model.slug for job in jobs}):
+            stack.enter_context(locked(slug))
         try:
             for index, job in enumerate(jobs, start=1):
-                why = "forced" if force else reasons(job)
-                if not why:
-                    table.append((job.label, "up to date"))
-                    continue
-                print(f"{job.label}: running ({why})", flush=True)
                 try:
-                    table.append((job.label, f"{execute(job, f'[{index}/{len(jobs)}]'):.1f} s"))
-                except NotApplicable as error:
-                    skip(job)
-                    print(f"{job.label}: skipped, {error}")
-                    table.append((job.label, "skipped"))
+                    came_of_it = outcome(job, f"[{index}/{len(jobs)}]", force)
+                except EXPECTED_ERRORS as error:
+                    print(f"Error: {job.label}, {error}", file=sys.stderr, flush=True)
+                    came_of_it, good = f"failed, {error}", False
+                table.append((job.label, came_of_it))
         finally:
-            for label, seconds in table:
-                print(f"{label:<50} {seconds:>10}")
+            for label, came_of_it in table:
+                print(f"{label:<50} {came_of_it:>10}")
+    return good
+
+
+@contextlib.contextmanager
+def environment(root: Path, *, offline: bool) -> Iterator[None]:
+    """What kernels inherit: this interpreter, this checkout's code, inline figures in matplotlib's
+    own style, none of the user's settings of Jupyter and IPython.
+    """
+    with tempfile.TemporaryDirectory(prefix="circuits-", ignore_cleanup_errors=True) as home:
+        write_kernel_spec(Path(home, "kernels", "python3"))
+        paths = dict.fromkeys([str(root), str(PROJECT), *filter(None, [os.getenv("PYTHONPATH")])])
+        values = {
+            **QUIET,
+            "CIRCUITS_OUT": str(output_root().resolve()),
+            "IPYTHONDIR": str(Path(home, "ipython")),
+            "JUPYTER_PATH": home,
+            "MATPLOTLIBRC": str(Path(matplotlib.get_data_path(), "matplotlibrc")),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "PYTHONPATH": os.pathsep.join(paths),
+        }
+        if offline:
+            values["HF_HUB_OFFLINE"] = "1"
+        before = dict(os.environ)
+        os.environ.update(values)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -447,7 +621,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help="a notebook parameter (repeatable)",
     )
     parser.add_argument(
-        "--only", default="", metavar="01", help="only the notebooks whose name begins so"
+        "--only",
+        default="",
+        metavar="01",
+        help="only the notebooks whose name begins so; several: '01 03'",
     )
     parser.add_argument(
         "--profile",
@@ -469,21 +646,22 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are told in one sentence
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are one sentence here
     root = args.root.resolve()
-    os.environ.update(QUIET, CIRCUITS_OUT=str(output_root().resolve()))
     try:
+        require_one_checkout(Path(__file__).parent)
         jobs = plan(root, args.model, args.set, args.only, profile=args.profile, prove=args.prove)
-        if all(job.model.kind != "hub" for job in jobs):
-            os.environ["HF_HUB_OFFLINE"] = "1"
-        run(jobs, args.force)
-    except (RunError, ModelError, ClaimError, exercises.ExerciseError) as error:
+        offline = all(job.model.kind != "hub" for job in jobs)
+        with environment(root, offline=offline):
+            good = run(jobs, args.force)
+    except EXPECTED_ERRORS as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         where = error.filename or output_root()
         print(
-            f"\nError: {where}: {error.strerror}: free space, make it writable, or set CIRCUITS_OUT.",
+            f"\nError: {where}: {error.strerror}: free space, make it writable, "
+            "or set CIRCUITS_OUT.",
             file=sys.stderr,
         )
         return 1
@@ -493,7 +671,7 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    return 0
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ def test_a_quick_run_contradicts_where_intervals_do_not_meet_and_the_verdict_is_
 def test_without_intervals_a_quick_run_contradicts_if_the_best_verdict_turns_into_the_worst():
     """As where a list of numbers no longer passes its notebook's test."""
     row = {"id": "B7", "metric": "accuracy_by_n", "low": None, "high": None, "value": [0.9, 0.5]}
-    for verdict, said in (("transfers", 0), ("partly", 0), ("does not", 1)):
-        assert len(contradicted(results(**row), results(**row | {"verdict": verdict}))) == said
+    for verdict, count in (("transfers", 0), ("partly", 0), ("does not", 1)):
+        assert len(contradicted(results(**row), results(**row | {"verdict": verdict}))) == count
     assert contradicted(results(**row), results(**row | {"verdict": "does not"})) == [
         "B7 accuracy_by_n: [0.9, 0.5] transfers, now [0.9, 0.5] does not"
     ]
@@ -130,57 +130,61 @@ def test_the_committed_circuit_emptied_is_a_contradiction():
     assert len(contradicted(committed, emptied)) == len(roles) > 0
 
 
+def write_results(path, **row) -> dict:
+    """A results file; rows of a value have an interval of 0.1 to both sides."""
+    content = results(**row)
+    content["provenance"]["utc"] = str(path)  # two runs, at two times
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return content
+
+
 @pytest.mark.parametrize("quick", [False, True])
 def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
+    """Two of a model that was run, one of another model; partial rows and copies are no results."""
     monkeypatch.setattr(check_claims, "PROJECT", tmp_path)
-    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
-    listed = [f"data/results/smollm2/{number}.json" for number in ("01", "02")]
-    monkeypatch.setattr(
-        check_claims, "git", lambda *words: json.dumps(results()) if words[0] == "show" else said[0]
-    )
-    said = ["\n".join(listed)]
-    for root in (tmp_path, tmp_path / "quick"):
-        (root / "data/results/smollm2").mkdir(parents=True)
-        for number, value in (("01", 3.0), ("02", 9.0 if quick == (root.name == "quick") else 3.0)):
-            row = {"value": value, "low": value - 0.1, "high": value + 0.1}
-            row |= {"verdict": "transfers" if value == 3.0 else "partly"}
-            content = results(**row)
-            content["provenance"]["utc"] = root.name  # two runs, at two times
-            (root / f"data/results/smollm2/{number}.json").write_text(json.dumps(content))
+    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path / ("elsewhere" if quick else "build")))
+    committed = tmp_path / "data/results"
+    run = tmp_path / ("quick" if quick else "build") / "smollm2" / "results"
+    for name in ("smollm2/01.json", "smollm2/02.json", "gpt2/04.json", "smollm2/01-old.json"):
+        write_results(committed / name)
+    write_results(run / "01.json")
+    write_results(run / "02.json", value=9.0, low=8.9, high=9.1, verdict="partly")
+    write_results(run / "04.partial.json")
     arguments = ["--quick", str(tmp_path / "quick")] if quick else []
     assert check_claims.main(arguments) == 1
-    first, *rest = capsys.readouterr().out.splitlines()
-    assert first == "2 files of results compared." and {line.split(":")[0] for line in rest} == {
-        "smollm2/02.json"
-    }
-    said[0] = listed[0]  # another file, such as one of a run on another model, is not asked for
+    other, first, *rest = capsys.readouterr().out.splitlines()
+    assert (other, first) == ("gpt2: not run", "2 files of results compared.")
+    assert {line.split(": ")[0] for line in rest} == {"smollm2/02.json"}
+    write_results(run / "02.json")
     assert check_claims.main(arguments) == 0
-    assert capsys.readouterr().out == "1 files of results compared.\nNothing moved.\n"
-    (tmp_path / ("quick" if quick else "") / listed[0]).unlink()
-    assert check_claims.main(arguments) == 1 and "left no results" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.endswith("2 files of results compared.\nNothing moved.\n")
+    (run / "02.json").unlink()
+    assert check_claims.main(arguments) == 1
+    assert "smollm2/02.json: the run left no results" in capsys.readouterr().out
 
 
 def test_the_committed_results_are_no_new_run(tmp_path, monkeypatch):
-    """As in a fresh checkout: nothing ran, so nothing can have moved."""
-    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
-    path, committed = tmp_path / "data/results/smollm2/01.json", results()
-    path.parent.mkdir(parents=True)
-    committed["provenance"]["utc"] = "2026-11-25T21:34:46+00:00"
-    path.write_text(json.dumps(committed))
-    said = {"ls-files": "data/results/smollm2/01.json", "show": json.dumps(committed)}
-    monkeypatch.setattr(check_claims, "git", lambda *words: said[words[0]])
+    """As after `make notebooks`: nothing ran since, so nothing can have moved."""
+    monkeypatch.setattr(check_claims, "PROJECT", tmp_path)
+    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path / "build"))
+    promoted = tmp_path / "build/smollm2/results/01.json"
+    content = write_results(promoted)
+    (tmp_path / "data/results/smollm2").mkdir(parents=True)
+    (tmp_path / "data/results/smollm2/01.json").write_text(json.dumps(content))
     with pytest.raises(
         SystemExit, match="Error: No new run: .*CIRCUITS_OUT=build/again make reproduce"
     ):
         check_claims.main([])
-    committed["provenance"]["utc"] = "2026-11-26T21:34:46+00:00"
-    path.write_text(json.dumps(committed))
+    content["provenance"]["utc"] = "2026-11-26T21:34:46+00:00"
+    promoted.write_text(json.dumps(content))
     assert check_claims.main([]) == 0
 
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_nothing_to_compare_is_an_error(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(check_claims, "PROJECT", tmp_path)  # no results
-    monkeypatch.setattr(check_claims, "git", lambda *words: None)  # no checkout
-    with pytest.raises(SystemExit, match="Error: No results to compare: this needs a git checkout"):
+    monkeypatch.setattr(check_claims, "PROJECT", tmp_path)  # no committed results
+    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
+    with pytest.raises(SystemExit, match="Error: No results to compare: this needs committed"):
         check_claims.main(["--quick", str(tmp_path)] if quick else [])

@@ -14,12 +14,20 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from scripts import run_notebooks
-from suite.registry import PROJECT, ModelSource
+from suite.registry import PROJECT, ModelSource, resolve, run_dir
 from tests.tiny import tiny_folder
 
-PARAMETERS = 'MODEL = "smollm2"\nN_PROMPTS = 3  # prompts; quick: 2\nRATE = 0.5\nFLAG = True'
+PARAMETERS = """MODEL = "smollm2"
+N_PROMPTS = 3  # prompts; quick: 2
+N_ITEMS = 3
+RATE = 0.5
+FLAG = True
+NOISE = [0.0, 0.1]
+CO_FILE = ""
+DEVICE = "cpu"
+"""
 BODY = [
-    'assert N_PROMPTS > 0, "N_PROMPTS must be 1 or more."',
+    'assert N_ITEMS > 0, "N_ITEMS must be 1 or more."',
     "import os, pathlib, sys\nprint(sys.executable, pathlib.Path.cwd().name)",
     "pathlib.Path(os.environ['CIRCUITS_OUT'], 'started').touch()",
     "import time\ntime.sleep(float(os.environ.get('NAP', 0)))",
@@ -28,7 +36,7 @@ BODY = [
 
 def write_notebook(path: Path, *sources: str, parameters: str = PARAMETERS) -> None:
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    first = new_code_cell(parameters.strip(), metadata={"tags": ["parameters"]})
     nbformat.write(
         new_notebook(
             metadata=kernel, cells=[new_markdown_cell("# T"), first, *map(new_code_cell, sources)]
@@ -44,13 +52,13 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def project(tmp_path, model, monkeypatch) -> Path:
-    """A project of one notebook, whose results go to the project itself."""
-    for folder in ("notebooks", "helpers", "data/results"):
-        (tmp_path / folder).mkdir(parents=True)
+    """A project of one notebook, with its own build folder."""
+    for folder in ("notebooks", "helpers", "data"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "helpers" / "code.py").write_text("x = 1\n")
-    (tmp_path / "requirements.txt").write_text("pytest==1.0  # the installed version counts\n")
+    (tmp_path / "requirements-model.txt").write_text("pytest==1.0  # the installed one counts\n")
     write_notebook(tmp_path / "notebooks" / "01_tiny.ipynb", *BODY)
-    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
+    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path / "build"))
     return tmp_path
 
 
@@ -69,7 +77,9 @@ def run(project, model, capfd):
 
 
 def build(project: Path) -> Path:
-    return project / "build" / "local-tiny"
+    """The folder of the tiny model's run."""
+    [folder] = (project / "build").glob("local-tiny-*")
+    return folder
 
 
 def executed(project: Path) -> nbformat.NotebookNode:
@@ -85,6 +95,8 @@ def stdout(notebook: nbformat.NotebookNode) -> str:
     )
 
 
+@pytest.mark.kernel
+@pytest.mark.slow
 def test_runs_once_and_again_for_each_change(run, project):
     status, out, err = run()
     assert status == 0 and "running (not run yet)" in out
@@ -97,14 +109,14 @@ def test_runs_once_and_again_for_each_change(run, project):
     ]
     assert run()[1].split()[-3:] == ["up", "to", "date"]
 
-    [figures, results] = [project / "figures/local-tiny", project / "data/results/local-tiny"]
-    for folder in (figures, results):
-        folder.mkdir(parents=True)
+    figures, results = build(project) / "figures", build(project) / "results"
+    figures.mkdir()
+    results.mkdir()
     changes = {
         "helpers": lambda: (project / "helpers" / "code.py").write_text("x = 2\n"),
         "data": lambda: (project / "data" / "words.yaml").write_text("[a]\n"),
         "notebook": lambda: write_notebook(project / "notebooks" / "01_tiny.ipynb", *BODY, "1 + 1"),
-        "versions": lambda: (project / "requirements.txt").write_text("nbval==1.0\n"),
+        "versions": lambda: (project / "requirements-model.txt").write_text("nbval==1.0\n"),
         "outputs": lambda: (figures / "01_figure.png").write_bytes(b"redrawn"),
     }
     for part, change in changes.items():
@@ -115,10 +127,13 @@ def test_runs_once_and_again_for_each_change(run, project):
     (results / "00.json").write_text('{"claims": [1], "provenance": 2}')
     (results / "02.json").write_text("a later notebook's")
     assert "up to date" in run()[1]
-    (figures / "01_figure.png").unlink()
+    (build(project) / "circuit.json").write_text("{}")  # notebook 01 writes it itself
     assert "running (outputs changed)" in run()[1]
+    assert not (build(project) / "circuit.json").exists()  # this notebook makes none
 
 
+@pytest.mark.kernel
+@pytest.mark.slow
 def test_the_quick_profile_takes_the_values_of_the_comments(run, project):
     assert run("--profile", "quick")[0] == 0
     assert (
@@ -137,6 +152,8 @@ def test_the_quick_profile_takes_the_values_of_the_comments(run, project):
     )
 
 
+@pytest.mark.kernel
+@pytest.mark.slow
 def test_a_run_that_proves_exercises_is_another_run(run, project):
     """Its notebook has cells that are not the reader's."""
     solved = (
@@ -149,6 +166,8 @@ def test_a_run_that_proves_exercises_is_another_run(run, project):
     assert "NotImplementedError" not in str(executed(project).cells)
 
 
+@pytest.mark.kernel
+@pytest.mark.slow
 def test_only_parameters_that_differ_are_injected(run, project, model):
     def injected() -> list[str]:
         return [
@@ -175,7 +194,7 @@ def test_only_parameters_that_differ_are_injected(run, project, model):
         (["--set", "n_prompts=3"], "No notebook has a parameter n_prompts: use N_PROMPTS."),
         (
             ["--set", "MODEL=gpt2"],
-            "No notebook has a parameter MODEL: use FLAG or N_PROMPTS or RATE.",
+            "MODEL is no parameter to set: use MODEL=gpt2 (make) or --model gpt2.",
         ),
         (["--set", "N_PROMPTS"], "--set takes KEY=VALUE, such as N_PROMPTS=64, not 'N_PROMPTS'."),
         (
@@ -183,7 +202,24 @@ def test_only_parameters_that_differ_are_injected(run, project, model):
             "N_PROMPTS takes a value of type int, such as 3, not 'many'.",
         ),
         (["--set", "N_PROMPTS=1.5"], "N_PROMPTS takes a value of type int, such as 3, not '1.5'."),
-        (["--set", "N_PROMPTS=-3"], "N_PROMPTS takes a number of 0 or more, such as 3, not '-3'."),
+        (["--set", "N_PROMPTS=-3"], "N_PROMPTS takes a number of 2 or more, such as 3, not '-3'."),
+        (["--set", "N_PROMPTS=1"], "N_PROMPTS takes a number of 2 or more, such as 3, not '1'."),
+        (["--set", "N_PROMPTS="], "N_PROMPTS takes a value of type int, such as 3, not ''."),
+        (["--set", "RATE=-1"], "RATE takes a number of 0 or more, such as 0.5, not '-1'."),
+        (["--set", "NOISE=[]"], "NOISE takes a list of at least one value, such as [0.0, 0.1]."),
+        (
+            ["--set", "NOISE=0.1"],
+            "NOISE takes a value of type list, such as [0.0, 0.1], not '0.1'.",
+        ),
+        (
+            ["--set", "NOISE=['a']"],
+            "NOISE takes a list of float, such as [0.0, 0.1], not \"['a']\".",
+        ),
+        (["--set", "DEVICE=cuda:99"], "Device 'cuda:99' is not available here: use DEVICE=cpu."),
+        (["--set", "DEVICE=nonsense"], "Device 'nonsense' is not available here: use DEVICE=cpu."),
+        (["--set", "CO_FILE=none.json"], f"CO_FILE names {Path.cwd() / 'none.json'}, which is no"),
+        (["--only", "01 02"], "No notebook begins with '02': "),
+        (["--only", "1"], "No notebook begins with '1': "),
         (["--set", "RATE=1e999"], "RATE takes a number of 0 or more, such as 0.5, not '1e999'."),
         (["--set", "FLAG=1"], "FLAG takes a value of type bool, such as True, not '1'."),
         (["--only", "07"], "No notebook begins with '07': "),
@@ -197,79 +233,220 @@ def test_bad_arguments_end_in_one_sentence_before_anything_runs(run, project, ar
     assert not (project / "build").exists()
 
 
+@pytest.mark.kernel
+@pytest.mark.slow
 def test_failing_cell_is_named_and_the_good_output_stays(run, project):
     run()
     before = (build(project) / "01_tiny.ipynb").read_bytes()
-    status, _, err = run("--set", "N_PROMPTS=0")
+    status, out, err = run("--set", "N_ITEMS=0")
     assert status == 1
-    assert (
-        "01_tiny" in err
-        and "cell 4: AssertionError: N_PROMPTS must be 1 or more." in err
-        and "Traceback" not in err
-    )
+    assert "Error: 01_tiny (" in err and "Traceback" not in err
+    assert "cell 4: AssertionError: N_ITEMS must be 1 or more. (the notebook up to there:" in err
+    assert "rows so far" not in err  # none was recorded
+    assert "failed, cell 4: AssertionError" in out.splitlines()[-1]
     assert (build(project) / "01_tiny.ipynb").read_bytes() == before
-    assert (build(project) / "01_tiny.failed.ipynb").exists() and not list(
-        build(project).glob(".*.part.ipynb")
-    )
+    assert (build(project) / "01_tiny.failed.ipynb").exists()
+    assert not list(build(project).glob(".*.part.ipynb"))
     assert "up to date" in run()[1]
 
     write_notebook(project / "notebooks" / "01_tiny.ipynb", "import os\nos._exit(1)")
     status, _, err = run()
     assert status == 1 and "cell 4: the kernel died" in err and "Traceback" not in err
+    assert "lower N_PROMPTS" in err
+
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", *BODY)
+    assert run()[0] == 0 and not (build(project) / "01_tiny.failed.ipynb").exists()
 
 
+RECORD = """from suite.results import Results
+results = Results(model=MODEL, notebook="{number}", parameters={{"MODEL": MODEL}})
+results.record("A1", "accuracy", 0.5, n=4)
+results.record("A2", "movers", ["L2H1"], n=4)"""
+DRAW = """import matplotlib.pyplot as plt
+figure, ax = plt.subplots()
+ax.plot([0, 1])
+results.save_figure(figure, "line")"""
+NOTHING = """from suite.errors import NotApplicable
+raise NotApplicable("No such heads here.")"""
+
+
+def rows(path: Path) -> list:
+    return [row["value"] for row in json.loads(path.read_text())["claims"]]
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+def test_a_late_error_loses_no_row_and_stops_no_other_notebook(run, project):
+    first, second = RECORD.format(number="00"), RECORD.format(number="01")
+    write_notebook(project / "notebooks" / "00_late.ipynb", first, "plot = 1 / 0")
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", second, "results.save()")
+    status, out, err = run()
+    assert status == 1
+    results = build(project) / "results"
+    assert rows(results / "00.partial.json") == [0.5, ["L2H1"]]
+    assert f"; 2 rows so far: {os.path.relpath(results / '00.partial.json')})" in err
+    assert err.count("Error: ") == 1
+    assert rows(results / "01.json") == [0.5, ["L2H1"]]
+    assert sorted(path.name for path in results.iterdir()) == ["00.partial.json", "01.json"]
+    late, tiny = out.splitlines()[-2:]
+    assert late.startswith("00_late (") and "failed, cell 4: ZeroDivisionError" in late
+    assert tiny.startswith("01_tiny (") and tiny.endswith(" s")
+
+    write_notebook(project / "notebooks" / "00_late.ipynb", first, "results.save()")
+    status, out, _ = run()
+    assert status == 0 and not (results / "00.partial.json").exists()
+    assert "01_tiny" in out and "running (earlier results changed)" in out
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+def test_what_a_skipped_notebook_recorded_and_drew_is_kept(run, project):
+    """And what another run left of it is removed."""
+    cells = (RECORD.format(number="01"), DRAW, NOTHING)
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", *cells)
+    status, out, err = run()
+    assert status == 0 and "Error" not in err and "skipped, No such heads here." in out
+    figures, results = build(project) / "figures", build(project) / "results"
+    assert rows(results / "01.json") == [0.5, ["L2H1"]]
+    assert [path.name for path in results.iterdir()] == ["01.json"]
+    assert sorted(path.name for path in figures.iterdir()) == ["01_line.png", "01_line.svg"]
+    assert not (build(project) / "01_tiny.ipynb").exists()
+    assert run()[1].split()[-3:] == ["up", "to", "date"]
+
+    (results / "00.json").write_text('{"claims": []}')
+    (figures / "01_old.png").write_bytes(b"of another run")
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", NOTHING)
+    assert "skipped, No such heads here." in run()[1]
+    assert [path.name for path in results.iterdir()] == ["00.json"]
+    assert list(figures.iterdir()) == []
+
+
+@pytest.mark.kernel
 def test_a_notebook_with_nothing_to_measure_is_skipped_by_name(run, project):
-    raises = (
-        "from helpers.claims import NotApplicable",
-        "raise NotApplicable('No such heads here.')",
-    )
-    write_notebook(project / "notebooks" / "00_none.ipynb", *raises)
+    write_notebook(project / "notebooks" / "00_none.ipynb", NOTHING)
     status, out, err = run()
     assert status == 0 and "Error" not in err
     assert "00_none (" in out and "skipped, No such heads here." in out
-    assert (build(project) / "01_tiny.ipynb").exists() and not (
-        build(project) / "00_none.ipynb"
-    ).exists()
+    assert (build(project) / "01_tiny.ipynb").exists()
+    assert not (build(project) / "00_none.ipynb").exists()
     raises = (
-        "from helpers.tasks import VocabularyError",
+        "from suite.errors import VocabularyError",
         "raise VocabularyError('Its vocabulary splits digits.')",
     )
     write_notebook(project / "notebooks" / "00_none.ipynb", *raises)
     status, out, _ = run()
     assert status == 0 and "skipped, Its vocabulary splits digits." in out
-    assert (
-        "00_none" in (again := run()[1])
-        and "skipped" not in again
-        and again.count("up to date") == 2
-    )
+    again = run()[1]
+    assert "00_none" in again and "skipped" not in again and again.count("up to date") == 2
 
 
-def test_what_another_run_left_of_a_skipped_notebook_is_removed(run, project):
-    raises = "from helpers.claims import NotApplicable\nif N_PROMPTS < 2: raise NotApplicable('Too few.')"
+@pytest.mark.kernel
+def test_an_executed_notebook_is_removed_where_it_does_not_apply_now(run, project):
+    raises = f"if N_ITEMS < 2:\n    {NOTHING}".replace("\nraise", "\n    raise")
     write_notebook(project / "notebooks" / "01_tiny.ipynb", raises)
-    results = project / "data/results/local-tiny"
-    results.mkdir(parents=True)
+    assert run()[0] == 0 and executed(project)
+    assert "skipped, No such heads here." in run("--set", "N_ITEMS=1")[1]
+    assert not (build(project) / "01_tiny.ipynb").exists()
+    assert run()[0] == 0 and executed(project)
+
+
+@pytest.mark.kernel
+def test_a_file_of_prompts_counts_by_its_contents_and_place_where_the_command_is_typed(
+    run, project, monkeypatch
+):
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", "print(open(CO_FILE).read())")
+    (project / "typed here").mkdir()
+    monkeypatch.chdir(project / "typed here")
+    prompts = Path("prompts.json")
+    prompts.write_text("first")
+    setting = ("--set", f"CO_FILE={prompts}")
+    assert run(*setting)[0] == 0 and stdout(executed(project)) == "first\n"
+    assert "up to date" in run(*setting)[1]
+    prompts.write_text("second")
+    assert "running (files changed)" in run(*setting)[1]
+    assert stdout(executed(project)) == "second\n"
+
+
+ENVIRONMENT = """import helpers, matplotlib, sys
+from pathlib import Path
+print(sys.executable)
+print(Path(helpers.__file__).parents[1])
+print(matplotlib.get_backend())
+print(matplotlib.rcParams["axes.grid"], matplotlib.rcParams["text.usetex"])
+from IPython import get_ipython
+print("startup" in get_ipython().user_ns)"""
+
+
+@pytest.mark.kernel
+def test_a_kernel_has_the_runners_code_and_nothing_of_the_users(run, project, monkeypatch):
+    """The user has helpers of their own, another backend and style, an IPython that defines a name,
+    and a kernel of the same name.
+    """
+    own = project / "own"
+    own.mkdir()
+    (own / "helpers.py").write_text("def greet(): pass\n")
+    (own / "matplotlibrc").write_text("axes.grid: True\ntext.usetex: True\n")
+    startup = own / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "startup.py").write_text("startup = True\n")
+    kernel = own / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    spec = {"argv": ["false"], "display_name": "x", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    users = {
+        "PYTHONPATH": str(own),
+        "MPLBACKEND": "Agg",
+        "MATPLOTLIBRC": str(own / "matplotlibrc"),
+        "IPYTHONDIR": str(own / "ipython"),
+        "JUPYTER_PATH": str(own),
+    }
+    for name, value in users.items():
+        monkeypatch.setenv(name, value)
+    write_notebook(project / "notebooks" / "01_tiny.ipynb", ENVIRONMENT, DRAWN)
     assert run()[0] == 0
-    for name in ("00.json", "01.json"):
-        (results / name).write_text('{"claims": []}')
-    assert "skipped, Too few." in run("--set", "N_PROMPTS=1")[1]
-    assert [path.name for path in results.iterdir()] == ["00.json"]
-    assert not (build(project) / "01_tiny.ipynb").exists() and run()[0] == 0 and executed(project)
+    assert {name: os.environ[name] for name in users} == users  # as it was
+    interpreter, checkout, backend, style, startup_ran = stdout(executed(project)).splitlines()
+    assert (interpreter, checkout) == (sys.executable, str(PROJECT))
+    assert "inline" in backend and (style, startup_ran) == ("False False", "False")
+    images = [
+        output
+        for cell in executed(project).cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(images) == 1
 
 
+DRAWN = "import matplotlib.pyplot as plt\nfigure = plt.figure()\nplt.plot([0, 1])\nplt.show()"
+
+
+@pytest.mark.kernel
+def test_a_cell_may_run_as_long_as_it_needs(run, project, monkeypatch):
+    """nbclient would stop a cell after its `execution_timeout`, of which the runner sets none."""
+    said = {}
+    monkeypatch.setattr(
+        run_notebooks.papermill, "execute_notebook", lambda *words, **options: said.update(options)
+    )
+    with pytest.raises(FileNotFoundError):  # nothing was written
+        run_notebooks.execute(run_notebooks.plan(project, "smollm2", [], "")[0], "")
+    assert said["kernel_name"] == "python3" and said.get("execution_timeout") is None
+
+
+@pytest.mark.kernel
 def test_damaged_files_are_named_or_made_again(run, project):
     assert run()[0] == 0
     for damaged in (b'{"notebook": ', b"[1]", b"\xff\xfe"):
         (build(project) / "01_tiny.stamp.json").write_bytes(damaged)
         assert "running (its stamp is damaged)" in run()[1] and run()[1].split()[-1] == "date"
-    results = project / "data/results/local-tiny"
-    results.mkdir(parents=True)
+    results = build(project) / "results"
+    results.mkdir()
     (results / "00.json").write_text("{")
     status, _, err = run()
     assert (
         status == 1
         and err.startswith("Error: ")
         and "00.json is damaged: run its notebook again" in err
+        and err.count("\n") == 1
     )
     (results / "00.json").unlink()
     for damaged in ('{"cells": [', "{}", "[]"):
@@ -278,38 +455,31 @@ def test_damaged_files_are_named_or_made_again(run, project):
         assert (status, err.count("\n")) == (1, 1) and "01_tiny.ipynb is damaged: restore it" in err
 
 
-def test_a_second_run_of_the_same_model_is_refused(run, project):
+@pytest.mark.kernel
+def test_a_second_run_of_the_same_model_is_refused(run, project, model):
+    folder = run_dir(resolve(str(model)).slug)
     left = [
-        build(project) / ".01_tiny.part.ipynb",
-        project / "data/results/local-tiny/.01.json.123.part",
+        folder / ".01_tiny.part.ipynb",
+        folder / "results" / ".01.json.123.part",
+        folder / "figures" / ".01_map.png.123.part",
     ]
-    left.append(project / "figures/local-tiny/.01_map.png.123.part")
     for path in left:
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("left by a killed run")
-    with open(build(project) / ".lock", "w") as lock:
+    with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, _, err = run()
         assert status == 1 and "Another run is using" in err
         assert all(path.exists() for path in left)
-    assert run()[0] == 0  # a lock file whose owner is gone holds nothing back
+    assert run()[0] == 0  # a lock file whose owner is gone blocks nobody
     assert not any(path.exists() for path in left)
 
 
+@pytest.mark.kernel
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_leaves_nothing_half_written(run, project, model, tmp_path, number):
-    foreign = (
-        tmp_path / "jupyter" / "kernels" / "python3"
-    )  # another "python3" kernel must not be taken
-    foreign.mkdir(parents=True)
-    (foreign / "kernel.json").write_text(
-        json.dumps({"argv": ["false"], "display_name": "x", "language": "python"})
-    )
-    environment = os.environ | {
-        "NAP": "60",
-        "JUPYTER_PATH": str(tmp_path / "jupyter"),
-        "PYTHONPATH": str(PROJECT),
-    }
+def test_interrupted_run_leaves_nothing_half_written(run, project, model, number):
+    environment = os.environ | {"NAP": "60", "PYTHONPATH": str(PROJECT)}
     command = [
         sys.executable,
         "-m",
@@ -322,7 +492,7 @@ def test_interrupted_run_leaves_nothing_half_written(run, project, model, tmp_pa
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while (
-            not (project / "started").exists()
+            not (project / "build" / "started").exists()
             and time.monotonic() < deadline
             and process.poll() is None
         ):

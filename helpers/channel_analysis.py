@@ -115,9 +115,13 @@ class HeadScores:
 
     @property
     def z(self) -> float:
-        """Deviations from the others' mean to the best; NaN where the others are alike."""
+        """Deviations from the others' mean to the best; NaN where there are no others or these
+        are alike.
+        """
+        if np.isfinite(self.scores).sum() < 2:
+            return np.nan
         others = self.others
-        deviation = others.std() if len(others) else 0
+        deviation = others.std()
         if deviation == 0:
             return np.nan
         return float((self.highest - others.mean()) / deviation)

@@ -1,10 +1,24 @@
 """Effects of an intervention as intervals: points gained, changed answers, perplexity."""
 
+from typing import Literal
+
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import binomtest
 
+from helpers.behavior import Behavior
 from helpers.stats import Interval, mean_interval, ratio_interval
+
+Vocabulary = Literal["full vocabulary", "forced choice"]
+"""Whether the answer must beat every token, or only the other choices of the prompt."""
+
+VOCABULARIES: tuple[Vocabulary, ...] = ("full vocabulary", "forced choice")
+
+
+def right_answers(behavior: Behavior, vocabulary: Vocabulary) -> Bool[np.ndarray, "..."]:
+    """Which answers are right."""
+    fields = {"full vocabulary": behavior.correct, "forced choice": behavior.chosen}
+    return fields[vocabulary]
 
 
 def signed_text(interval: Interval, digits: int = 1) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from helpers import plots
 from helpers.channel_analysis import HeadScores
@@ -406,3 +407,213 @@ def _draw_mean_place(ax: Axes, steering: ListSteering) -> None:
         title="Moved: place by coordinate",
     )
     ax.legend(fontsize=7, frameon=True, framealpha=1)
+
+
+def repair_bars(
+    bars: Mapping[str, Sequence[Interval]],
+    names: Sequence[str],
+    draws: Mapping[str, Sequence[Float[np.ndarray, " draw"]]],
+    *,
+    chance: float,
+    title: str,
+) -> Figure:
+    """Right answers under each condition, two bars a group; dots are random sets of heads.
+
+    draws: as `bars`, for the conditions after the first.
+    """
+    figure = plots.bars_with_intervals(bars, names, ylabel="right answers", title=title)
+    ax = figure.axes[0]
+    label = "random heads"
+    for offset, by_condition in zip((-0.2, 0.2), draws.values(), strict=True):
+        for place, values in enumerate(by_condition, start=1):
+            x = place + offset + np.linspace(-0.12, 0.12, len(values))
+            ax.plot(x, values, "o", ms=3, color="black", alpha=0.6, label=label)
+            label = None
+    ax.axhline(chance, color="0.5", ls=":", lw=1, label="chance in forced choice")
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
+    return figure
+
+
+def dose_curves(
+    doses: Sequence[float],
+    curves: Mapping[str, Mapping[str, Sequence[Interval]]],
+    unedited: Mapping[str, float],
+    *,
+    n_prompts: int,
+) -> Figure:
+    """Right answers by dose: a panel per vocabulary, a line per set of heads."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.2), sharey=True)
+    colors = (INHIBITION, plots.COLORS["negative_movers"], "black")
+    for ax, (vocabulary, by_set) in zip(axes, curves.items(), strict=True):
+        for color, (name, intervals) in zip(colors, by_set.items(), strict=True):
+            values, errors = plots.with_errors(intervals)
+            style = {"marker": "o", "ms": 4, "capsize": 2, "color": color}
+            ax.errorbar(doses, values, yerr=errors, label=name, **style)
+        ax.axhline(unedited[vocabulary], color="0.5", ls="--", label="nothing forced")
+        ax.set(
+            xlabel="dose: sum of the attention on the wrong colors",
+            title=f"{vocabulary}, {n_prompts} prompts",
+            ylim=(0, 1.03),
+        )
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1))
+    axes[0].set_ylabel("right answers")
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+def single_heads(
+    gains: Mapping[Head, tuple[float, float]],
+    roles: Mapping[Head, str],
+    doses: Sequence[float],
+    curves: Mapping[Head, Mapping[str, Sequence[Interval]]],
+    *,
+    n_prompts: int,
+) -> Figure:
+    """One head forced at a time: points gained (full vocabulary, forced choice), and by dose."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6))
+    for head in sorted(gains, key=roles.__contains__):  # heads with a role on top
+        _draw_gain(left, head, gains[head], roles.get(head))
+    for role in dict.fromkeys(roles.values()):
+        label = f"{plots.label(role)} (IOI)"
+        left.plot([], [], "o", color=plots.COLORS[role], label=label)
+    left.plot([], [], "o", color="0.75", label="other heads of the layers")
+    left.grid(color="0.93")
+    left.set(
+        xlabel="full vocabulary, points gained",
+        ylabel="forced choice, points gained",
+        title=f"One head, dose 1, {n_prompts} prompts",
+    )
+    left.margins(0.12)
+    left.legend(fontsize=7)
+    for i, (head, by_vocabulary) in enumerate(curves.items()):
+        style = {"marker": "os^vDP"[i % 6], "ms": 4, "capsize": 2}
+        style["color"] = plots.COLORS[roles[head]]
+        for vocabulary, intervals in by_vocabulary.items():
+            forced = vocabulary == "forced choice"
+            values, errors = plots.with_errors(intervals)
+            label = str(head) if forced else None
+            line = "-" if forced else ":"
+            right.errorbar(doses, values, errors, ls=line, label=label, **style)
+    right.yaxis.set_major_formatter(PercentFormatter(1))
+    right.set(
+        xlabel="dose",
+        ylim=(0, 1.03),
+        title="One head: forced choice (lines), full vocabulary (dotted)",
+    )
+    right.legend(fontsize=7)
+    return figure
+
+
+def _draw_gain(ax: Axes, head: Head, gain: tuple[float, float], role: str | None) -> None:
+    """A head as a point; named and in its role's color where it has a role."""
+    if role is None:
+        ax.plot(*gain, "o", ms=4, color="0.75")
+        return
+    color = plots.COLORS[role]
+    ax.plot(*gain, "o", ms=6, color=color)
+    above = 4 if head.head % 2 else -9  # so that neighbors' names do not meet
+    style = {"textcoords": "offset points", "fontsize": 7, "color": color}
+    ax.annotate(str(head), gain, (5, above), **style)
+
+
+def answer_bars(shares: pd.DataFrame, *, n_prompts: int) -> Figure:
+    """Stacked bars: the share of each kind of answer (columns) under each condition (rows)."""
+    figure, ax = plt.subplots(figsize=(8.5, 0.42 * len(shares) + 1.3))
+    colors = ("#1b7837", "#b2182b", "#e08214", "#fdb863", "0.75")
+    left = np.zeros(len(shares))
+    for color, (kind, share) in zip(colors, shares.items(), strict=True):
+        ax.barh(list(shares.index), share, left=left, color=color, label=kind)
+        left = left + share.to_numpy()
+    ax.invert_yaxis()
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.set(
+        title=f"What is answered in the full vocabulary, {n_prompts} prompts",
+        xlim=(0, 1),
+    )
+    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.14), ncols=5, fontsize=7)
+    return figure
+
+
+def attention_changes(
+    changes: Mapping[str, Sequence[Interval]],
+    names: Sequence[str],
+    draws: Mapping[str, Sequence[Float[np.ndarray, " draw"]]],
+    *,
+    n_prompts: int,
+) -> Figure:
+    """How the movers' attention to two places changes under each condition; dots: random heads."""
+    figure, ax = plt.subplots(figsize=(6.5, 3))
+    label = "random heads"
+    colors = ("#b2182b", "#1b7837")
+    for offset, color, (place, intervals) in zip((-0.2, 0.2), colors, changes.items(), strict=True):
+        value, errors = plots.with_errors(intervals)
+        x = np.arange(len(names)) + offset
+        bar = ax.bar(x, value, 0.4, yerr=errors, capsize=2, color=color, label=place)
+        ax.bar_label(bar, fmt="%+.1f", padding=2, fontsize=7)
+        for center, values in zip(x, draws[place], strict=True):
+            across = center + np.linspace(-0.15, 0.15, len(values))
+            ax.plot(across, values, "o", ms=2.5, color="black", label=label)
+            label = None
+    ax.set_xticks(range(len(names)), names)
+    ax.use_sticky_edges = False
+    ax.margins(y=0.15)
+    ax.axhline(0, color="black", lw=0.6)
+    ax.set(
+        ylabel="points against nothing forced",
+        title=f"Movers' attention from END, {n_prompts} prompts",
+    )
+    ax.legend(fontsize=7)
+    return figure
+
+
+def downstream(
+    effects: Mapping[Head, float], gains: Mapping[Head, float], movers: Sequence[Head]
+) -> Figure:
+    """Logits that each head gains beside its path-patching effect; the strongest are named."""
+    figure, ax = plt.subplots(figsize=(7.5, 3.6))
+    ax.plot(list(effects.values()), list(gains.values()), "o", ms=4, color="0.6")
+    by_effect = sorted(effects, key=lambda head: abs(effects[head]))
+    by_gain = sorted(gains, key=lambda head: abs(gains[head]))
+    for head in dict.fromkeys([*by_effect[-6:], *by_gain[-4:]]):
+        point = (effects[head], gains[head])
+        color = plots.COLORS["movers"] if head in movers else "black"
+        above = 4 if head.head % 2 else -9  # so that neighbors' names do not meet
+        ax.plot(*point, "o", ms=5, color=color)
+        ax.annotate(str(head), point, (4, above), textcoords="offset points", fontsize=7)
+    ax.axhline(0, color="black", lw=0.6)
+    ax.axvline(0, color="black", lw=0.6)
+    ax.set(
+        xlabel="path-patching effect (% of the gap)",
+        ylabel="logits gained, both forced",
+        title="Heads that were not forced (green: movers of IOI; partner asks for another object)",
+    )
+    ax.margins(0.1)
+    return figure
+
+
+def trials(
+    shares: Mapping[str, Mapping[str, Interval]], *, chance: float, n_prompts: int
+) -> Figure:
+    """Right answers in each trial: a row per trial, a color per vocabulary."""
+    names = list(next(iter(shares.values())))
+    figure, ax = plt.subplots(figsize=(8.5, 0.42 * len(names) + 1))
+    offsets = (-0.15, 0.15)
+    for offset, color, (vocabulary, by_trial) in zip(
+        offsets, ("C0", "C1"), shares.items(), strict=True
+    ):
+        x, errors = plots.with_errors(by_trial.values())
+        y = np.arange(len(names)) + offset
+        style = {"fmt": "o", "ms": 5, "capsize": 2, "color": color}
+        ax.errorbar(x, y, xerr=errors, label=vocabulary, **style)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.grid(axis="y", color="0.93")
+    ax.axvline(chance, color="0.5", ls=":", lw=1)
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.set(
+        xlim=(0, 1.02),
+        title=f"{n_prompts} further prompts: with and without the answer",
+    )
+    ax.legend(fontsize=7, loc="upper right")
+    return figure

@@ -329,7 +329,7 @@ def noise_figure(noisy: pd.DataFrame, *, n_seeds: int, random_angle: float) -> F
 def _draw_task(ax: Axes, noisy: pd.DataFrame, n_seeds: int) -> None:
     for column in ("accuracy", "roles"):
         _draw_range(ax, _seeds(noisy, column, n_seeds), label=column)
-    _finish_levels(ax, noisy, limit=1, fails="below")
+    _finish_levels(ax, noisy, limit=1.0, fails="below")
     ax.set(title="The task, and the search for roles", ylim=(-0.03, 1.05))
     ax.set_ylabel("accuracy; Jaccard overlap")
 
@@ -364,7 +364,7 @@ def _draw_margins(ax: Axes, noisy: pd.DataFrame, n_seeds: int) -> None:
             color=SIDE_COLORS[side],
             linestyle=linestyle,
         )
-    _finish_levels(ax, noisy, limit=1, fails="below")
+    _finish_levels(ax, noisy, limit=1.0, fails="below")
     ax.set(title="Margin of planned pairs in the weights")
     ax.set(yscale="log", ylim=(0.5, 60), ylabel="margin (log scale)")
 

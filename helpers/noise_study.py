@@ -23,7 +23,7 @@ from helpers.engine import cached_run
 from helpers.heads import Head, Heads, all_heads
 from helpers.interventions import edit_weights, knock_out, resample_heads
 from helpers.models import AttentionWeights, attention_weights, load_model
-from helpers.path_patching import PathEffects, Receiver, path_patch
+from helpers.path_patching import PathEffects, path_patch
 from helpers.planted import Plan, Planted
 from helpers.tasks.prompts import Prompts
 from helpers.worked_out import (
@@ -92,10 +92,9 @@ def patch_all_stages(
     them.
     """
     effects = {}
-    for stage, position in circuits.IOI.places.items():
-        role, _, kind = stage.rpartition(".")
-        receiver = Receiver(kind, roles.get(role, ()), position)
-        effects[stage] = path_patch(model, prompts, receiver)
+    for stage in circuits.IOI.stages:
+        receiver = stage.receiver(roles.get(stage.receiving_role, ()))
+        effects[stage.name] = path_patch(model, prompts, receiver)
     return effects
 
 
@@ -260,8 +259,8 @@ def _direct_error(grown: Grown, prompts: Prompts) -> float:
     of_heads = direct_effects(grown.model, prompts).mean(1)[:-1]
     by_head = of_heads.reshape(cfg.n_layers, cfg.n_heads)
     whole_role = {
-        "movers": worked_difference(negative=0),
-        "negative_movers": worked_difference(movers=0),
+        "movers": worked_difference(negative=0.0),
+        "negative_movers": worked_difference(movers=0.0),
     }
     errors = []
     for role, head, share in planted_jobs(grown.truth.roles):

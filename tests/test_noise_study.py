@@ -41,10 +41,10 @@ TANH_2 = 0.9640276
     "left, expected",
     [
         ({}, 20 * (TANH_2 + 0.3)),
-        ({"channel": 0}, 6.0),
-        ({"channel": -1}, 20 * (-TANH_2 + 0.3)),
+        ({"channel": 0.0}, 6.0),
+        ({"channel": -1.0}, 20 * (-TANH_2 + 0.3)),
         ({"movers": 0.5}, 20 * (0.5 * TANH_2 + 0.3)),
-        ({"negative": 0}, 20 * TANH_2),
+        ({"negative": 0.0}, 20 * TANH_2),
     ],
 )
 def test_logit_difference_from_what_is_left(left, expected):

@@ -505,7 +505,7 @@ def attention_and_copying(
     every head.
 
     Copying score: the head's output for a source token (its value there times W_O) is read through
-    the unembedding; the logit of the token that copying it would raise, standardised over all such
+    the unembedding; the logit of the token that copying it would raise, standardized over all such
     tokens and all answers and distractors, says in standard deviations whether the head raises (>
     0) or lowers (< 0) it. Mean over the scheme's sources.
     """

@@ -1,21 +1,26 @@
-"""The suite's figures in one style. Each function returns the Figure; `save` writes it as PNG and
-SVG.
+"""The suite's figures in one style.
+
+Each function returns the Figure; `suite.results.Results.save_figure` writes it as PNG and SVG.
 """
 
 import itertools
-from collections import defaultdict
+import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from helpers.circuits import Circuit, Overlap
-from helpers.heads import Head
+from helpers.heads import Head, Heads
+from helpers.roles import Role
 from helpers.stats import Interval
 
 STYLE = {
@@ -43,8 +48,11 @@ COLORS = {
     "previous_token": "#2166ac",
 }
 
+RED, BLUE, ORANGE = "#b2182b", "#2166ac", "#e08214"
 
 CENTER = {"ha": "center", "va": "center"}
+
+LOGITS_BOX = {"boxstyle": "round,pad=0.4", "fc": "0.92", "ec": "0.5"}
 
 
 plt.rcParams.update(STYLE)
@@ -61,28 +69,43 @@ def with_errors(
     """Estimates, and how far the lower and the upper end of their 95 % intervals are: what
     matplotlib draws.
     """
-    value, *ends = np.array([(x.value, x.low, x.high) for x in intervals]).T
-    return value, np.abs(ends - value)
+    intervals = list(intervals)
+    values = np.array([interval.value for interval in intervals], dtype=float)
+    low = np.array([interval.low for interval in intervals], dtype=float)
+    high = np.array([interval.high for interval in intervals], dtype=float)
+    return values, np.abs(np.stack([low - values, high - values]))
 
 
 def bars_with_intervals(
     groups: Mapping[str, Sequence[Interval]], names: Sequence[str], *, ylabel: str, title: str
 ) -> Figure:
-    """Grouped bars with 95 % intervals: one group per name, one colour per key."""
+    """Grouped bars with 95 % intervals: one group per name, one color per key."""
     figure, ax = plt.subplots(figsize=(8, 3.2))
     width = 0.8 / len(groups)
+    places = np.arange(len(names))
     for i, (key, intervals) in enumerate(groups.items()):
-        x = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * width
-        value, errors = with_errors(intervals)
+        shift = (i - (len(groups) - 1) / 2) * width
+        values, errors = with_errors(intervals)
+        whiskers = {"lw": 1, "capsize": 2}
         ax.bar(
-            x, value, width, yerr=errors, alpha=0.85, label=key, error_kw={"lw": 1, "capsize": 2}
+            places + shift,
+            values,
+            width,
+            yerr=errors,
+            error_kw=whiskers,
+            alpha=0.85,
+            label=key,
         )
     ax.axhline(0, color="black", lw=0.6)
-    ax.set_xticks(range(len(names)), names)
+    ax.set_xticks(places, names)
     ax.set(ylabel=ylabel, title=title)
-    below = -0.12 - 0.07 * max(name.count("\n") for name in names)
+    extra_lines = max((name.count("\n") for name in names), default=0)
+    below = -0.12 - 0.07 * extra_lines
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=len(groups))
     return figure
+
+
+# One stage ----------------------------------------------------------------------------------------
 
 
 def head_map(
@@ -93,35 +116,70 @@ def head_map(
     title: str,
 ) -> None:
     """Heat map of effects over layers and heads, symmetric around 0; heads found are framed in
-    their role's colour.
+    their role's color, and named where there is room.
     """
-    limit = np.nanmax(np.abs(percent))
-    image = ax.imshow(
-        percent.T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", origin="lower"
+    layers, heads = percent.shape
+    limit = np.nanmax(np.abs(percent), initial=1e-9)
+    sns.heatmap(
+        percent.T,
+        ax=ax,
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        xticklabels=max(1, layers // 6),
+        yticklabels=max(1, heads // 6),
+        cbar_kws={
+            "orientation": "horizontal",
+            "aspect": 40,
+            "pad": 0.03,
+            "label": "effect of the path (% of the gap)",
+        },
     )
+    ax.invert_yaxis()
+    ax.tick_params(rotation=0)
     ax.set_facecolor("0.85")
-    framed = list(itertools.chain(*found.values()))
-    for role, heads in found.items():
-        for layer, head in heads:
-            ax.add_patch(
-                Rectangle((layer - 0.5, head - 0.5), 1, 1, fill=False, ec=COLORS[role], lw=2)
-            )
-            right = any(
-                other.head == head and 0 < layer - other.layer < 5 for other in framed
-            )  # no room on the left
-            place, side = ((layer + 0.6, head), "left") if right else ((layer - 0.6, head), "right")
-            style = {
-                "ha": side,
-                "va": "center",
-                "fontsize": 7,
-                "color": COLORS[role],
-                "weight": "bold",
-            }
-            ax.annotate(f"{Head(layer, head)} {percent[layer, head]:+.0f}", place, **style)
-    ax.set(xlabel="layer", ylabel="head", title=title)
-    ax.set_yticks(range(0, percent.shape[1], 2))
-    bar = ax.figure.colorbar(image, ax=ax, orientation="horizontal", aspect=40, pad=0.03)
-    bar.set_label("effect of the path (% of the gap)")
+    ax.set(xlabel="layer", ylabel="head")
+    ax.set_title(_wrapped(title, 72))
+    sides = _sides_with_room(itertools.chain.from_iterable(found.values()), layers)
+    for role, members in found.items():
+        for head in members:
+            frame = Rectangle(head, 1, 1, fill=False, ec=COLORS[role], lw=2)
+            ax.add_patch(frame)
+            text = f"{head} {percent[head]:+.0f}"
+            _name_frame(ax, head, text, side=sides[head], color=COLORS[role])
+
+
+def _sides_with_room(heads: Iterable[Head], layers: int) -> dict[Head, str | None]:
+    """Head -> the side of its frame, left or right, on which its name covers no other frame or
+    name; None where there is none.
+    """
+    framed = list(heads)
+    span = max(1, math.ceil(0.11 * layers))  # how many layers a name is wide
+    covered = set(framed)
+    sides: dict[Head, str | None] = {}
+    for layer, head in framed:
+        cells = {
+            "left": {Head(layer - step, head) for step in range(1, span + 1)},
+            "right": {Head(layer + step, head) for step in range(1, span + 1)},
+        }
+        fits = {"left": layer - span >= 0, "right": layer + span < layers}
+        free = [side for side in cells if fits[side] and not cells[side] & covered]
+        side = free[0] if free else None
+        sides[Head(layer, head)] = side
+        if side is not None:
+            covered |= cells[side]
+    return sides
+
+
+def _name_frame(ax: Axes, head: Head, text: str, *, side: str | None, color: str) -> None:
+    if side is None:
+        return
+    if side == "left":
+        x, alignment = head.layer - 0.1, "right"
+    else:
+        x, alignment = head.layer + 1.1, "left"
+    style = {"va": "center", "fontsize": 7, "color": color, "weight": "bold"}
+    ax.annotate(text, (x, head.head + 0.5), ha=alignment, **style)
 
 
 def stage_figure(
@@ -136,108 +194,221 @@ def stage_figure(
     """Effects of all heads; attention of each role's first three, on one prompt (`example`) and on
     average.
     """
-    roles = [role for role in circuit.evidence.scheme.roles if role.stage == stage]
     if stage not in circuit.evidence.stages:
-        figure, ax = plt.subplots(figsize=(12, 1))
-        ax.axis("off")
-        ax.set_title(f"{title}: not run, because no head was found to receive this path")
-        return figure
+        return _not_run_figure(title)
+    roles = circuit.evidence.scheme.roles_at(stage)
     found = {role.name: circuit.roles[role.name] for role in roles}
     figure = plt.figure(figsize=(12, 4.4))
     left, right = figure.add_gridspec(1, 2, width_ratios=(1.25, 1))
-    head_map(figure.add_subplot(left), circuit.evidence.stages[stage].percent, found, title=title)
+    effects = circuit.evidence.stages[stage].percent
+    head_map(figure.add_subplot(left), effects, found, title=title)
+    one_prompt, average = right.subgridspec(2, 1).subplots()
+
     shown = [(role, head) for role in roles for head in found[role.name][:3]]
-    top, bottom = right.subgridspec(2, 1, height_ratios=(1, 1)).subplots()
     if not shown:
-        for ax in (top, bottom):
-            ax.axis("off")
-        top.text(0.5, 0.5, "no head fills this role", **CENTER)
+        one_prompt.axis("off")
+        average.axis("off")
+        one_prompt.text(0.5, 0.5, "no head fills this role", **CENTER)
         return figure
-    cut = " (first 3 heads of a role)" if len(shown) < sum(map(len, found.values())) else ""
-    words = np.array([example[head][positions[role.query]] for role, head in shown])
-    seen = {
-        (q, k): x
-        for (q, k), x in circuit.evidence.attention.items()
-        if q in {role.query for role in roles}
-    }
-    average = np.array([[x[head].mean() for x in seen.values()] for _, head in shown])
-    panels = (
-        (top, words, tokens, f"attention from {roles[0].query}, one prompt{cut}"),
-        (bottom, average, [f"{q}→{k}" for q, k in seen], "average over prompts"),
-    )
-    for ax, rows, columns, title in panels:
-        ax.imshow(rows, cmap="Purples", vmin=0, vmax=1, aspect="auto")
-        ax.set_yticks(range(len(shown)), [f"{label(role.name)} {head}" for role, head in shown])
-        for tick, (role, _) in zip(ax.get_yticklabels(), shown, strict=True):
-            tick.set_color(COLORS[role.name])
-        level = (
-            ax is bottom and sum(map(len, columns)) <= 45
-        )  # longer names do not fit side by side
-        ax.set_xticks(
-            range(len(columns)),
-            columns,
-            rotation=0 if level else 45,
-            ha="center" if level else "right",
-        )
-        ax.set_title(title)
-    for (i, j), value in np.ndenumerate(average):
-        bottom.text(j, i, f"{value:.2f}", color="white" if value > 0.6 else "black", **CENTER)
+    rows = [example[head][positions[role.query]] for role, head in shown]
+    _attention_panel(one_prompt, np.array(rows), shown, columns=tokens)
+    panel_title = f"attention from {roles[0].query}, one prompt"
+    is_cut = any(len(heads) > 3 for heads in found.values())
+    one_prompt.set_title(f"{panel_title}\n(first 3 heads of a role)" if is_cut else panel_title)
+    _average_panel(average, circuit, shown)
     return figure
+
+
+def _not_run_figure(title: str) -> Figure:
+    figure, ax = plt.subplots(figsize=(12, 1))
+    ax.axis("off")
+    ax.set_title(f"{title}: not run, because no head was found to receive this path")
+    return figure
+
+
+def _average_panel(ax: Axes, circuit: Circuit, shown: Sequence[tuple[Role, Head]]) -> None:
+    """Attention between the named positions, mean over prompts."""
+    queries = {role.query for role, _ in shown}
+    attention = {
+        f"{query}→{key}": values
+        for (query, key), values in circuit.evidence.attention.items()
+        if query in queries
+    }
+    rows = [[values[head].mean() for values in attention.values()] for _, head in shown]
+    _attention_panel(ax, np.array(rows), shown, columns=list(attention), annotate=True)
+    ax.set_title("average over prompts")
+
+
+def _attention_panel(
+    ax: Axes,
+    rows: Float[np.ndarray, "head key"],
+    shown: Sequence[tuple[Role, Head]],
+    *,
+    columns: Sequence[str],
+    annotate: bool = False,
+) -> None:
+    """Attention as a heat map: one row per head, named in its role's color."""
+    sns.heatmap(
+        rows,
+        ax=ax,
+        cmap="Purples",
+        vmin=0,
+        vmax=1,
+        cbar=False,
+        annot=annotate,
+        fmt=".2f",
+        xticklabels=list(columns),
+        yticklabels=[f"{label(role.name)} {head}" for role, head in shown],
+    )
+    ax.tick_params(axis="y", rotation=0)
+    for tick, (role, _) in zip(ax.get_yticklabels(), shown, strict=True):
+        tick.set_color(COLORS[role.name])
+    fits_level = annotate and sum(map(len, columns)) <= 45
+    if fits_level:
+        plt.setp(ax.get_xticklabels(), rotation=0, ha="center")
+    else:
+        plt.setp(ax.get_xticklabels(), rotation=45, ha="right")
+
+
+def _wrapped(title: str, width: int) -> str:
+    """A title with its own line breaks, and more where a line is too long to fit."""
+    lines = [textwrap.fill(line, width) for line in title.splitlines()]
+    return "\n".join(lines)
+
+
+# The circuit as a graph ---------------------------------------------------------------------------
+
+
+class _Node(NamedTuple):
+    """A head in one of its roles, and where it is drawn."""
+
+    role: str
+    head: Head
+    x: float
+    y: float
 
 
 def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
-    """The circuit as a graph: heads in columns by role, edges to their receivers as wide as the
-    measured effect.
+    """The circuit as a graph: heads in columns by role, each with one bar as wide as its measured
+    effect.
+
+    An effect is measured on all receivers of a stage together, so a head has one bar and one
+    number. Thin lines lead from the bar to the receivers in later layers, which alone it can reach.
     """
-    scheme = circuit.evidence.scheme
-    columns = [
-        [role.name for role in scheme.roles if role.stage == stage]
-        for stage in reversed(scheme.places)
-    ]
-    place: dict[tuple[str, Head], tuple[float, float]] = {}
-    for x, roles in enumerate(columns):
-        members = [(role, head) for role in roles for head in circuit.roles[role]]
-        place |= {
-            member: (float(x), (len(members) - 1) / 2 - i) for i, member in enumerate(members)
-        }
-    figure, ax = plt.subplots(figsize=(10, 4.5))
-    out = (float(len(columns)), 0.0)
-    for role in scheme.roles:
-        ends = [
-            place[member] for member in place if member[0] == role.stage.rpartition(".")[0]
-        ] or [out]
-        for head in circuit.roles[role.name]:
-            percent, (x, y) = (
-                circuit.evidence.stages[role.stage].percent[head],
-                place[role.name, head],
-            )
-            arrow = {
-                "arrowstyle": "-|>",
-                "lw": 0.6 + 5 * min(abs(percent), 100) / 100,
-                "shrinkA": 22,
-                "shrinkB": 24,
-            }
-            arrow |= {"color": "#b2182b" if percent > 0 else "#2166ac", "alpha": 0.55}
-            for end in ends:
-                ax.annotate("", end, (x, y), arrowprops=arrow)
-            ax.text(x, y - 0.36, f"{percent:+.0f} %", fontsize=7, color=COLORS[role.name], **CENTER)
-    for (role, head), (x, y) in place.items():
-        box = {"boxstyle": "round,pad=0.35", "fc": COLORS[role], "ec": "none"}
-        ax.text(x, y, str(head), color="white", weight="bold", bbox=box, **CENTER)
-    ax.text(
-        *out,
-        "logits\nat END",
-        bbox={"boxstyle": "round,pad=0.4", "fc": "0.92", "ec": "0.5"},
-        **CENTER,
-    )
-    top = max((y for _, y in place.values()), default=0)
-    for x, roles in enumerate(columns):
-        above = sum(len(circuit.roles[role]) for role in roles) / 2  # over the first of its heads
-        for i, role in enumerate(r for r in roles[::-1] if circuit.roles[r]):
-            ax.text(x, above + 0.3 * i, label(role), ha="center", color=COLORS[role], weight="bold")
-    ax.set(xlim=(-0.5, len(columns) + 0.5), ylim=(-top - 0.6, top + 1.2), title=title)
+    columns = _columns_with_heads(circuit)
+    rows = [_rows(circuit, roles) for roles in columns]
+    tallest = max((len(column) for column in rows), default=2)
+    width = 2.1 * (len(columns) + 1)
+    figure, ax = plt.subplots(figsize=(max(width, 5), 0.36 * tallest + 1.1))
+    nodes = []
+    for x, column in enumerate(rows):
+        for i, (role, head) in enumerate(column):
+            y = (len(column) - 1) / 2 - i
+            if head is not None:
+                nodes.append(_Node(role, head, float(x), y))
+            elif role is not None:
+                style = {"color": COLORS[role], "weight": "bold"}
+                ax.text(x, y - 0.15, label(role), **style, **CENTER)
+    last_column = [node.y for node in nodes if node.x == len(columns) - 1]
+    logits = (float(len(columns)), float(np.mean(last_column or [0.0])))
+    for node in nodes:
+        _draw_effect(ax, circuit, node, nodes, logits)
+    for node in nodes:
+        box = {"boxstyle": "round,pad=0.3", "fc": COLORS[node.role], "ec": "none"}
+        style = {"color": "white", "weight": "bold", "fontsize": 8, "bbox": box}
+        ax.text(node.x, node.y, str(node.head), **style, **CENTER)
+    ax.text(*logits, "logits\nat END", bbox=LOGITS_BOX, **CENTER)
+    ax.set(xlim=(-0.5, len(columns) + 0.5), ylim=(-tallest / 2, tallest / 2))
     ax.axis("off")
+    ax.set_title(_wrapped(title, max(40, int(11 * width))))
+    if nodes:
+        _explain_bars(figure)
     return figure
+
+
+def _explain_bars(figure: Figure) -> None:
+    note = "bar: effect on all receivers together, red for the answer, blue against it"
+    figure.supxlabel(note, fontsize=8)
+
+
+def _columns_with_heads(circuit: Circuit) -> list[tuple[Role, ...]]:
+    """The roles of each stage that has heads, the last stage of the search first."""
+    columns = []
+    for stage in reversed(circuit.evidence.scheme.stages):
+        roles = circuit.evidence.scheme.roles_at(stage.name)
+        if any(circuit.roles[role.name] for role in roles):
+            columns.append(roles)
+    return columns
+
+
+def _rows(circuit: Circuit, roles: Sequence[Role]) -> list[tuple[str | None, Head | None]]:
+    """A column from top to bottom: for each role its name, then its heads, then an empty row."""
+    rows: list[tuple[str | None, Head | None]] = []
+    for role in roles:
+        heads = circuit.roles[role.name]
+        if heads:
+            rows.append((role.name, None))
+            rows.extend((role.name, head) for head in heads)
+            rows.append((None, None))
+    return rows[:-1]
+
+
+def _draw_effect(
+    ax: Axes,
+    circuit: Circuit,
+    node: _Node,
+    nodes: Sequence[_Node],
+    logits: tuple[float, float],
+) -> None:
+    """The bar of one head with its number, and the lines to its receivers."""
+    percent = circuit.effect_percent(node.role, node.head)
+    color = RED if percent > 0 else BLUE
+    width = 0.6 + 5 * min(abs(percent), 100) / 100
+    fork = node.x + 0.4
+    ax.plot([node.x, fork], [node.y, node.y], color=color, lw=width, solid_capstyle="butt")
+    ax.annotate(
+        f"{percent:+.0f} %",
+        (node.x + 0.28, node.y),
+        (0, 1.5 + width / 2),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=7,
+        color=COLORS[node.role],
+    )
+    arrow = {
+        "arrowstyle": "-|>",
+        "mutation_scale": 7,
+        "lw": 0.8,
+        "shrinkA": 0,
+        "shrinkB": 0,
+        "color": color,
+        "alpha": 0.55,
+    }
+    for x, y in _ends(circuit, node, nodes, logits):
+        left_edge = (x - 0.16, y)
+        ax.annotate("", left_edge, (fork, node.y), arrowprops=arrow)
+
+
+def _ends(
+    circuit: Circuit,
+    node: _Node,
+    nodes: Sequence[_Node],
+    logits: tuple[float, float],
+) -> list[tuple[float, float]]:
+    """Where the paths of a head arrive: at the logits, or at receivers in later layers."""
+    scheme = circuit.evidence.scheme
+    stage = scheme.stage(scheme.role(node.role).stage)
+    if stage.receiving_role is None:
+        return [logits]
+    receivers = [other for other in nodes if other.role == stage.receiving_role]
+    return [(other.x, other.y) for other in receivers if other.head.layer > node.head.layer]
+
+
+# Two circuits over each other ---------------------------------------------------------------------
+
+LOGITS_PLACE = (-1, None)
+"""Stands for the logits among the (stage, head) pairs that `overlay` draws."""
 
 
 def overlay(
@@ -252,58 +423,115 @@ def overlay(
     whom they speak to.
 
     stages: what each stage of `found` is called in either circuit. A line leads to each receiver of
-    the stage that was chosen itself; colours say which task a head or a line belongs to.
+    the stage that was chosen itself and lies in a later layer; colors say which task a head or a
+    line belongs to.
     """
-    kinds = {
-        (0,): ("#2166ac", f"{tasks[0]} only"),
-        (1,): ("#e08214", f"{tasks[1]} only"),
-        (0, 1): ("0.3", "shared"),
-    }
-    layers = sorted({head.layer for pair in found.chosen for heads in pair for head in heads})
-    place = {(-1, None): (len(stages), (len(layers) - 1) / 2)}
-    nodes, lines = defaultdict(list), defaultdict(list)
-    for i, (chosen, names) in enumerate(zip(found.chosen, stages, strict=True)):
-        for y, layer in enumerate(layers):
-            heads = sorted({head for head in itertools.chain(*chosen) if head.layer == layer})
-            for j, head in enumerate(heads):
-                place[i, head] = (len(stages) - 1 - i + 0.2 * (j - (len(heads) - 1) / 2), y)
-        for task, (heads, name) in enumerate(zip(chosen, names, strict=True)):
-            receivers = circuits[task].roles.get(name.rpartition(".")[0], (None,))
-            for head in heads:
-                nodes[i, head].append(task)
-                for end in (
-                    (i - 1, receiver) for receiver in receivers if (i - 1, receiver) in place
-                ):
-                    lines[(i, head), end].append(task)
-    figure, ax = plt.subplots(figsize=(2.4 * len(stages) + 2, 5.5))
-    for ends, whose in lines.items():
+    layers = _layers(found)
+    column_inches = max(2.4, 0.56 * _most_in_a_layer(found) + 0.4)
+    place = _overlay_places(found, layers, pitch=0.56 / column_inches)
+    color_of = {(0,): BLUE, (1,): ORANGE, (0, 1): "0.3"}
+    size = (column_inches * len(stages) + 2, max(3.5, 0.35 * len(layers) + 1.5))
+    figure, ax = plt.subplots(figsize=size)
+    for ends, members in _overlay_lines(found, circuits, stages, place).items():
+        start, end = (place[node] for node in ends)
         ax.plot(
-            *zip(*(place[end] for end in ends), strict=True),
-            color=kinds[tuple(whose)][0],
+            [start[0], end[0]],
+            [start[1], end[1]],
+            color=color_of[members],
             lw=0.8,
             alpha=0.4,
         )
-    box = {"boxstyle": "round,pad=0.3", "ec": "none"}
-    for key, whose in nodes.items():
-        style = {
-            "color": "white",
-            "weight": "bold",
-            "fontsize": 7,
-            "bbox": box | {"fc": kinds[tuple(whose)][0]},
-        }
-        ax.text(*place[key], str(key[1]), **style, **CENTER)
-    ax.text(*place[-1, None], "logits\nat END", bbox=box | {"fc": "0.92", "ec": "0.5"}, **CENTER)
-    ax.set(
-        xlim=(-0.6, len(stages) + 0.4), ylim=(-0.7, len(layers) - 0.3), ylabel="layer", title=title
-    )
+    for node, members in _overlay_members(found).items():
+        box = {"boxstyle": "round,pad=0.3", "ec": "none", "fc": color_of[members]}
+        style = {"color": "white", "weight": "bold", "fontsize": 7, "bbox": box}
+        ax.text(*place[node], str(node[1]), **style, **CENTER)
+    ax.text(*place[LOGITS_PLACE], "logits\nat END", bbox=LOGITS_BOX, **CENTER)
+    ax.set(xlim=(-0.6, len(stages) + 0.4), ylim=(-0.7, len(layers) - 0.3))
+    ax.set(ylabel="layer", title=title)
     ax.set_yticks(range(len(layers)), layers)
-    receivers = [
-        "\n".join(dict.fromkeys(f"to {label(name)}" for name in pair)) for pair in reversed(stages)
-    ]
-    ax.set_xticks(range(len(stages)), receivers)
-    handles = [Patch(color=color, label=name) for color, name in kinds.values()]
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
+    ax.set_xticks(range(len(stages)), [_receiver_names(pair) for pair in reversed(stages)])
+    names = (f"{tasks[0]} only", f"{tasks[1]} only", "shared")
+    colors = color_of.values()
+    handles = [Patch(color=color, label=name) for color, name in zip(colors, names, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
+
+
+def _receiver_names(pair: tuple[str, str]) -> str:
+    """What a stage is called in both circuits, once where the names agree."""
+    names = dict.fromkeys(f"to {label(name)}" for name in pair)
+    return "\n".join(names)
+
+
+def _layers(found: Overlap) -> list[int]:
+    """Every layer that has a chosen head."""
+    heads = itertools.chain.from_iterable(itertools.chain.from_iterable(found.chosen))
+    return sorted({head.layer for head in heads})
+
+
+def _most_in_a_layer(found: Overlap) -> int:
+    """How many heads stand side by side where most do."""
+    most = 1
+    for chosen in found.chosen:
+        heads = set(itertools.chain.from_iterable(chosen))
+        for layer in _layers(found):
+            most = max(most, sum(head.layer == layer for head in heads))
+    return most
+
+
+def _overlay_places(
+    found: Overlap, layers: Sequence[int], *, pitch: float
+) -> dict[tuple, tuple[float, float]]:
+    """(stage, head) -> x and y: the last stage on the left, heads of one layer side by side."""
+    stages = len(found.chosen)
+    place = {LOGITS_PLACE: (float(stages), (len(layers) - 1) / 2)}
+    for stage, chosen in enumerate(found.chosen):
+        heads = sorted(set(itertools.chain.from_iterable(chosen)))
+        for y, layer in enumerate(layers):
+            beside = [head for head in heads if head.layer == layer]
+            for i, head in enumerate(beside):
+                x = stages - 1 - stage + pitch * (i - (len(beside) - 1) / 2)
+                place[stage, head] = (x, float(y))
+    return place
+
+
+def _overlay_members(found: Overlap) -> dict[tuple, tuple[int, ...]]:
+    """(stage, head) -> the tasks (0, 1 or both) that chose it."""
+    members: dict[tuple, tuple[int, ...]] = {}
+    for stage, chosen in enumerate(found.chosen):
+        for task, heads in enumerate(chosen):
+            for head in heads:
+                members[stage, head] = (*members.get((stage, head), ()), task)
+    return members
+
+
+def _overlay_lines(
+    found: Overlap,
+    circuits: tuple[Circuit, Circuit],
+    stages: Sequence[tuple[str, str]],
+    place: Mapping[tuple, tuple[float, float]],
+) -> dict[tuple[tuple, tuple], tuple[int, ...]]:
+    """(sender, receiver) -> the tasks (0, 1 or both) in which that path exists."""
+    lines: dict[tuple[tuple, tuple], tuple[int, ...]] = {}
+    for stage, (chosen, names) in enumerate(zip(found.chosen, stages, strict=True)):
+        for task, (heads, name) in enumerate(zip(chosen, names, strict=True)):
+            for head in heads:
+                for end in _overlay_ends(circuits[task], name, stage, head):
+                    if end in place:
+                        line = ((stage, head), end)
+                        lines[line] = (*lines.get(line, ()), task)
+    return lines
+
+
+def _overlay_ends(circuit: Circuit, name: str, stage: int, sender: Head) -> list[tuple]:
+    """The (stage, head) at which the paths of a sender may arrive, or the logits."""
+    if circuit.evidence.scheme.stage(name).receiving_role is None:
+        return [LOGITS_PLACE]
+    later = [head for head in circuit.receivers(name) if head.layer > sender.layer]
+    return [(stage - 1, head) for head in later]
+
+
+# Interventions and stability ----------------------------------------------------------------------
 
 
 def knock_out_figure(
@@ -318,34 +546,45 @@ def knock_out_figure(
     draws.
     """
     figure, ax = plt.subplots(figsize=(7.5, 0.5 * len(measured) + 1.6))
-    x, errors = with_errors(reversed(measured.values()))
-    ax.errorbar(x, np.arange(len(x)) + 1, xerr=errors, fmt="o", capsize=3, ms=7, color="#b2182b")
-    ax.plot(random, np.linspace(-0.2, 0.2, len(random)), "o", color="#2166ac", ms=4, alpha=0.7)
+    values, errors = with_errors(reversed(measured.values()))
+    heights = np.arange(len(values)) + 1
+    ax.errorbar(values, heights, xerr=errors, fmt="o", capsize=3, ms=7, color=RED)
+    spread = np.linspace(-0.2, 0.2, len(random))  # so that equal draws do not hide each other
+    ax.plot(random, spread, "o", color=BLUE, ms=4, alpha=0.7)
     ax.axvline(0, color="black", lw=0.6)
-    ax.set_yticks(
-        range(len(measured) + 1), [f"{control}, {len(random)} draws", *reversed(measured)]
-    )
+    names = [f"{control}, {len(random)} draws", *reversed(measured)]
+    ax.set_yticks(range(len(names)), names)
     ax.set(xlabel=xlabel, title=title, ylim=(-0.6, len(measured) + 0.6))
     return figure
 
 
 def stability_figure(
-    jaccards: Mapping[str, Float[np.ndarray, " resample"]], *, title: str
+    jaccards: Mapping[str, Float[np.ndarray, " resample"]],
+    *,
+    title: str,
+    heads: Mapping[str, Heads] | None = None,
 ) -> Figure:
-    """Jaccard overlap of each role's heads with the selection on resampled prompts."""
-    figure, ax = plt.subplots(figsize=(7, 3))
+    """Jaccard overlap of each role's heads with the selection on resampled prompts.
+
+    heads: role -> its heads; then a row says how many they are, and which role is empty.
+    """
+    figure, ax = plt.subplots(figsize=(7, 0.35 * len(jaccards) + 0.9))
     roles = list(jaccards)[::-1]
     for y, role in enumerate(roles):
         values, counts = np.unique(np.round(jaccards[role], 3), return_counts=True)
-        share = counts / counts.sum()
-        ax.scatter(
-            values, np.full(len(values), y), s=500 * share, color=COLORS[role], alpha=0.75, lw=0
-        )
+        area = 500 * (counts / counts.sum())
+        ax.scatter(values, np.full(len(values), y), s=area, color=COLORS[role], alpha=0.75, lw=0)
         ax.plot(jaccards[role].mean(), y, "|", color="black", ms=16, mew=1.5)
-    ax.set_yticks(range(len(roles)), [label(role) for role in roles])
+    ax.set_yticks(range(len(roles)), [_role_and_size(role, heads) for role in roles])
     ax.set(xlim=(-0.05, 1.08), ylim=(-0.6, len(roles) - 0.4), title=title)
     ax.set_xlabel("Jaccard overlap with the selected set (area = share of resamples, bar = mean)")
     return figure
+
+
+def _role_and_size(role: str, heads: Mapping[str, Heads] | None) -> str:
+    if heads is None:
+        return label(role)
+    return f"{label(role)} ({len(heads[role]) or 'no head'})"
 
 
 def roles_table(
@@ -359,14 +598,22 @@ def roles_table(
     """Role by role: the paper's heads beside those found here, and their mean depth (0 first layer,
     1 last).
     """
-
-    def told(heads: Sequence[Head], of: int, nobody: str) -> list[str]:
-        depth = f"{np.mean([head.layer for head in heads]) / (of - 1):.2f}" if heads else "-"
-        return [" ".join(map(str, heads)) or nobody, depth]
-
     rows = {}
     for role, heads in circuit.roles.items():
-        theirs = [Head.parse(head) for head in paper.get(role) or ()]
-        rows[label(role)] = told(theirs, paper_layers, "not given") + told(heads, layers, "none")
+        in_paper = [Head.parse(name) for name in paper.get(role) or ()]
+        rows[label(role)] = [
+            " ".join(map(str, in_paper)) or "not given",
+            _mean_depth(in_paper, paper_layers),
+            " ".join(map(str, heads)) or "none",
+            _mean_depth(heads, layers),
+        ]
     columns = [f"paper: {paper_model}", "depth", "here", "depth here"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def _mean_depth(heads: Sequence[Head], layers: int) -> str:
+    """From 0 for the first layer to 1 for the last; `-` for no heads, 0 in a model of one layer."""
+    if not heads:
+        return "-"
+    last = max(1, layers - 1)
+    return f"{np.mean([head.layer for head in heads]) / last:.2f}"

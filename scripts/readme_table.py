@@ -7,7 +7,6 @@ names.
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -19,46 +18,77 @@ from suite.registry import PROJECT
 from suite.scorecard import costs, headlines, markdown, measurements
 
 LEGEND = (
-    "Baseline: for path patching the published loop, which visits every head; for component scores dense matrices, a "
-    "sample scaled to all; for `channel_grid` full forward passes, likewise. Ratio: its time over ours; paths only: "
-    "for the heads that have a path to the receiver. Difference: the largest, of the normalised effect, a score or a "
-    "logit difference. Operations: executed over needed. GiB: peak memory of the largest process. "
+    "Baseline: for path patching the published loop, which visits every head; for component scores "
+    "dense matrices, a sample scaled to all; for `channel_grid` full forward passes, likewise. "
+    "Ratio: its time over ours; paths only: for the heads that have a path to the receiver. "
+    "Difference: the largest, of the normalized effect, a score or a logit difference. "
+    "Operations: executed over needed. GiB: peak memory of the largest process. "
     "`path_patching_linear`:"
 )
 
 
+BENCHMARK_COLUMNS = {
+    "Seconds": "seconds",
+    "Baseline": "baseline_seconds",
+    "Ratio": "ratio",
+    "Paths only": "ratio_with_path",
+    "Target": "target",
+    "Difference": "max_difference",
+    "Operations": "flop_ratio",
+    "GiB": "peak_memory_gib",
+}
+"""Column -> key of an entry of benchmarks/results.json."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done or up to date, 1 stale or no place for a table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--pages", nargs="+", type=Path, default=[PROJECT / "README.md", PROJECT / "TEACHING.md"]
-    )
-    parser.add_argument("--root", type=Path, default=PROJECT, help="folder that holds data/results")
-    parser.add_argument("--benchmarks", type=Path, default=PROJECT / "benchmarks" / "results.json")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, exit 1 if a table is stale"
-    )
-    options = parser.parse_args(arguments)
+    options = _options(arguments)
     try:
-        current = tables(options.root, json.loads(options.benchmarks.read_text(encoding="utf-8")))
-        old = {page: page.read_text(encoding="utf-8") for page in options.pages}
-        new = {page: with_tables(text, current, page.name) for page, text in old.items()}
+        current = tables(options.root, _read_benchmarks(options.benchmarks))
+        stale = _stale_pages(options.pages, current)
     except OSError as error:
         return _fail(
             f"{error.filename} cannot be read ({error.strerror}): restore it from the repository."
         )
-    except json.JSONDecodeError as error:
-        return _fail(f"{options.benchmarks} is damaged ({error}): restore it from the repository.")
     except ValueError as error:
         return _fail(str(error))
-    stale = [page for page in old if old[page] != new[page]]
     if stale and options.check:
-        return _fail(
-            f"A table in {stale[0].name} is stale: run `.venv/bin/python -m scripts.readme_table`."
-        )
-    for page in stale:
-        write_text(page, new[page])
+        name = next(iter(stale)).name
+        return _fail(f"A table in {name} is stale: run `.venv/bin/python -m scripts.readme_table`.")
+    for page, text in stale.items():
+        write_text(page, text)
     return 0
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    pages = [PROJECT / "README.md", PROJECT / "TEACHING.md"]
+    benchmarks = PROJECT / "benchmarks" / "results.json"
+    parser.add_argument("--pages", nargs="+", type=Path, default=pages)
+    parser.add_argument("--root", type=Path, default=PROJECT, help="folder with data/results")
+    parser.add_argument("--benchmarks", type=Path, default=benchmarks)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, exit 1 if a table is stale"
+    )
+    return parser.parse_args(arguments)
+
+
+def _read_benchmarks(path: Path) -> list[dict]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ClaimError(f"{path} is damaged ({error}): restore it from the repository.") from error
+
+
+def _stale_pages(pages: list[Path], tables: dict[str, str]) -> dict[Path, str]:
+    """Each page whose tables are not these -> its text with these."""
+    stale = {}
+    for page in pages:
+        old = page.read_text(encoding="utf-8")
+        new = with_tables(old, tables, page.name)
+        if new != old:
+            stale[page] = new
+    return stale
 
 
 def tables(root: Path, benchmarks: list[dict]) -> dict[str, str]:
@@ -66,45 +96,59 @@ def tables(root: Path, benchmarks: list[dict]) -> dict[str, str]:
     measured = measurements(root)
     cost = costs(measured)
     scaling = next((entry for entry in benchmarks if entry["name"] == "scaling"), None)
+    timed = [entry for entry in benchmarks if entry["name"] != "scaling"]
     return {
         "results": markdown(headlines(measured)),
         "costs": markdown(cost),
         "minutes": markdown(cost[["Notebook", "Minutes"]]),
-        "benchmarks": benchmark_table([entry for entry in benchmarks if entry is not scaling]),
+        "benchmarks": benchmark_table(timed),
         "scaling": scaling_table(scaling),
     }
 
 
 def with_tables(text: str, tables: dict[str, str], page: str) -> str:
-    """The text with whatever stands between a table's markers replaced by it. Raises ClaimError
-    where they lack.
+    """The text with the tables between their markers.
+
+    Raises ClaimError where a marker lacks, and where a page has none at all.
     """
-    found = [name for name in tables if re.search(f"<!-- {name}:(start|end) -->", text)]
-    for name in found or tables:
-        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-        if not text.count(start) == text.count(end) == 1 or text.index(start) > text.index(end):
+    in_page = [name for name in tables if _start(name) in text or _end(name) in text]
+    for name in in_page or tables:
+        start, end = _start(name), _end(name)
+        is_once = text.count(start) == 1 and text.count(end) == 1
+        if not is_once or text.index(start) > text.index(end):
             raise ClaimError(
                 f"{page} has no place for the table: add the lines {start} and {end} once each."
             )
-        text = text.split(start)[0] + f"{start}\n{tables[name]}\n{end}" + text.split(end)[1]
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}\n{tables[name]}\n{end}{after}"
     return text
+
+
+def _start(name: str) -> str:
+    return f"<!-- {name}:start -->"
+
+
+def _end(name: str) -> str:
+    return f"<!-- {name}:end -->"
 
 
 def benchmark_table(entries: list[dict]) -> str:
     """Markdown: one row per entry of benchmarks/results.json by name, then the machines it was
     measured on.
     """
-    header = "Benchmark,Seconds,Baseline,Ratio,Paths only,Target,Difference,Operations,GiB".split(
-        ","
-    )
-    keys = ("seconds", "baseline_seconds", "ratio", "ratio_with_path", "target", "max_difference")
-    keys += ("flop_ratio", "peak_memory_gib")
     entries = sorted(entries, key=lambda entry: entry["name"])
-    rows = [[f"`{entry['name']}`", *(_digits(entry.get(key)) for key in keys)] for entry in entries]
+    rows = []
+    for entry in entries:
+        row = {"Benchmark": f"`{entry['name']}`"}
+        for column, key in BENCHMARK_COLUMNS.items():
+            row[column] = _digits(entry.get(key))
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=["Benchmark", *BENCHMARK_COLUMNS])
+    notes = [entry["note"] for entry in entries if "linear" in entry["name"]]
+    note = notes[0] if notes else "not measured"
     machines = dict.fromkeys(_machine(entry["machine"]) for entry in entries)
-    note = next((entry["note"] for entry in entries if "linear" in entry["name"]), "not measured")
-    table = markdown(pd.DataFrame(rows, columns=header))
-    return f"{table}\n\n{LEGEND} {note}. Measured on {'; '.join(machines)}."
+    return f"{markdown(table)}\n\n{LEGEND} {note}. Measured on {'; '.join(machines)}."
 
 
 def scaling_table(entry: dict | None) -> str:
@@ -113,36 +157,46 @@ def scaling_table(entry: dict | None) -> str:
     """
     if entry is None:
         return "Not measured yet: `make bench`."
-    rows = [
-        {
-            "Model": model["name"],
-            "Layers x heads": f"{model['layers']} x {model['heads']}",
-            "Operations": f"{model['operations']:.1e}",
-            "Seconds": f"{_digits(model['measured'] or model['predicted'])} "
-            + (
-                f"measured (model: {_digits(model['predicted'])})"
-                if model["measured"]
-                else "extrapolated"
-            ),
-            "Memory, GiB": f"{model['weights_gib']:.1f} weights + at most {entry['working_bound_gib']:.0f}",
-        }
-        for model in entry["models"]
-    ]
-    grows = ", ".join(
-        f"{factor}^{seconds:.2f}" for factor, (seconds, *_) in entry["slopes"].items()
-    )
-    prompts, milliseconds = entry["models"][0]["prompts"], 1000 * entry["seconds_per_layer"]
+    bound = entry["working_bound_gib"]
+    rows = [_scaling_row(model, bound) for model in entry["models"]]
+    slopes = [f"{factor}^{exponents[0]:.2f}" for factor, exponents in entry["slopes"].items()]
+    prompts = entry["models"][0]["prompts"]
+    milliseconds = 1000 * entry["seconds_per_layer"]
+    error = 100 * entry["held_out_error"]
     return (
         f"{markdown(pd.DataFrame(rows))}\n\nAll four stages on {prompts} prompts, random weights, "
-        f"{_machine(entry['machine'])}. Paths to the logits take time as {grows}; heads are 64 wide, so one widens the "
-        f"model. Extrapolated: {milliseconds:.1f} ms a layer and stage, and {entry['gflop_per_second']:.0f} billion "
-        f"needed operations a second; at most {100 * entry['held_out_error']:.0f} % off on shapes and stages to which "
+        f"{_machine(entry['machine'])}. Paths to the logits take time as {', '.join(slopes)}; "
+        "heads are 64 wide, so one widens the "
+        f"model. Extrapolated: {milliseconds:.1f} ms a layer and stage, and "
+        f"{entry['gflop_per_second']:.0f} billion "
+        f"needed operations a second; at most {error:.0f} % off on shapes and stages to which "
         "this was not fitted."
     )
 
 
+def _scaling_row(model: dict, working_bound_gib: float) -> dict[str, str]:
+    predicted = _digits(model["predicted"])
+    if model["measured"]:
+        seconds = f"{_digits(model['measured'])} measured (model: {predicted})"
+    else:
+        seconds = f"{predicted} extrapolated"
+    memory = f"{model['weights_gib']:.1f} weights + at most {working_bound_gib:.0f}"
+    return {
+        "Model": model["name"],
+        "Layers x heads": f"{model['layers']} x {model['heads']}",
+        "Operations": f"{model['operations']:.1e}",
+        "Seconds": seconds,
+        "Memory, GiB": memory,
+    }
+
+
 def _digits(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    """To three digits, large numbers whole; empty for no value."""
+    if value is None:
+        return ""
+    if abs(value) < 1000:
+        return f"{value:.3g}"
+    return f"{value:.0f}"
 
 
 def _machine(machine: dict) -> str:

@@ -18,11 +18,15 @@ from suite.files import write_text
 from suite.ledger import Metric, get_claim, load_claims
 from suite.scorecard import markdown, measurements, tally
 
-HEAD = "# Claims over models and seeds\n\nWritten by `scripts/sweep_table.py`, the last step of `make sweep`."
+HEAD = (
+    "# Claims over models and seeds\n\n"
+    "Written by `scripts/sweep_table.py`, the last step of `make sweep`."
+)
 LEGEND = (
-    "Spread: the sample standard deviation over seeds (of a list of numbers the largest of any place), or how many of "
-    "all the heads found are found with every seed. Agree: how many seeds share the commonest verdict, of those that "
-    "measured the metric; its name may hold heads, which differ between seeds."
+    "Spread: the sample standard deviation over seeds (of a list of numbers the largest of any "
+    "place), or how many of all the heads found are found with every seed. "
+    "Agree: how many seeds share the commonest verdict, of those that measured the metric; "
+    "its name may contain heads, which differ between seeds."
 )
 
 
@@ -31,21 +35,28 @@ def gathered(out: Path) -> pd.DataFrame:
 
     The column `seed` is the sweep's. Raises ClaimError where no seed has results.
     """
-    folders = {
-        int(path.name[5:]): path
-        for path in out.glob("seed-*")
-        if re.fullmatch(r"seed-\d+", path.name)
-    }
-    frames = [measurements(folders[seed]).assign(seed=seed) for seed in sorted(folders)]
-    frames = [frame for frame in frames if not frame.empty]
+    frames = []
+    for seed, folder in sorted(_seed_folders(out).items()):
+        frame = measurements(folder)
+        if not frame.empty:
+            frames.append(frame.assign(seed=seed))
     if not frames:
         raise ClaimError(
             f"{out} holds no results of a sweep: run `make sweep`, or name the folder of one."
         )
-    order = list(load_claims()).index
-    return pd.concat(frames, ignore_index=True).sort_values(
-        "claim", key=lambda ids: ids.map(order), kind="stable"
-    )
+    measured = pd.concat(frames, ignore_index=True)
+    order = {claim: place for place, claim in enumerate(load_claims())}
+    return measured.sort_values("claim", key=lambda ids: ids.map(order), kind="stable")
+
+
+def _seed_folders(out: Path) -> dict[int, Path]:
+    """Seed -> its folder."""
+    folders = {}
+    for path in out.glob("seed-*"):
+        match = re.fullmatch(r"seed-(\d+)", path.name)
+        if match:
+            folders[int(match[1])] = path
+    return folders
 
 
 def spread(metric: Metric, values: list) -> float | str | None:
@@ -54,10 +65,11 @@ def spread(metric: Metric, values: list) -> float | str | None:
         return None
     if metric.kind == "heads":
         found = [set(heads) for heads in values]
-        return f"{len(set.intersection(*found))} of {len(set.union(*found))}"
-    return max(
-        map(stdev, zip(*values, strict=False) if metric.kind == "list" else [values]), default=None
-    )
+        in_all, in_any = set.intersection(*found), set.union(*found)
+        return f"{len(in_all)} of {len(in_any)}"
+    if metric.kind == "list":
+        return max((stdev(place) for place in zip(*values, strict=False)), default=None)
+    return stdev(values)
 
 
 def table(measured: pd.DataFrame, *, text: bool) -> pd.DataFrame:
@@ -65,26 +77,29 @@ def table(measured: pd.DataFrame, *, text: bool) -> pd.DataFrame:
 
     text: as a reader sees values (Markdown); else numbers as they are (CSV).
     """
-    seeds, lines = sorted(set(measured.seed)), []
+    seeds = sorted(set(measured.seed))
+    lines = []
     for (model, claim, name), rows in measured.groupby(["model", "claim", "metric"], sort=False):
-        metric, values = get_claim(claim).metric(name), dict(zip(rows.seed, rows.raw, strict=True))
-        apart, commonest = (
-            spread(metric, list(values.values())),
-            max(Counter(rows.verdict).values()),
-        )
-
-        def shown(value, metric: Metric = metric):
-            return metric.text(value) if text or isinstance(value, list) else value
-
+        metric = get_claim(claim).metric(name)
+        values = dict(zip(rows.seed, rows.raw, strict=True))
+        commonest = max(Counter(rows.verdict).values())
+        examples = sorted(set(rows.n))
         line = {"model": model, "claim": claim, "metric": name}
-        line |= {f"seed {seed}": shown(values.get(seed)) for seed in seeds}
-        line |= {
-            "spread": shown(apart),
-            "agree": f"{commonest} of {len(rows)}",
-            "verdicts": tally(rows),
-        }
-        lines.append(line | {"n": ", ".join(map(str, sorted(set(rows.n))))})
+        for seed in seeds:
+            line[f"seed {seed}"] = _shown(metric, values.get(seed), text)
+        line["spread"] = _shown(metric, spread(metric, list(values.values())), text)
+        line["agree"] = f"{commonest} of {len(rows)}"
+        line["verdicts"] = tally(rows)
+        line["n"] = ", ".join(map(str, examples))
+        lines.append(line)
     return pd.DataFrame(lines).sort_values("model", kind="stable", ignore_index=True)
+
+
+def _shown(metric: Metric, value, text: bool):
+    """A value as text, or as it is; lists are always text."""
+    if text or isinstance(value, list):
+        return metric.text(value)
+    return value
 
 
 def summary(measured: pd.DataFrame) -> str:
@@ -93,44 +108,30 @@ def summary(measured: pd.DataFrame) -> str:
     """
     lines = []
     for model, rows in measured.groupby("model"):
-        seeds, metrics = sorted(set(rows.seed)), rows.groupby(["claim", "metric"], sort=False)
-        shared = metrics.verdict.nunique()[metrics.size() == len(seeds)]
-        apart = [f"{claim} `{metric}`" for claim, metric in shared.index[shared > 1]]
+        seeds = sorted(set(rows.seed))
+        metrics = rows.groupby(["claim", "metric"], sort=False)
+        verdicts = metrics.verdict.nunique()[metrics.size() == len(seeds)]
+        apart = [f"{claim} `{metric}`" for claim, metric in verdicts.index[verdicts > 1]]
         named = ", ".join(f"seed {seed}" for seed in seeds)
-        line = (
-            f"- {model}, {named}: one verdict on {sum(shared == 1)} of {len(shared)} shared metrics"
-        )
-        lines.append(line + (f"; not on {', '.join(apart)}" if apart else ""))
+        agreed = len(verdicts) - len(apart)
+        line = f"- {model}, {named}: one verdict on {agreed} of {len(verdicts)} shared metrics"
+        if apart:
+            line += f"; not on {', '.join(apart)}"
+        lines.append(line)
     return "\n".join(lines)
 
 
-def skipped(out: Path) -> str:
-    """What the runner skipped, in its own words, by seed."""
-    logs = sorted(out.glob("seed-*/done/*/*.txt"))
-    found = [
-        (path, line)
-        for path in logs
-        for line in path.read_text().splitlines()
-        if ": skipped, " in line
-    ]
-    return "\n".join(f"- {path.relative_to(out).parts[0]}: {line}" for path, line in found)
-
-
 def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 written, 1 nothing to write or no place to write to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of the sweep, with seed-0, seed-1, ...")
     out = parser.parse_args(argv).out
     try:
         measured = gathered(out)
+        as_text = markdown(table(measured, text=True))
+        page = "\n\n".join([HEAD, summary(measured), LEGEND, as_text])
         write_text(out / "sweep.csv", table(measured, text=False).to_csv(index=False))
-        parts = [
-            HEAD,
-            summary(measured),
-            skipped(out),
-            LEGEND,
-            markdown(table(measured, text=True)),
-        ]
-        write_text(out / "sweep.md", "\n\n".join(filter(None, parts)) + "\n")
+        write_text(out / "sweep.md", f"{page}\n")
     except (ClaimError, ModelError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

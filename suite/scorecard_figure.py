@@ -1,6 +1,7 @@
 """The scorecard as a figure."""
 
 import textwrap
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -8,16 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from suite.ledger import load_claims
+from helpers.plots import STYLE
+from suite.ledger import Claim, load_claims
 from suite.scorecard import VERDICTS, applies
 
-VERDICT_COLORS = dict(
-    zip(VERDICTS, ("#1b7837", "#5aae61", "#a6dba0", "#fee08b", "#d6604d", "#b2182b"), strict=True)
-)
+plt.rcParams.update(STYLE)
+
+
+VERDICT_COLORS = {
+    "reproduced": "#1b7837",
+    "transfers": "#5aae61",
+    "qualitative": "#a6dba0",
+    "partly": "#fee08b",
+    "differs": "#d6604d",
+    "does not": "#b2182b",
+}
 
 
 def scorecard_figure(measured: pd.DataFrame, *, title: str) -> Figure:
-    """Every claim as a row of squares, one per measured metric, coloured by verdict; the headline
+    """Every claim as a row of squares, one per measured metric, colored by verdict; the headline
     first and framed.
 
     measured: `scorecard.measurements`. Columns: the paper's model, then every other one; our own
@@ -25,55 +35,82 @@ def scorecard_figure(measured: pd.DataFrame, *, title: str) -> Figure:
     cannot be.
     """
     claims = load_claims().values()
-    blocks = (
-        [claim for claim in claims if claim.paper],
-        [claim for claim in claims if not claim.paper],
+    from_papers = [claim for claim in claims if claim.paper]
+    ours = [claim for claim in claims if not claim.paper]
+    columns: dict[str | None, pd.DataFrame] = {None: measured[measured.own]}
+    for model, rows in measured[~measured.own].groupby("model"):
+        columns[model] = rows
+
+    widths = [_squares_needed(rows) for rows in columns.values()]
+    figure, axes = plt.subplots(
+        2,
+        len(widths),
+        figsize=(4.2 + 0.17 * sum(widths), 0.34 * len(claims) + 1.6),
+        width_ratios=widths,
+        height_ratios=[len(from_papers), len(ours)],
+        squeeze=False,
     )
-    columns = {None: measured[measured.own]} | dict(iter(measured[~measured.own].groupby("model")))
-    widths = [max([4, *rows.groupby("claim").size()]) for rows in columns.values()]
-    size = (4.2 + 0.17 * sum(widths), 0.34 * len(claims) + 1.6)
-    kind = {"width_ratios": widths, "height_ratios": list(map(len, blocks)), "squeeze": False}
-    figure, axes = plt.subplots(2, len(widths), figsize=size, **kind)
-    ours = ", ".join(f"{claim.id} on {claim.model}" for claim in blocks[1])
-    for row, block, name in zip(axes, blocks, ("the paper's model", f"ours: {ours}"), strict=True):
-        for ax, width, (model, rows) in zip(row, widths, columns.items(), strict=True):
-            ax.set(
-                xlim=(0, width),
-                ylim=(len(block) - 0.5, -0.5),
-                xticks=[],
-                yticks=[],
-                title=model or name,
-            )
-            ax.spines[:].set_visible(False)
-            for y, claim in enumerate(block):
-                empty = "not run" if model is None or applies(claim, model) else "-"
-                _squares(ax, y, list(rows.verdict[rows.claim == claim.id]), empty)
-        names = [f"{claim.id}  {claim.title}" for claim in block]
-        names = [
-            textwrap.fill(name, max(56, len(name) // 2 + 7)) for name in names
-        ]  # at most two lines
-        row[0].set_yticks(range(len(block)), names, fontsize=8)
-        row[0].tick_params(length=0)
+    _draw_block(list(axes[0]), from_papers, columns, widths)
+    _draw_block(list(axes[1, :1]), ours, {None: columns[None]}, widths[:1])
+    axes[0, 0].set_title("the paper's model")
+    axes[1, 0].set_title("ours: " + ", ".join(f"{claim.id} on {claim.model}" for claim in ours))
     for ax in axes[1, 1:]:
         ax.remove()
-    colors = {
-        "paper's model, ours:": "none",
-        "others:": "none",
-    } | VERDICT_COLORS  # filled column by column
-    figure.legend(
-        [Patch(color=color) for color in colors.values()],
-        colors,
-        loc="outside lower center",
-        ncols=4,
-    )
+    _draw_legend(figure)
     figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
     return figure
 
 
-def _squares(ax: Axes, y: int, verdicts: list[str], empty: str) -> None:
+def _squares_needed(rows: pd.DataFrame) -> int:
+    """The length of the longest row of squares, at least 4."""
+    return max([4, *rows.groupby("claim").size()])
+
+
+def _draw_block(
+    axes: Sequence[Axes],
+    claims: Sequence[Claim],
+    columns: dict[str | None, pd.DataFrame],
+    widths: Sequence[int],
+) -> None:
+    """Some claims on every model: one panel per column, the claims' names on the left."""
+    for ax, width, (model, rows) in zip(axes, widths, columns.items(), strict=True):
+        ax.set(xlim=(0, width), ylim=(len(claims) - 0.5, -0.5), xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+        if model is not None:
+            ax.set_title(model)
+        for y, claim in enumerate(claims):
+            can_run = model is None or applies(claim, model)
+            verdicts = list(rows.verdict[rows.claim == claim.id])
+            _draw_squares(ax, y, verdicts, empty="not run" if can_run else "-")
+    names = [_in_two_lines(f"{claim.id}  {claim.title}") for claim in claims]
+    axes[0].set_yticks(range(len(claims)), names, fontsize=8)
+    axes[0].tick_params(length=0)
+
+
+def _in_two_lines(name: str) -> str:
+    return textwrap.fill(name, max(56, len(name) // 2 + 7))
+
+
+def _draw_squares(ax: Axes, y: int, verdicts: Sequence[str], *, empty: str) -> None:
     """One row of the scorecard: the first verdict, then the others from the best to the worst."""
-    for x, verdict in enumerate([*verdicts[:1], *sorted(verdicts[1:], key=VERDICTS.index)]):
-        frame = {"ec": "black", "lw": 1.2} if x == 0 else {"lw": 0}
-        ax.add_patch(Rectangle((x + 0.1, y - 0.34), 0.8, 0.68, fc=VERDICT_COLORS[verdict], **frame))
     if not verdicts:
         ax.text(0.1, y, empty, va="center", color="0.5", fontsize=8)
+        return
+    headline, *others = verdicts
+    others.sort(key=VERDICTS.index)
+    for x, verdict in enumerate([headline, *others]):
+        square = Rectangle((x + 0.1, y - 0.34), 0.8, 0.68, fc=VERDICT_COLORS[verdict], lw=0)
+        if x == 0:
+            square.set(edgecolor="black", linewidth=1.2)
+        ax.add_patch(square)
+
+
+def _draw_legend(figure: Figure) -> None:
+    """Verdicts in two rows, filled column by column: on the paper's model, and on others."""
+    handles = [
+        Patch(color="none", label="paper's model, ours:"),
+        Patch(color="none", label="others:"),
+    ]
+    for verdict, color in VERDICT_COLORS.items():
+        handles.append(Patch(color=color, label=verdict))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)

@@ -1,21 +1,28 @@
-"""Figures of a circuit given by hand: what is drawn, and that saving is whole and repeatable."""
+"""Figures of a circuit given by hand: what is drawn."""
+
+import itertools
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.transforms import Bbox
 
 from helpers import plots
 from helpers.circuits import COLORED_OBJECTS, IOI, Circuit, Evidence, Overlap, Rule
-from helpers.heads import Head
+from helpers.heads import Head, Heads
 from helpers.path_patching import PathEffects
 from helpers.stats import Interval
 
-MOVERS, NEGATIVE, INHIBITION = (Head(3, 0), Head(3, 1)), (Head(3, 2),), (Head(2, 0),)
-NOBODY: dict[str, tuple[Head, ...]] = {role.name: () for role in IOI.roles}
+MOVERS = (Head(3, 0), Head(3, 1))
+NEGATIVE = (Head(3, 2),)
+INHIBITION = (Head(2, 0),)
+NOBODY: dict[str, Heads] = {role.name: () for role in IOI.roles}
 FOUND = NOBODY | {"movers": MOVERS, "negative_movers": NEGATIVE, "inhibition": INHIBITION}
 WORDS = ["Ann", "Bob", "and", "Bob", "gave"]
 WHERE = {"END": 4, "S2": 3, "S1+1": 2}
@@ -27,39 +34,58 @@ def closed():
     plt.close("all")
 
 
-def circuit(roles: dict[str, tuple[Head, ...]]) -> Circuit:
-    """4 layers of 4 heads on 3 prompts: 40 % (L3H0), 20 % (L3H1), -30 % (L3H2) to the logits, 50 %
-    (L2H0) to q.
+def effects(percent: dict[Head, float], *, last: int = 4) -> PathEffects:
+    """4 layers of 4 heads on 3 prompts with a gap of -2 logits; heads from layer `last` on have no
+    path.
     """
-    gap, effects = np.full(3, -2.0), {"logits": {Head(3, 0): 40, Head(3, 1): 20, Head(3, 2): -30}}
-    effects["movers.q"] = {Head(2, 0): 50}
-    stages = {}
-    for stage, heads in effects.items():
-        change = np.zeros((4, 4, 3))
-        for head, percent in heads.items():
-            change[head] = -2 * percent / 100
-        if stage == "movers.q":
-            change[3] = np.nan
-        stages[stage] = PathEffects(np.full(3, 3.0), 3 + gap, 3 + change)
-    attention = {
-        ("END", key): np.full((4, 4, 3), value)
-        for key, value in (("IO", 0.7), ("S1", 0.1), ("S2", 0.2))
+    change = np.zeros((4, 4, 3))
+    for head, value in percent.items():
+        change[head] = -2 * value / 100
+    change[last:] = np.nan
+    clean = np.full(3, 3.0)
+    return PathEffects(clean, clean - 2, clean + change)
+
+
+def circuit(roles: dict[str, Heads]) -> Circuit:
+    """40 % (L3H0), 20 % (L3H1), -30 % (L3H2) to the logits, 50 % (L2H0) to the movers' queries."""
+    to_logits = effects({Head(3, 0): 40, Head(3, 1): 20, Head(3, 2): -30})
+    to_queries = effects({Head(2, 0): 50}, last=3)
+    stages = {"logits": to_logits, "movers.q": to_queries}
+    mean_attention = {
+        ("END", "IO"): 0.7,
+        ("END", "S1"): 0.1,
+        ("END", "S2"): 0.2,
+        ("S2", "S1"): 0.9,
     }
-    attention |= {("S2", "S1"): np.full((4, 4, 3), 0.9)}
+    attention = {pair: np.full((4, 4, 3), value) for pair, value in mean_attention.items()}
     return Circuit(roles, Evidence(attention, np.zeros((4, 4, 3)), stages), Rule())
 
 
-def stage_figure(stage: str, roles: dict[str, tuple[Head, ...]] = FOUND) -> Figure:
-    example = {
-        head: np.eye(5) for heads in roles.values() for head in heads
-    }  # each token attends to itself
+def stage_figure(stage: str, roles: dict[str, Heads] = FOUND) -> Figure:
+    """Each token attends to itself."""
+    example = {head: np.eye(5) for head in itertools.chain(*roles.values())}
     return plots.stage_figure(
-        circuit(roles), stage, title="A stage", tokens=WORDS, positions=WHERE, example=example
+        circuit(roles),
+        stage,
+        title="A stage",
+        tokens=WORDS,
+        positions=WHERE,
+        example=example,
     )
 
 
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+def names(ticks: list) -> list[str]:
+    return [tick.get_text() for tick in ticks]
+
+
+def heat(ax: Axes) -> QuadMesh:
+    """The heat map of a panel."""
+    [mesh] = [drawn for drawn in ax.collections if isinstance(drawn, QuadMesh)]
+    return mesh
 
 
 def attention_axes(figure: Figure) -> list[Axes]:
@@ -68,9 +94,22 @@ def attention_axes(figure: Figure) -> list[Axes]:
 
 
 def framed(figure: Figure) -> dict[tuple[float, float], str]:
-    """(layer, head) -> colour of the frames on the heat map."""
+    """(layer, head) -> color of the frames on the heat map."""
     frames = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
-    return {(f.get_x() + 0.5, f.get_y() + 0.5): to_hex(f.get_edgecolor()) for f in frames}
+    return {frame.get_xy(): to_hex(frame.get_edgecolor()) for frame in frames}
+
+
+def boxes(figure: Figure) -> dict[str, Bbox]:
+    """The place of every head's box in the figure."""
+    figure.draw_without_rendering()
+    found = {}
+    for text in figure.axes[0].texts:
+        if text.get_bbox_patch() is not None:
+            found[text.get_text()] = text.get_bbox_patch().get_window_extent()
+    return found
+
+
+# One stage ----------------------------------------------------------------------------------------
 
 
 def test_stage_figure_frames_and_names_the_heads_found():
@@ -78,46 +117,88 @@ def test_stage_figure_frames_and_names_the_heads_found():
     green, red = plots.COLORS["movers"], plots.COLORS["negative_movers"]
     assert framed(figure) == {(3, 0): green, (3, 1): green, (3, 2): red}
     assert {"L3H0 +40", "L3H1 +20", "L3H2 -30"} < set(texts(figure))
-    image = figure.axes[0].images[0]
-    assert image.get_clim() == pytest.approx((-40, 40))  # symmetric around zero
-    assert image.get_array()[2, 3] == pytest.approx(-30)  # [head layer]
-    one, average = attention_axes(figure)
+    drawn = heat(figure.axes[0])
+    assert drawn.get_clim() == pytest.approx((-40, 40))  # symmetric around zero
+    assert drawn.get_array()[2, 3] == pytest.approx(-30)  # [head layer]
+    lowest, highest = figure.axes[0].get_ylim()
+    assert lowest < highest  # head 0 stands at the bottom
+
+
+def test_stage_figure_shows_attention_on_one_prompt_and_on_average():
+    one, average = attention_axes(stage_figure("logits"))
     rows = ["movers L3H0", "movers L3H1", "negative movers L3H2"]
-    assert (
-        [t.get_text() for t in one.get_yticklabels()]
-        == [t.get_text() for t in average.get_yticklabels()]
-        == rows
-    )
-    assert [t.get_text() for t in one.get_xticklabels()] == WORDS
-    np.testing.assert_array_equal(one.images[0].get_array(), [[0, 0, 0, 0, 1]] * 3)  # from END
-    assert [t.get_text() for t in average.get_xticklabels()] == ["END→IO", "END→S1", "END→S2"]
-    np.testing.assert_allclose(average.images[0].get_array(), [[0.7, 0.1, 0.2]] * 3)
+    assert names(one.get_yticklabels()) == rows
+    assert names(average.get_yticklabels()) == rows
+    assert names(one.get_xticklabels()) == WORDS
+    np.testing.assert_array_equal(heat(one).get_array(), [[0, 0, 0, 0, 1]] * 3)  # from END
+    assert names(average.get_xticklabels()) == ["END→IO", "END→S1", "END→S2"]
+    np.testing.assert_allclose(heat(average).get_array(), [[0.7, 0.1, 0.2]] * 3)
+    assert names(average.texts) == ["0.70", "0.10", "0.20"] * 3
 
 
 def test_the_name_of_a_framed_head_stands_where_no_other_does():
-    near, far = (Head(0, 1), Head(3, 1)), Head(3, 2)
+    """In 4 layers a name is one layer wide. No room on the left of layer 0 and of L3H1, none on
+    either side of L1H3.
+    """
+    found = {
+        "movers": (Head(0, 1), Head(3, 1), Head(2, 1)),
+        "inhibition": (Head(3, 2), Head(0, 3), Head(2, 3), Head(1, 3)),
+    }
     figure, ax = plt.subplots()
-    plots.head_map(
-        ax, np.arange(16.0).reshape(4, 4), {"movers": near, "inhibition": (far,)}, title="T"
-    )
-    sides = {text.get_text().split()[0]: text.get_ha() for text in ax.texts}
-    assert sides == {"L0H1": "right", "L3H1": "left", "L3H2": "right"}
+    plots.head_map(ax, np.arange(16.0).reshape(4, 4), found, title="T")
+    alignment = {text.get_text().split()[0]: text.get_ha() for text in ax.texts}
+    assert alignment == {
+        "L0H1": "left",
+        "L3H2": "right",
+        "L2H3": "left",
+    }
+    assert len(framed(figure)) == 7  # every head is framed, named or not
+
+
+def test_a_map_of_no_effects_is_drawn():
+    figure, ax = plt.subplots()
+    plots.head_map(ax, np.full((1, 1), np.nan), {}, title="T")
+    assert heat(ax).get_array().mask.all()
+    plots.head_map(ax, np.zeros((2, 3)), {}, title="T")
 
 
 def test_stage_figure_shows_at_most_three_heads_of_a_role():
     many = tuple(Head(3 - i, i) for i in range(4))
     figure = stage_figure("logits", FOUND | {"movers": many})
     assert len(framed(figure)) == 5  # the map frames all
-    shown = [[t.get_text() for t in ax.get_yticklabels()] for ax in attention_axes(figure)]
-    assert shown == [["movers L3H0", "movers L2H1", "movers L1H2", "negative movers L3H2"]] * 2
+    rows = ["movers L3H0", "movers L2H1", "movers L1H2", "negative movers L3H2"]
+    for ax in attention_axes(figure):
+        assert names(ax.get_yticklabels()) == rows
     assert "first 3 heads of a role" in attention_axes(figure)[0].get_title(loc="left")
     assert "first" not in attention_axes(stage_figure("logits"))[0].get_title(loc="left")
+
+
+def test_no_title_of_a_stage_is_clipped():
+    """Fault C13: `(first 3 heads of a role)` ran over the right edge."""
+    many = tuple(Head(3 - i, i) for i in range(4))
+    figure = stage_figure("logits", FOUND | {"movers": many})
+    figure.draw_without_rendering()
+    whole = figure.bbox
+    panels = figure.axes[:1] + attention_axes(figure)
+    for ax in panels:
+        extent = ax._left_title.get_window_extent()
+        assert whole.x0 <= extent.x0 and extent.x1 <= whole.x1
+        assert whole.y0 <= extent.y0 and extent.y1 <= whole.y1
+    left, right = (ax._left_title.get_window_extent() for ax in panels[:2])
+    assert left.x1 < right.x0
+
+
+def test_a_long_title_of_a_stage_is_broken_into_lines():
+    figure, ax = plt.subplots()
+    plots.head_map(ax, np.eye(2), {}, title="word " * 20 + "\nsecond")
+    first, *more, last = ax.get_title(loc="left").splitlines()
+    assert len(first) <= 72 and len(more) == 1 and last == "second"
 
 
 def test_stage_figure_greys_heads_without_a_path():
     figure = stage_figure("movers.q")
     assert framed(figure) == {(2, 0): plots.COLORS["inhibition"]}
-    assert np.ma.getmaskarray(figure.axes[0].images[0].get_array())[:, 3].all()
+    assert np.ma.getmaskarray(heat(figure.axes[0]).get_array())[:, 3].all()
 
 
 def test_stage_figure_without_heads_or_without_a_stage():
@@ -126,84 +207,175 @@ def test_stage_figure_without_heads_or_without_a_stage():
     assert "not run" in stage_figure("induction.k").axes[0].get_title(loc="left")
 
 
-def test_circuit_graph_has_a_node_per_head_and_an_arrow_per_path():
+# The graph ----------------------------------------------------------------------------------------
+
+
+def bars(figure: Figure) -> dict[tuple[float, float], float]:
+    """(x, y) of a head -> width of the bar that shows its effect."""
+    lines = figure.axes[0].lines
+    return {(line.get_xdata()[0], line.get_ydata()[0]): line.get_linewidth() for line in lines}
+
+
+def place(figure: Figure, text: str) -> tuple[float, float]:
+    [found] = [drawn for drawn in figure.axes[0].texts if drawn.get_text() == text]
+    return found.get_position()
+
+
+def arrows(figure: Figure) -> list[FancyArrowPatch]:
+    drawn = [getattr(text, "arrow_patch", None) for text in figure.axes[0].texts]
+    return [arrow for arrow in drawn if arrow is not None]
+
+
+def receivers(figure: Figure, sender: str) -> set[str]:
+    """The boxes at which the lines of a head's bar end."""
+    heights = {}
+    for text in figure.axes[0].texts:
+        if text.get_bbox_patch() is not None:
+            heights[text.get_position()] = text.get_text()
+    x, y = place(figure, sender)
+    ends = set()
+    for text in figure.axes[0].texts:
+        is_arrow = getattr(text, "arrow_patch", None) is not None
+        if is_arrow and text.get_position() == (x + 0.4, y):
+            ends.add(heights[x + 1, text.xy[1]])
+    return ends
+
+
+def test_circuit_graph_has_a_box_per_head_and_one_bar_for_its_effect():
+    """0.6 + 5 x share: 50 % on two movers together is one bar and one number."""
     figure = plots.circuit_graph(circuit(FOUND), title="A circuit")
     heads = [text for text in texts(figure) if text.startswith("L")]
     assert sorted(heads) == ["L2H0", "L3H0", "L3H1", "L3H2"]
-    assert {"movers", "negative movers", "inhibition", "+50 %", "-30 %", "logits\nat END"} < set(
-        texts(figure)
-    )
+    shown = {"movers", "negative movers", "inhibition", "+50 %", "-30 %", "logits\nat END"}
+    assert shown < set(texts(figure))
     assert "induction" not in texts(figure)
-    arrows = [
-        text.arrow_patch for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)
-    ]
-    widths = [
-        2.6,
-        1.6,
-        2.1,
-        3.1,
-        3.1,
-    ]  # 0.6 + 5 x share: three heads to the logits, one to two movers
-    assert [arrow.get_linewidth() for arrow in arrows] == pytest.approx(widths)
+    assert texts(figure).count("+50 %") == 1
+    width = {head: bars(figure)[place(figure, head)] for head in heads}
+    assert width == pytest.approx({"L3H0": 2.6, "L3H1": 1.6, "L3H2": 2.1, "L2H0": 3.1})
+    assert receivers(figure, "L2H0") == {"L3H0", "L3H1"}
+    assert receivers(figure, "L3H2") == {"logits\nat END"}
+    assert len(arrows(figure)) == 2 + 3
+
+
+def test_circuit_graph_draws_no_arrow_to_a_receiver_that_a_head_cannot_reach():
+    """Fault C12: L2H0 reaches the mover of layer 3, not those of its own layer and of layer 1."""
+    movers = (Head(3, 0), Head(2, 1), Head(1, 1))
+    figure = plots.circuit_graph(circuit(FOUND | {"movers": movers}), title="A circuit")
+    assert receivers(figure, "L2H0") == {"L3H0"}
 
 
 def test_circuit_graph_without_a_circuit():
     assert texts(plots.circuit_graph(circuit(NOBODY), title="None")) == ["logits\nat END"]
 
 
+@pytest.mark.parametrize("n", [1, 4, 15, 16])
+def test_boxes_and_titles_of_a_circuit_graph_do_not_overlap(n):
+    everyone = [Head(layer, head) for layer in (3, 2, 1, 0) for head in range(4)]
+    roles = NOBODY | {
+        "movers": tuple(everyone[: n // 2]),
+        "negative_movers": tuple(everyone[n // 2 : n]),
+    }
+    figure = plots.circuit_graph(circuit(roles), title="word " * 40)
+    places = boxes(figure)
+    assert len(places) == n + 1
+    for first, second in itertools.combinations(places.values(), 2):
+        assert not first.overlaps(second)
+    title = figure.axes[0]._left_title.get_window_extent()
+    assert title.x1 <= figure.bbox.x1 and title.y1 <= figure.bbox.y1
+
+
 def test_circuit_graph_of_another_task():
     """The gatherer feeds both movers; the induction head's stage has receivers, so its arrow ends
     there.
     """
-    made, gatherer, induction = circuit(NOBODY), Head(2, 0), Head(1, 0)
+    made = circuit(NOBODY)
     stages = made.evidence.stages | {"content_gatherers.v": made.evidence.stages["logits"]}
-    roles = {role.name: () for role in COLORED_OBJECTS.roles}
-    roles |= {"movers": MOVERS, "content_gatherers": (gatherer,), "induction": (induction,)}
-    made = Circuit(
-        roles,
-        Evidence(made.evidence.attention, made.evidence.copying, stages, COLORED_OBJECTS),
-        Rule(),
-    )
-    figure = plots.circuit_graph(made, title="Colored Objects")
-    assert {"movers", "content gatherers", "induction", "L1H0", "L2H0", "L3H0", "L3H1"} < set(
-        texts(figure)
-    )
-    assert (
-        len([text for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)])
-        == 2 + 2 + 1
-    )
+    evidence = replace(made.evidence, stages=stages, scheme=COLORED_OBJECTS)
+    roles: dict[str, Heads] = {role.name: () for role in COLORED_OBJECTS.roles}
+    roles["movers"] = MOVERS
+    roles["content_gatherers"] = (Head(2, 0),)
+    roles["induction"] = (Head(1, 0),)
+    figure = plots.circuit_graph(Circuit(roles, evidence, Rule()), title="Colored Objects")
+    shown = {"movers", "content gatherers", "induction", "L1H0", "L2H0", "L3H0", "L3H1"}
+    assert shown < set(texts(figure))
+    assert receivers(figure, "L2H0") == {"L3H0", "L3H1"}
+    assert receivers(figure, "L1H0") == {"L2H0"}
+    assert len(arrows(figure)) == 2 + 2 + 1
 
 
-def test_overlay():
+# Two circuits over each other ---------------------------------------------------------------------
+
+
+def two_circuits() -> tuple[Overlap, tuple[Circuit, Circuit]]:
     """L3H0 and L2H0 are in both circuits, L3H1 and L1H1 in one; the movers of both are L3H0, of the
     first L3H1 too.
     """
-    chosen = (((Head(3, 0), Head(3, 1)), (Head(3, 0),)), ((Head(2, 0),), (Head(2, 0), Head(1, 1))))
-    both = (circuit(FOUND), circuit(FOUND | {"movers": (Head(3, 0),)}))
-    stages = (("logits", "logits"), ("movers.q", "content_gatherers.v"))
-    both[1].roles["content_gatherers"] = (Head(3, 0),)
-    found = Overlap(Interval(0.5, 0.5, 0.5), Interval(0.1, 0.0, 0.2), chosen)
-    figure = plots.overlay(found, both, stages, tasks=("IOI", "CO"), title="T")
-    (ax,) = figure.axes
-    color = {text.get_text(): to_hex(text.get_bbox_patch().get_facecolor()) for text in ax.texts}
-    legend = {text.get_text(): to_hex(patch.get_facecolor()) for text, patch in zip(
-        ax.get_legend().get_texts(), ax.get_legend().get_patches(), strict=True)}  # fmt: skip
-    assert list(legend) == ["IOI only", "CO only", "shared"]
-    shared = legend["shared"]
-    assert color == {"L3H0": shared, "L3H1": legend["IOI only"], "L2H0": shared, "L1H1": legend["CO only"],
-                     "logits\nat END": to_hex("0.92")}  # fmt: skip
-    lines = sorted(to_hex(line.get_color()) for line in ax.lines)
+    first = circuit(FOUND)
+    evidence = replace(first.evidence, scheme=COLORED_OBJECTS)
+    roles = FOUND | {"movers": (Head(3, 0),), "content_gatherers": (Head(3, 0),)}
+    second = Circuit(roles, evidence, Rule())
+    logits = ((Head(3, 0), Head(3, 1)), (Head(3, 0),))
+    queries = ((Head(2, 0),), (Head(2, 0), Head(1, 1)))
+    share, chance = Interval(0.5, 0.5, 0.5), Interval(0.1, 0.0, 0.2)
+    return Overlap(share, chance, (logits, queries)), (first, second)
+
+
+STAGES = (("logits", "logits"), ("movers.q", "content_gatherers.v"))
+
+
+def test_overlay():
+    found, both = two_circuits()
+    figure = plots.overlay(found, both, STAGES, tasks=("IOI", "CO"), title="T")
+    [ax] = figure.axes
+    [legend] = figure.legends
+    patches = zip(names(legend.get_texts()), legend.get_patches(), strict=True)
+    color = {name: to_hex(patch.get_facecolor()) for name, patch in patches}
+    assert list(color) == ["IOI only", "CO only", "shared"]
+    box = {text.get_text(): to_hex(text.get_bbox_patch().get_facecolor()) for text in ax.texts}
+    assert box == {
+        "L3H0": color["shared"],
+        "L3H1": color["IOI only"],
+        "L2H0": color["shared"],
+        "L1H1": color["CO only"],
+        "logits\nat END": to_hex("0.92"),
+    }
     # L3H0 and L2H0 -> L3H0 in both, L3H1 and L2H0 -> L3H1 in the first, L1H1 -> L3H0 in the second
-    assert lines == sorted([shared] * 2 + [legend["IOI only"]] * 2 + [legend["CO only"]])
-    assert [t.get_text() for t in ax.get_xticklabels()] == [
-        "to movers.q\nto content gatherers.v",
-        "to logits",
-    ]
-    assert [t.get_text() for t in ax.get_yticklabels()] == [
-        "1",
-        "2",
-        "3",
-    ]  # only layers that have a head
+    lines = sorted(to_hex(line.get_color()) for line in ax.lines)
+    expected = [color["shared"]] * 2 + [color["IOI only"]] * 2 + [color["CO only"]]
+    assert lines == sorted(expected)
+    assert names(ax.get_xticklabels()) == ["to movers.q\nto content gatherers.v", "to logits"]
+    assert names(ax.get_yticklabels()) == ["1", "2", "3"]  # only layers that have a head
+
+
+def test_overlay_draws_no_line_to_a_receiver_that_a_head_cannot_reach():
+    """Kind of fault C12: of the movers L3H0 and L2H1, L2H0 reaches the first alone."""
+    found, (first, second) = two_circuits()
+    first = replace(first, roles=FOUND | {"movers": (Head(3, 0), Head(2, 1))})
+    logits = ((Head(3, 0), Head(2, 1)), (Head(3, 0), Head(2, 1)))
+    found = replace(found, chosen=(logits, ((Head(2, 0),), ())))
+    figure = plots.overlay(found, (first, second), STAGES, tasks=("IOI", "CO"), title="T")
+    assert len(figure.axes[0].lines) == 2 + 1  # to the logits; to L3H0
+
+
+def test_boxes_of_an_overlay_do_not_overlap():
+    found, both = two_circuits()
+    row = tuple(Head(2, head) for head in range(10, 18))
+    found = replace(found, chosen=((row, ()), ((Head(1, 10),), (Head(1, 11),))))
+    figure = plots.overlay(found, both, STAGES, tasks=("IOI", "CO"), title="T")
+    for first, second in itertools.combinations(boxes(figure).values(), 2):
+        assert not first.overlaps(second)
+
+
+# Bars, interventions, stability -------------------------------------------------------------------
+
+
+def test_with_errors_by_hand():
+    intervals = [Interval(3.0, 2.5, 4.0), Interval(-0.5, -0.7, -0.1)]
+    values, errors = plots.with_errors(iter(intervals))
+    assert values.tolist() == [3.0, -0.5]
+    np.testing.assert_allclose(errors, [[0.5, 0.2], [1.0, 0.4]])
+    values, errors = plots.with_errors([])
+    assert values.shape == (0,) and errors.shape == (2, 0)
 
 
 def test_bars_with_intervals():
@@ -212,14 +384,15 @@ def test_bars_with_intervals():
         "swapped": [Interval(-0.5, -0.7, -0.1)] * 2,
     }
     figure = plots.bars_with_intervals(groups, ["accuracy", "difference"], ylabel="y", title="T")
-    (ax,) = figure.axes
+    [ax] = figure.axes
     assert [bar.get_height() for bar in ax.patches] == [0.9, 3, -0.5, -0.5]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["clean", "swapped"]
-    bars = [bar.errorbar[2][0].get_segments() for bar in ax.containers if hasattr(bar, "errorbar")]
-    ends = [segment[:, 1].tolist() for group in bars for segment in group]
-    assert ends == [
-        pytest.approx(pair) for pair in ([0.8, 0.95], [2, 4], [-0.7, -0.1], [-0.7, -0.1])
-    ]
+    assert names(ax.get_legend().get_texts()) == ["clean", "swapped"]
+    whiskers = [bar.errorbar[2][0] for bar in ax.containers if hasattr(bar, "errorbar")]
+    ends = []
+    for group in whiskers:
+        ends += [segment[:, 1].tolist() for segment in group.get_segments()]
+    assert ends[:2] == [pytest.approx([0.8, 0.95]), pytest.approx([2, 4])]
+    assert ends[2:] == [pytest.approx([-0.7, -0.1])] * 2
 
 
 def test_knock_out_figure():
@@ -227,68 +400,55 @@ def test_knock_out_figure():
         "whole model": Interval(3.0, 2.5, 3.5),
         "circuit knocked out": Interval(0.5, 0.2, 0.9),
     }
-    figure = plots.knock_out_figure(
-        measured, np.array([2.8, 2.9, 3.1]), control="random heads", title="T"
-    )
-    (ax,) = figure.axes
-    labels = [t.get_text() for t in ax.get_yticklabels()]
-    assert labels == ["random heads, 3 draws", "circuit knocked out", "whole model"]
-    height = {labels.index(name): interval.value for name, interval in measured.items()}
+    draws = np.array([2.8, 2.9, 3.1])
+    figure = plots.knock_out_figure(measured, draws, control="random heads", title="T")
+    [ax] = figure.axes
+    rows = names(ax.get_yticklabels())
+    assert rows == ["random heads, 3 draws", "circuit knocked out", "whole model"]
+    height = {rows.index(name): interval.value for name, interval in measured.items()}
     dots, _, (whiskers,) = ax.containers[0].lines
     assert dict(zip(dots.get_ydata(), dots.get_xdata(), strict=True)) == height
-    assert sorted(ends[:, 0].tolist() for ends in whiskers.get_segments()) == [
-        [0.2, 0.9],
-        [2.5, 3.5],
-    ]
+    ends = sorted(segment[:, 0].tolist() for segment in whiskers.get_segments())
+    assert ends == [[0.2, 0.9], [2.5, 3.5]]
     assert any(list(line.get_xdata()) == [2.8, 2.9, 3.1] for line in ax.lines)
     assert ax.get_xlabel() == "logit(IO) - logit(S) at END"
-    named = plots.knock_out_figure(
+
+
+def test_knock_out_figure_of_another_quantity():
+    measured = {"whole model": Interval(3.0, 2.5, 3.5)}
+    figure = plots.knock_out_figure(
         measured, np.ones(2), control="random heads", title="T", xlabel="logits"
     )
-    assert named.axes[0].get_xlabel() == "logits"
+    assert figure.axes[0].get_xlabel() == "logits"
 
 
 def test_stability_figure():
     jaccards = {"movers": np.array([1.0, 1.0, 0.5, 0.5]), "inhibition": np.ones(4)}
-    (ax,) = plots.stability_figure(jaccards, title="T").axes
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["inhibition", "movers"]
-    upper, lower = ax.collections[1], ax.collections[0]
-    assert upper.get_offsets().tolist() == [[0.5, 1], [1, 1]] and lower.get_offsets().tolist() == [
-        [1, 0]
-    ]
-    assert (
-        upper.get_sizes()[0] == upper.get_sizes()[1] == lower.get_sizes()[0] / 2
-    )  # area = share of resamples
+    [ax] = plots.stability_figure(jaccards, title="T").axes
+    assert names(ax.get_yticklabels()) == ["inhibition", "movers"]
+    lower, upper = ax.collections
+    assert upper.get_offsets().tolist() == [[0.5, 1], [1, 1]]
+    assert lower.get_offsets().tolist() == [[1, 0]]
+    half, other_half = upper.get_sizes()
+    assert half == other_half == lower.get_sizes()[0] / 2  # area = share of resamples
     assert [line.get_xdata()[0] for line in ax.lines] == [1, 0.75]  # means
 
 
+def test_stability_figure_says_which_role_is_empty():
+    jaccards = {"movers": np.ones(4), "inhibition": np.ones(4)}
+    heads = {"movers": MOVERS, "inhibition": ()}
+    [ax] = plots.stability_figure(jaccards, title="T", heads=heads).axes
+    assert names(ax.get_yticklabels()) == ["inhibition (no head)", "movers (2)"]
+
+
 def test_roles_table():
-    table = plots.roles_table(
-        circuit(FOUND), {"movers": ["L9H6", "L10H0"]}, layers=4, paper_model="big", paper_layers=20
-    )
+    paper = {"movers": ["L9H6", "L10H0"]}
+    table = plots.roles_table(circuit(FOUND), paper, layers=4, paper_model="big", paper_layers=20)
     assert table.loc["movers"].tolist() == ["L9H6 L10H0", "0.50", "L3H0 L3H1", "1.00"]
     assert table.loc["previous token"].tolist() == ["not given", "-", "none", "-"]
 
 
-def test_save_writes_both_files_whole_and_the_same_each_time(tmp_path, monkeypatch):
-    written = []
-    for attempt in ("first", "second"):
-        monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path / attempt))
-        plots.save(stage_figure("logits"), "smollm2", "01_stage")
-        folder = tmp_path / attempt / "figures" / "smollm2"
-        assert sorted(path.name for path in folder.iterdir()) == ["01_stage.png", "01_stage.svg"]
-        written.append([path.read_bytes() for path in sorted(folder.iterdir())])
-    assert written[0] == written[1]
-    assert written[0][0].startswith(b"\x89PNG") and b"<svg" in written[0][1]
-
-
-def test_save_leaves_the_old_file_where_drawing_fails(tmp_path, monkeypatch):
-    monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
-    plots.save(stage_figure("logits"), "smollm2", "01_stage")
-    files = sorted((tmp_path / "figures" / "smollm2").iterdir())
-    before = [path.read_bytes() for path in files]
-    figure, ax = plt.subplots()
-    ax.set_title(r"$\nothing$")  # mathtext that cannot be drawn
-    with pytest.raises(ValueError, match="nothing"):
-        plots.save(figure, "smollm2", "01_stage")
-    assert [path.read_bytes() for path in files] == before
+def test_roles_table_of_a_model_of_one_layer():
+    roles = NOBODY | {"movers": (Head(0, 1),)}
+    table = plots.roles_table(circuit(roles), {}, layers=1, paper_model="big", paper_layers=20)
+    assert table.loc["movers"].tolist() == ["not given", "-", "L0H1", "0.00"]

@@ -1,11 +1,14 @@
 """The scorecard on results files made by hand."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
+from suite import scorecard
 from suite.errors import ClaimError
 from suite.ledger import Metric, load_claims, verdict
 from suite.registry import PROJECT
@@ -17,19 +20,29 @@ from suite.scorecard import (
     markdown,
     measurements,
     not_run,
+    results_files,
     tally,
 )
 from suite.scorecard_figure import VERDICT_COLORS, scorecard_figure
 
 
-def write(root, model: str, notebook: str, *rows: dict) -> None:
+def write(root, model: str, notebook: str, *rows: dict, run: bool = False) -> Path:
+    """A results file as it is committed, or as a run leaves it."""
     base = {"low": None, "high": None, "n": 9, "seed": 0, "control": None, "note": ""}
-    content = {"model": model, "notebook": notebook, "provenance": {"wall_time_s": 90.0}}
-    folder = root / "data" / "results" / model
+    content = {
+        "model": model,
+        "notebook": notebook,
+        "provenance": {"wall_time_s": 90.0},
+        "claims": [base | row for row in rows],
+    }
+    folder = root / model / "results" if run else root / "data" / "results" / model
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{notebook}.json").write_text(
-        json.dumps(content | {"claims": [base | row for row in rows]})
-    )
+    path = folder / f"{notebook}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+ACCURACY = {"id": "A1", "metric": "accuracy", "value": 0.5, "verdict": "transfers"}
 
 
 @pytest.fixture
@@ -110,6 +123,40 @@ def test_nothing_measured_is_a_scorecard_too(tmp_path):
     empty = measurements(tmp_path)
     assert empty.empty and len(headlines(empty)) == len(load_claims()) and tally(empty) == ""
     assert scorecard_figure(empty, title="Nothing yet").axes
+
+
+def test_only_results_in_their_place_count(tmp_path):
+    """Copies of a folder or a file, notes and rows of an unfinished notebook are no results."""
+    path = write(tmp_path, "planted", "01", ACCURACY)
+    results = path.parents[1]
+    shutil.copytree(path.parent, results / "planted-old")
+    shutil.copy(path, path.with_name("01-before.json"))
+    shutil.copy(path, path.with_name("02.json"))
+    shutil.copy(path, path.with_name("01.partial.json"))
+    path.with_name("notes.json").write_text('{"note": 1}')
+    path.with_name("03.json").write_text('["note"]')
+    assert results_files(tmp_path) == [path]
+    assert list(measurements(tmp_path).model) == ["planted"]
+
+
+def test_a_run_comes_before_what_is_committed(tmp_path, monkeypatch):
+    checkout, output = tmp_path / "checkout", tmp_path / "build"
+    monkeypatch.setattr(scorecard, "PROJECT", checkout)
+    monkeypatch.setenv("CIRCUITS_OUT", str(output))
+    committed = write(checkout, "smollm2", "01", ACCURACY)
+    write(checkout, "smollm2", "02", ACCURACY)
+    fresh = write(output, "smollm2", "02", ACCURACY | {"value": 0.75}, run=True)
+    other = write(output, "planted", "01", ACCURACY, run=True)
+    assert results_files() == [other, committed, fresh]
+    assert list(measurements().raw) == [0.5, 0.5, 0.75]
+    assert results_files(output) == [other, fresh]
+    assert len(results_files(checkout)) == 2
+
+
+def test_a_damaged_file_of_results_is_named(tmp_path):
+    write(tmp_path, "smollm2", "01", ACCURACY).write_text('{"model": ')
+    with pytest.raises(ClaimError, match="smollm2/01.json is damaged .*restore it"):
+        measurements(tmp_path)
 
 
 def test_an_unknown_metric_is_refused(tmp_path):

@@ -23,10 +23,7 @@ def out(tmp_path):
     rank = {"id": "B1", "metric": "rank_L1H2_L3H0", "value": 7, "verdict": "does not"}
     write(tmp_path / "seed-0", "smollm2", "05", steps | {"value": [1.0, 2.0]})
     write(tmp_path / "seed-1", "smollm2", "05", steps | {"value": [1.0, 4.0]}, rank)
-    write(tmp_path / "seed-1", "other", "03", share | {"value": 0.25})
-    done = tmp_path / "seed-1" / "done" / "other"
-    done.mkdir(parents=True)
-    (done / "05.txt").write_text("05_inhibition_channel (other): skipped, no head found\n")
+    write(tmp_path / "seed-1", "other", "03", share | {"value": 0.25}, run=True)
     return tmp_path
 
 
@@ -67,7 +64,6 @@ def test_the_table_by_hand(out, capsys):
         "| smollm2 | A6 | both | 50.0 % | 70.0 % | 14.1 % | 1 of 2 | 1 transfers, 1 partly | 4, 9 |"
         in text
     )
-    assert "- seed-1: 05_inhibition_channel (other): skipped, no head found" in text
     shown = "- other, seed 1: one verdict on 1 of 1 shared metrics\n"
     shown += "- smollm2, seed 0, seed 1: one verdict on 2 of 3 shared metrics; not on A6 `both`\n"
     assert shown in text and shown in capsys.readouterr().out

@@ -1,0 +1,119 @@
+"""The tables of README.md and TEACHING.md."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts import readme_table
+from suite.registry import PROJECT
+from tests.test_scorecard import write
+
+README = "# Title\n\n<!-- results:start -->\nold\n<!-- results:end -->\n\nAfter.\n"
+TEACHING = "<!-- minutes:start -->\n<!-- minutes:end -->\n"
+STALE = "is stale: run `.venv/bin/python -m scripts.readme_table`"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Results of one notebook on one model, and two pages with places for tables."""
+    swapped = {"name": "swapped names", "value": 0.01, "low": 0.0, "high": 0.03}
+    accuracy = {"value": 0.666667, "low": 0.6, "high": 0.75, "n": 200, "seed": 3}
+    row = {"id": "A1", "metric": "accuracy", "control": swapped, "verdict": "transfers"}
+    write(tmp_path, "local-model", "01", row | accuracy)
+    (tmp_path / "README.md").write_text(README)
+    (tmp_path / "TEACHING.md").write_text(TEACHING)
+    return tmp_path
+
+
+def options(root: Path) -> list[str]:
+    pages = [str(root / "README.md"), str(root / "TEACHING.md")]
+    return ["--pages", *pages, "--root", str(root)]
+
+
+def row_of(text: str, claim: str) -> list[str]:
+    """The cells of a claim's row."""
+    [line] = [line for line in text.splitlines() if line.startswith(f"| **{claim}**")]
+    return line.split(" | ")
+
+
+def test_the_tables_are_written_and_checked(root, capsys):
+    assert readme_table.main([*options(root), "--check"]) == 1
+    assert f"README.md {STALE}" in capsys.readouterr().err
+    assert (root / "README.md").read_text() == README
+    assert readme_table.main(options(root)) == 0
+    assert readme_table.main([*options(root), "--check"]) == 0
+
+    text = (root / "README.md").read_text()
+    assert text.startswith("# Title\n\n") and text.endswith("\n\nAfter.\n")
+    assert "old" not in text
+
+
+def test_a_claim_shows_the_paper_beside_what_was_measured(root):
+    readme_table.main(options(root))
+    text = (root / "README.md").read_text()
+    _, paper, own, other, *_ = row_of(text, "A1")
+    assert paper == "no value given (accuracy)"
+    assert own.startswith("not run: ")
+    control = "swapped names: 1.0 % [0.0 %, 3.0 %]"
+    expected = f"`accuracy` 66.7 % [60.0 %, 75.0 %] (n = 200, seed 3; {control}): *transfers*"
+    assert other.startswith(expected)
+    _, paper, own, *_ = row_of(text, "A6")
+    assert paper == "93.7 % (both)"
+    assert own.startswith("not run: ")
+
+
+def test_every_page_is_checked(root, capsys):
+    readme_table.main(options(root))
+    teaching = root / "TEACHING.md"
+    assert "1.5 on local-model" in teaching.read_text()
+    teaching.write_text(teaching.read_text().replace("1.5 on", "9.9 on"))
+    assert readme_table.main([*options(root), "--check"]) == 1
+    assert f"TEACHING.md {STALE}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["nothing here\n", "<!-- results:end -->\n<!-- results:start -->\n"]
+)
+def test_a_page_without_a_place_for_its_table(text, root, capsys):
+    page = root / "README.md"
+    page.write_text(text)
+    assert readme_table.main(["--pages", str(page)]) == 1
+    message = "README.md has no place for the table: add the lines <!-- results:start -->"
+    assert message in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_named(root, capsys):
+    """Results and benchmarks are told apart."""
+    benchmarks = root / "benchmarks.json"
+    benchmarks.write_text("[")
+    assert readme_table.main([*options(root), "--benchmarks", str(benchmarks)]) == 1
+    assert f"{benchmarks} is damaged" in capsys.readouterr().err
+    results = root / "data" / "results" / "local-model" / "01.json"
+    results.write_text("{")
+    assert readme_table.main(options(root)) == 1
+    assert f"{results} is damaged" in capsys.readouterr().err
+
+
+def test_the_pages_are_current():
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "data/results"], cwd=PROJECT, capture_output=True
+    )
+    if changed.stdout:
+        pytest.skip("data/results contains a run that is not committed")
+    assert readme_table.main(["--check"]) == 0, (
+        "A table is stale: run `.venv/bin/python -m scripts.readme_table`."
+    )
+
+
+@pytest.mark.parametrize(
+    "page, names",
+    [
+        ("README.md", ["results", "costs", "benchmarks", "scaling"]),
+        ("TEACHING.md", ["minutes"]),
+    ],
+)
+def test_a_page_has_places_for_its_tables(page, names):
+    text = (PROJECT / page).read_text()
+    assert re.findall(r"<!-- (\w+):start -->", text) == names

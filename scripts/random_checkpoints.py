@@ -63,19 +63,22 @@ def write(name: str, out: Path, vocabulary: Path, *, seed: int) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         folder = Path(temporary) / "new"
         if isinstance(config, GPT2Config):
-            model = GPT2LMHeadModel(config)
-            model.config.architectures = ["GPT2LMHeadModel"]
-            model.config.save_pretrained(folder)
-            tensors = {
-                key: value.contiguous() for key, value in model.transformer.state_dict().items()
-            }
-            save_file(
-                tensors, folder / "model.safetensors", metadata={"format": "pt"}
-            )  # the hub's names: no prefix
+            _write_gpt2(config, folder)
         else:
             GPTNeoXForCausalLM(config).save_pretrained(folder)
         GPT2TokenizerFast.from_pretrained(vocabulary).save_pretrained(folder)
         os.replace(folder, out)
+
+
+def _write_gpt2(config: GPT2Config, folder: Path) -> None:
+    """The hub's GPT-2 has tensor names without a prefix."""
+    model = GPT2LMHeadModel(config)
+    model.config.architectures = ["GPT2LMHeadModel"]
+    model.config.save_pretrained(folder)
+    tensors = {}
+    for name, tensor in model.transformer.state_dict().items():
+        tensors[name] = tensor.contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def main() -> None:
@@ -89,7 +92,8 @@ def main() -> None:
     vocabulary = Path(os.environ.get("CIRCUITS_ASSETS", "")) / "models/gpt2-tokenizer"
     if not vocabulary.is_dir():
         sys.exit(
-            "GPT-2's vocabulary is not there: set CIRCUITS_ASSETS to the folder that holds models/gpt2-tokenizer."
+            f"{vocabulary} with GPT-2's vocabulary is missing: set CIRCUITS_ASSETS to the folder "
+            "with models/gpt2-tokenizer."
         )
     if arguments.out.exists():
         sys.exit(f"{arguments.out} exists: delete it, or give another folder.")

@@ -1,5 +1,6 @@
-"""Write data/reference/: what notebook 04 shows where GPT-2's tensors are not at hand. Needs them
-(CIRCUITS_ASSETS).
+"""Write data/reference/, which notebook 04 shows where GPT-2's tensors are not at hand.
+
+Needs these tensors (CIRCUITS_ASSETS).
 """
 
 import sys
@@ -21,10 +22,13 @@ CHANNELS = DATA / "reference" / "gpt2_channels.csv"
 def gpt2_channels() -> pd.DataFrame:
     """Scores and ranks of the pairs that the paper takes as known (B1), in the paper's model."""
     claim = get_claim("B1")
-    weights, tables = attention_weights(claim.model), []
+    weights = attention_weights(claim.model)
+    tables = []
     for link in claim.known["pairs"]:
-        pairs = list(product(map(Head.parse, link["senders"]), map(Head.parse, link["receivers"])))
-        tables.append(pair_table(weights, pair_scores(weights, link["side"]), pairs))
+        senders = [Head.parse(name) for name in link["senders"]]
+        receivers = [Head.parse(name) for name in link["receivers"]]
+        scores = pair_scores(weights, link["side"])
+        tables.append(pair_table(weights, scores, list(product(senders, receivers))))
     return pd.concat(tables, ignore_index=True)
 
 

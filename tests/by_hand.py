@@ -1,10 +1,10 @@
 """GPT-2s wired by hand, so that every activation can be worked out with pen and paper. MLPs write
 nothing.
 
-A *feature* is a pair of coordinates that hold +f and -f (so residuals have mean zero), read as half
+A *feature* is a pair of coordinates with +f and -f (so residuals have mean zero), read as half
 their difference. The first pair is a carrier of +C and -C at every position, so large that the
 LayerNorm's standard deviation is C * sqrt(2 / d_model) whatever the features are; its gain is that
-number, hence it hands on features as they are. Heads are linear maps between features; a head
+number, so it hands on features as they are. Heads are linear maps between features; a head
 without `match` attends evenly to all positions up to its own.
 """
 
@@ -52,65 +52,104 @@ def hand_model(
     """A model of two heads per layer; tokens and unembed: word -> features embedded, and their
     weight in its logit.
     """
-    tokens = {"<end>": {}} | dict(
-        tokens
-    )  # tokenizers look for their end-of-text token inside words
-    d_model = 2 * (1 + len(features))
-    d_head = d_model // 2
-
-    def write(values: Features) -> torch.Tensor:
-        row = torch.zeros(d_model)
-        for name, value in values.items():
-            at = 2 * (1 + features.index(name))
-            row[at : at + 2] = torch.tensor([value, -value])
-        return row
-
-    def read(values: Features) -> torch.Tensor:
-        return write(values) / 2
-
-    size = {
-        "n_layer": n_layers,
-        "n_head": 2,
-        "n_embd": d_model,
-        "n_positions": 16,
-        "vocab_size": len(tokens),
-    }
-    model = GPT2LMHeadModel(
-        GPT2Config(**size, bos_token_id=0, eos_token_id=0, tie_word_embeddings=False)
-    )
+    words = {"<end>": {}, **tokens}  # tokenizers look for their end-of-text token inside words
+    space = FeatureSpace(features)
+    model = _empty_model(space.d_model, n_layers=n_layers, vocab_size=len(words))
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.fill_(
-                CARRIER * (2 / d_model) ** 0.5 if "ln_" in name and name.endswith("weight") else 0
-            )
-        for i, (word, values) in enumerate(tokens.items()):
-            model.transformer.wte.weight[i] = write(values)
-            model.transformer.wte.weight[i, :2] = torch.tensor([CARRIER, -CARRIER])
-            model.lm_head.weight[i] = read(unembed.get(word, {}))
-        for i, values in enumerate(places):
-            model.transformer.wpe.weight[i] = write(values)
-        for (layer, head), wires in heads.items():
-            attention = model.transformer.h[layer].attn
-            start = d_head * head
-            for j, ((source, target), gain) in enumerate(wires.move.items(), start):
-                attention.c_attn.weight[:, 2 * d_model + j] = read({source: gain})
-                attention.c_proj.weight[j] = write({target: 1})
-            for j, ((query, key), gain) in enumerate(wires.match.items(), start):
-                gain *= d_head**0.5
-                if query == "1":
-                    attention.c_attn.bias[j] = gain
-                else:
-                    attention.c_attn.weight[:, j] = read({query: gain})
-                attention.c_attn.weight[:, d_model + j] = read({key: 1})
+        _write_embeddings(model, space, words, unembed, places)
+        for head, wires in heads.items():
+            _write_head(model, space, head, wires)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "by-hand"
         model.save_pretrained(path)
-        words = Tokenizer(
-            models.WordLevel({word: i for i, word in enumerate(tokens)}, unk_token="<end>")
-        )
-        words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>").save_pretrained(path)
+        _tokenizer(words).save_pretrained(path)
         return load_model(str(path))
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Which coordinates belong to which feature; the first pair is the carrier's."""
+
+    features: Sequence[str]
+
+    @property
+    def d_model(self) -> int:
+        return 2 * (1 + len(self.features))
+
+    def write(self, values: Features) -> torch.Tensor:
+        """The residual stream with these features."""
+        row = torch.zeros(self.d_model)
+        for name, value in values.items():
+            first = 2 * (1 + self.features.index(name))
+            row[first] = value
+            row[first + 1] = -value
+        return row
+
+    def read(self, values: Features) -> torch.Tensor:
+        """The weights that sum up these features."""
+        return self.write(values) / 2
+
+
+def _empty_model(d_model: int, *, n_layers: int, vocab_size: int) -> GPT2LMHeadModel:
+    """A model that writes nothing; each LayerNorm's gain hands on features as they are."""
+    config = GPT2Config(
+        n_layer=n_layers,
+        n_head=2,
+        n_embd=d_model,
+        n_positions=16,
+        vocab_size=vocab_size,
+        bos_token_id=0,
+        eos_token_id=0,
+        tie_word_embeddings=False,
+    )
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            is_norm_gain = "ln_" in name and name.endswith("weight")
+            parameter.fill_(CARRIER * (2 / d_model) ** 0.5 if is_norm_gain else 0)
+    return model
+
+
+def _write_embeddings(
+    model: GPT2LMHeadModel,
+    space: FeatureSpace,
+    tokens: Mapping[str, Features],
+    unembed: Mapping[str, Features],
+    places: Sequence[Features],
+) -> None:
+    for i, (word, values) in enumerate(tokens.items()):
+        embedding = model.transformer.wte.weight[i]
+        embedding.copy_(space.write(values))
+        embedding[0] = CARRIER
+        embedding[1] = -CARRIER
+        model.lm_head.weight[i] = space.read(unembed.get(word, {}))
+    for i, values in enumerate(places):
+        model.transformer.wpe.weight[i] = space.write(values)
+
+
+def _write_head(model: GPT2LMHeadModel, space: FeatureSpace, head: Head, wires: Wires) -> None:
+    attention = model.transformer.h[head.layer].attn
+    query_key_value = attention.c_attn
+    d_model = space.d_model
+    d_head = d_model // 2
+    first = d_head * head.head  # dimension of this head
+    for j, ((source, target), gain) in enumerate(wires.move.items(), first):
+        query_key_value.weight[:, 2 * d_model + j] = space.read({source: gain})
+        attention.c_proj.weight[j] = space.write({target: 1})
+    for j, ((query, key), gain) in enumerate(wires.match.items(), first):
+        scaled_gain = gain * d_head**0.5
+        if query == "1":
+            query_key_value.bias[j] = scaled_gain
+        else:
+            query_key_value.weight[:, j] = space.read({query: scaled_gain})
+        query_key_value.weight[:, d_model + j] = space.read({key: 1})
+
+
+def _tokenizer(tokens: Mapping[str, Features]) -> PreTrainedTokenizerFast:
+    ids = {word: i for i, word in enumerate(tokens)}
+    words = Tokenizer(models.WordLevel(ids, unk_token="<end>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
 
 
 def hand_prompts(

@@ -28,7 +28,7 @@ def assets() -> Path:
     folder = Path(os.environ.get("CIRCUITS_ASSETS", ""))
     if not (folder / "models").is_dir():
         pytest.skip(
-            "set CIRCUITS_ASSETS to the folder that holds models/gpt2-attention and models/gpt2-tokenizer"
+            "set CIRCUITS_ASSETS to the folder with models/gpt2-attention and models/gpt2-tokenizer"
         )
     return folder
 
@@ -45,7 +45,20 @@ def unchecked():
 
 @pytest.fixture(scope="session")
 def smollm2():
-    """The embedded model, loaded once: do not change it."""
+    """The bundled model, loaded once: do not change it."""
     from helpers.models import load_model
 
     return load_model("smollm2")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(smollm2):
+    """The bundled model's tokenizer."""
+    return smollm2.tokenizer
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer(assets):
+    from transformers import GPT2TokenizerFast
+
+    return GPT2TokenizerFast.from_pretrained(assets / "models" / "gpt2-tokenizer")

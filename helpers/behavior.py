@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.tasks.prompts import Prompts
@@ -58,19 +59,25 @@ def score_logits(prompts: Prompts, logits: Float[Tensor, "*variant batch d_vocab
     answers = torch.tensor(prompts.answers, device=device)
     distractors = torch.tensor(prompts.distractors, device=device)
     choices = torch.tensor(_equal_choices(prompts), device=device)
-    answer_logits = logits[..., rows, answers]
-    distractor_logits = logits[..., rows, distractors]
+    precision = torch.promote_types(logits.dtype, torch.float32)  # half is too coarse to subtract
+    answer_logits = logits[..., rows, answers].to(precision)
+    distractor_logits = logits[..., rows, distractors].to(precision)
     choice_logits = logits[..., rows[:, None], choices]
     is_answer = choices == answers[:, None]
     best_other = choice_logits.masked_fill(is_answer, -torch.inf).amax(-1)
     predicted = logits.argmax(-1)
+    is_predicted = predicted[..., None] == choices
     return Behavior(
-        logit_difference=(answer_logits - distractor_logits).cpu().numpy(),
-        predicted=predicted.cpu().numpy(),
-        correct=(predicted == answers).cpu().numpy(),
-        chosen=(answer_logits > best_other).cpu().numpy(),
-        in_context=(predicted[..., None] == choices).any(-1).cpu().numpy(),
+        logit_difference=_to_numpy(answer_logits - distractor_logits),
+        predicted=_to_numpy(predicted),
+        correct=_to_numpy(predicted == answers),
+        chosen=_to_numpy(answer_logits > best_other),
+        in_context=_to_numpy(is_predicted.any(-1)),
     )
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()
 
 
 def _equal_choices(prompts: Prompts) -> list[tuple[int, ...]]:
@@ -110,7 +117,7 @@ def surprisal(
             )
         tokens = torch.tensor([ids], device=model.cfg.device)
         logits = model(tokens)[0, :-1]
-        nats = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum")
+        nats = cross_entropy(logits, tokens[0, 1:], reduction="sum")
         sums[i] = nats.item()
         counts[i] = len(ids) - 1
     return sums, counts

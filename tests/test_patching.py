@@ -3,7 +3,6 @@ whatever the model.
 """
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +20,14 @@ from helpers.path_patching import PathEffects, Receiver, path_patch
 from helpers.published import path_patch_reference
 from helpers.tasks import ioi
 from tests.by_hand import Wires, hand_model, hand_prompts
-from tests.tiny import random_prompts, tiny_gpt2, tiny_llama, tiny_neox
+from tests.tiny import (
+    random_prompts,
+    synonyms,
+    tiny_gpt2,
+    tiny_llama,
+    tiny_neox,
+    with_synonyms,
+)
 
 TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
 NAN = math.nan
@@ -269,9 +275,10 @@ def test_transformer_lens_agrees_with_mlps_frozen(family, kind):
 
 @pytest.mark.parametrize("kind", ["logits", "q", "k", "v"])
 def test_nothing_corrupted_changes_nothing(kind):
-    prompts = random_prompts()
+    model = tiny_gpt2()
     receiver = Receiver(kind, () if kind == "logits" else (Head(2, 0),))
-    effects = path_patch(tiny_gpt2(), replace(prompts, corrupted=prompts.tokens), receiver)
+    with synonyms(model):
+        effects = path_patch(model, with_synonyms(random_prompts()), receiver)
     np.testing.assert_allclose(effects.change[:2], 0, atol=1e-5)
     np.testing.assert_array_equal(effects.gap, 0)
 
@@ -290,8 +297,9 @@ def test_patching_nothing_is_the_clean_run_and_everything_the_corrupted_one(fami
     np.testing.assert_allclose(
         everything, evaluate(model, prompts, corrupted=True).logit_difference, atol=1e-4
     )
-    itself = replace(prompts, corrupted=prompts.tokens)
-    assert np.abs(path_patch(model, itself, Receiver("logits"), mlps=mlps).change).max() < 1e-5
+    with synonyms(model):
+        effects = path_patch(model, with_synonyms(prompts), Receiver("logits"), mlps=mlps)
+    assert np.abs(effects.change).max() < 1e-5
 
 
 @settings(max_examples=4, deadline=None, database=None)

@@ -5,7 +5,9 @@ what tests do to a checkpoint.
 import functools
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -198,3 +200,22 @@ def random_prompts(
             "MID": tuple(2 + i // 2 % 2 for i in range(n)),
         },
     )
+
+
+@contextmanager
+def synonyms(model: TransformerBridge) -> Iterator[None]:
+    """While this lasts, words 1 and 2 have one embedding: no model tells them apart."""
+    weight = model.embed.weight
+    kept = weight[2].clone()
+    weight[2] = weight[1]
+    try:
+        yield
+    finally:
+        weight[2] = kept
+
+
+def with_synonyms(prompts: Prompts) -> Prompts:
+    """Partners that differ from their prompts by a synonym only, at position 1."""
+    clean = tuple((tokens[0], 1, *tokens[2:]) for tokens in prompts.tokens)
+    partners = tuple((tokens[0], 2, *tokens[2:]) for tokens in prompts.tokens)
+    return replace(prompts, tokens=clean, corrupted=partners)

@@ -10,6 +10,7 @@ With $CIRCUITS_OUT set, the full run's results are those below it.
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,14 +38,10 @@ def moved(old: dict, new: dict) -> list[str]:
     now = new["provenance"]["parameters"]
     if before != now:
         return [f"measured with {before}, now with {now}: run it with the default parameters"]
-    old_rows, new_rows = rows(old), rows(new)
-    found = []
-    for claim, metric in sorted(old_rows.keys() ^ new_rows.keys()):
-        found.append(f"{claim} {metric}: measured in one of them only")
-    for key, row in old_rows.items():
-        if key in new_rows:
-            name = " ".join(key)
-            found += [f"{name}: {text}" for text in changes(row, new_rows[key])]
+    found = in_one_only(rows(old), rows(new))
+    for name, old_row, new_row in in_both(rows(old), rows(new)):
+        for change in changes(old_row, new_row):
+            found.append(f"{name}: {change}")
     return found
 
 
@@ -52,28 +49,47 @@ def contradicted(old: dict, new: dict) -> list[str]:
     """Where a run on fewer prompts contradicts the old one: a claim is missing, or a metric's row
     is refuted.
     """
-    old_rows, new_rows = rows(old), rows(new)
-    old_claims = {claim for claim, _ in old_rows}
-    new_claims = {claim for claim, _ in new_rows}
-    found = []
-    for claim in sorted(old_claims ^ new_claims):
-        found.append(f"{claim}: measured in one of them only")
-    for key, row in old_rows.items():
-        if key in new_rows and refuted(row, new_rows[key]):
-            name = " ".join(key)
-            found.append(f"{name}: {shown(row)}, now {shown(new_rows[key])}")
+    found = in_one_only(claims(old), claims(new))
+    for name, old_row, new_row in in_both(rows(old), rows(new)):
+        if refuted(old_row, new_row):
+            found.append(f"{name}: {shown(old_row)}, now {shown(new_row)}")
     return found
 
 
-def rows(results: dict) -> dict[tuple[str, str], dict]:
+def in_one_only(old: Iterable[str], new: Iterable[str]) -> list[str]:
+    """A line for each name that only one of the files has."""
+    names = set(old) ^ set(new)
+    return [f"{name}: measured in one of them only" for name in sorted(names)]
+
+
+def in_both(old: dict[str, dict], new: dict[str, dict]) -> Iterator[tuple[str, dict, dict]]:
+    """The rows that both files have, with their names."""
+    for name, row in old.items():
+        if name in new:
+            yield name, row, new[name]
+
+
+def rows(results: dict) -> dict[str, dict]:
     """The rows of a results file by claim and metric."""
-    return {(row["id"], row["metric"]): row for row in results["claims"]}
+    return {f"{row['id']} {row['metric']}": row for row in results["claims"]}
+
+
+def claims(results: dict) -> set[str]:
+    """The claims of a results file."""
+    return {row["id"] for row in results["claims"]}
 
 
 def shown(row: dict) -> str:
     """A row's verdict, after its interval where it has one, else its value."""
-    measured = row["value"] if row["low"] is None else [row["low"], row["high"]]
-    return f"{measured} {row['verdict']}"
+    verdict = row["verdict"]
+    if row["low"] is None:
+        return f"{row['value']} {verdict}"
+    return f"{interval(row)} {verdict}"
+
+
+def interval(row: dict) -> list[float]:
+    """Lower and upper end."""
+    return [row["low"], row["high"]]
 
 
 # --- two rows of one metric -----------------------------------------------------------------------
@@ -87,35 +103,52 @@ def refuted(old: dict, new: dict) -> bool:
     do not meet: the verdicts differ, too. Without intervals: the best verdict is now the worst; not
     the reverse, since a control of fewer draws is easier to beat.
     """
-    if get_claim(old["id"]).metric(old["metric"]).kind == "heads":
-        return bool(old["value"]) and not set(old["value"]) & set(new["value"])
-    if old["low"] is None or new["low"] is None:
-        return WORST.get(old["verdict"]) == new["verdict"]
-    intervals_meet = old["low"] <= new["high"] and new["low"] <= old["high"]
-    return not intervals_meet and old["verdict"] != new["verdict"]
+    metric = get_claim(old["id"]).metric(old["metric"])
+    if metric.kind == "heads":
+        found_again = set(old["value"]).intersection(new["value"])
+        return bool(old["value"]) and not found_again
+    if None in interval(old) + interval(new):
+        worst = WORST.get(old["verdict"])
+        return worst == new["verdict"]
+    if meet(interval(old), interval(new)):
+        return False
+    return old["verdict"] != new["verdict"]
+
+
+def meet(first: list[float], second: list[float]) -> bool:
+    """Whether two intervals have a point in common."""
+    low = max(first[0], second[0])
+    high = min(first[1], second[1])
+    return low <= high
 
 
 def changes(old: dict, new: dict) -> list[str]:
     """The fields of a row that differ by more than two runs of one model may."""
-    tolerance = get_claim(old["id"]).metric(old["metric"]).repeat_tolerance
-    old_control, new_control = old["control"] or {}, new["control"] or {}
+    metric = get_claim(old["id"]).metric(old["metric"])
+    old, new = flat(old), flat(new)
     found = []
-    if old_control.get("name") != new_control.get("name"):
-        found.append(f"control {old_control} is now {new_control}")
-    numbers = ("value", "low", "high")
-    compared = [_field(old, new, name) for name in numbers]
-    for name in numbers:
-        compared.append((f"control {name}", old_control.get(name), new_control.get(name)))
-    compared += [_field(old, new, name) for name in ("n", "seed", "verdict")]
-    for name, before, now in compared:
-        if not same(before, now, tolerance):
+    for name, before in old.items():
+        now = new[name]
+        if not same(before, now, metric.repeat_tolerance):
             found.append(f"{name} {before} is now {now}")
     return found
 
 
-def _field(old: dict, new: dict, name: str) -> tuple[str, object, object]:
-    """A field's name with its two values."""
-    return name, old[name], new[name]
+def flat(row: dict) -> dict:
+    """What is compared of a row, by the names of a report."""
+    control = row["control"] or {}
+    return {
+        "control name": control.get("name"),
+        "value": row["value"],
+        "low": row["low"],
+        "high": row["high"],
+        "control value": control.get("value"),
+        "control low": control.get("low"),
+        "control high": control.get("high"),
+        "n": row["n"],
+        "seed": row["seed"],
+        "verdict": row["verdict"],
+    }
 
 
 def same(old, new, tolerance: float | None) -> bool:
@@ -132,11 +165,13 @@ def same(old, new, tolerance: float | None) -> bool:
 
 
 def _same_lists(old: list, new: list, tolerance: float | None) -> bool:
-    if any(isinstance(item, str) for item in old + new):
+    has_names = any(isinstance(item, str) for item in old + new)
+    if has_names:
         return set(old) == set(new)
     if len(old) != len(new):
         return False
-    return all(same(*pair, tolerance) for pair in zip(old, new, strict=True))
+    pairs = zip(old, new, strict=True)
+    return all(same(before, now, tolerance) for before, now in pairs)
 
 
 # --- all files ------------------------------------------------------------------------------------

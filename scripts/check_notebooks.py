@@ -1,9 +1,7 @@
-"""The house rules for notebooks, and the cleaning of executed ones.
+"""The house rules for notebooks.
 
-python -m scripts.check_notebooks                                  check notebooks/ python -m
-scripts.check_notebooks --executed build/smollm2         check what a run left, its metadata aside
-python -m scripts.check_notebooks --clean build/smollm2 build/planted notebooks copy executed
-notebooks, without run metadata
+python -m scripts.check_notebooks                               check notebooks/
+python -m scripts.check_notebooks --executed build/smollm2      check what a run left there
 """
 
 import argparse
@@ -17,7 +15,6 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from suite.files import write_text
 from suite.registry import PROJECT
 
 MAX_LINES = 25
@@ -25,6 +22,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 ACTIVE = re.compile(
     r"<\s*(script|iframe|object|embed)|\bon\w+\s*=\s*[\"']|javascript:", re.IGNORECASE
 )
+SHOWN_WITHOUT_TRUST = ("text/plain", "text/html", "text/markdown", "image/png")
 PAIR = r"\(\s*(?:layer\s*=\s*)?\d+\s*,\s*(?:head\s*=\s*)?\d+\s*,?\s*\)"  # (9, 6)
 HEAD_LITERAL = re.compile(
     rf"\bL\d{{1,2}}H\d{{1,2}}\b|\bHead{PAIR}|[\[{{]\s*{PAIR}|{PAIR}\s*,\s*{PAIR}"
@@ -38,15 +36,21 @@ def notebooks_in(folder: Path) -> list[Path]:
 
 def code_cells(nb: NotebookNode) -> list[tuple[int, NotebookNode]]:
     """Code cells with their place in the notebook, counted from 1."""
-    return [
-        (n, cell)
-        for n, cell in enumerate(nb.cells, start=1)
-        if cell.cell_type == "code" and cell.source.strip()
-    ]
+    numbered = enumerate(nb.cells, start=1)
+    return [(n, cell) for n, cell in numbered if cell.cell_type == "code" and cell.source.strip()]
 
 
 def tags(cell: NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
+
+
+def images(nb: NotebookNode) -> int:
+    """How many pictures the outputs show."""
+    outputs = [output for _, cell in code_cells(nb) for output in cell.outputs]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+# --- the rules ------------------------------------------------------------------------------------
 
 
 def is_literal_assignment(statement: ast.stmt) -> bool:
@@ -71,8 +75,13 @@ def one_parameters_cell(nb: NotebookNode) -> list[str]:
     if len(found) != 1:
         return [f"{len(found)} cells are tagged 'parameters': tag exactly one"]
     [(n, cell)] = found
-    computed = [s for s in ast.parse(cell.source).body if not is_literal_assignment(s)]
-    return [f"cell {n}, line {s.lineno}: a parameter must be NAME = literal" for s in computed]
+    problems = []
+    for statement in ast.parse(cell.source).body:
+        if not is_literal_assignment(statement):
+            problems.append(
+                f"cell {n}, line {statement.lineno}: a parameter must be NAME = literal"
+            )
+    return problems
 
 
 def executed_in_order(nb: NotebookNode) -> list[str]:
@@ -82,60 +91,56 @@ def executed_in_order(nb: NotebookNode) -> list[str]:
 
 
 def no_errors(nb: NotebookNode) -> list[str]:
-    return [
-        f"cell {n}: shows an error"
-        for n, c in code_cells(nb)
-        if any(o.output_type == "error" for o in c.outputs)
-    ]
+    found = []
+    for n, cell in code_cells(nb):
+        if any(output.output_type == "error" for output in cell.outputs):
+            found.append(f"cell {n}: shows an error")
+    return found
 
 
 def no_stderr(nb: NotebookNode) -> list[str]:
-    return [
-        f"cell {n}: shows stderr"
-        for n, c in code_cells(nb)
-        if any(o.get("name") == "stderr" for o in c.outputs)
-    ]
+    found = []
+    for n, cell in code_cells(nb):
+        if any(output.get("name") == "stderr" for output in cell.outputs):
+            found.append(f"cell {n}: shows stderr")
+    return found
 
 
 def short_cells(nb: NotebookNode) -> list[str]:
-    lengths = [
-        (n, sum(bool(line.strip()) for line in cell.source.splitlines()))
-        for n, cell in code_cells(nb)
-    ]
-    return [
-        f"cell {n}: {length} lines of code, at most {MAX_LINES}"
-        for n, length in lengths
-        if length > MAX_LINES
-    ]
+    found = []
+    for n, cell in code_cells(nb):
+        length = sum(bool(line.strip()) for line in cell.source.splitlines())
+        if length > MAX_LINES:
+            found.append(f"cell {n}: {length} lines of code, at most {MAX_LINES}")
+    return found
 
 
 def no_head_literals(nb: NotebookNode) -> list[str]:
-    found = [(n, HEAD_LITERAL.search(cell.source)) for n, cell in code_cells(nb)]
-    return [
-        f"cell {n}: names a head ({match.group()}); heads are found, not typed"
-        for n, match in found
-        if match
-    ]
+    found = []
+    for n, cell in code_cells(nb):
+        if match := HEAD_LITERAL.search(cell.source):
+            found.append(f"cell {n}: names a head ({match.group()}); heads are found, not typed")
+    return found
 
 
 def needs_no_trust(nb: NotebookNode) -> list[str]:
     """Jupyter shows these outputs of anybody's notebook as they are, and runs nothing."""
-    shown = [
-        (n, "", cell.source)
-        for n, cell in enumerate(nb.cells, start=1)
-        if cell.cell_type == "markdown"
-    ]
-    outputs = [(n, output) for n, cell in code_cells(nb) for output in cell.outputs]
-    shown += [
-        (n, kind, text) for n, output in outputs for kind, text in output.get("data", {}).items()
-    ]
-    kinds = {"", "text/plain", "text/html", "text/markdown", "image/png"}
-    active = [
-        n
-        for n, kind, text in shown
-        if kind not in kinds or (kind != "text/plain" and ACTIVE.search(text))
-    ]
-    return [f"cell {n}: shows what runs code or needs trust" for n in active]
+    found = []
+    for n, cell in enumerate(nb.cells, start=1):
+        if cell.cell_type == "markdown" and ACTIVE.search(cell.source):
+            found.append(f"cell {n}: shows what runs code or needs trust")
+    for n, cell in code_cells(nb):
+        for output in cell.outputs:
+            if any(_is_active(kind, text) for kind, text in output.get("data", {}).items()):
+                found.append(f"cell {n}: shows what runs code or needs trust")
+    return found
+
+
+def _is_active(kind: str, text: str) -> bool:
+    """Whether an output of this MIME type runs code, or is shown in trusted notebooks only."""
+    if kind not in SHOWN_WITHOUT_TRUST:
+        return True
+    return kind != "text/plain" and ACTIVE.search(text) is not None
 
 
 def no_run_metadata(nb: NotebookNode) -> list[str]:
@@ -159,15 +164,37 @@ def functions_defined_twice(notebooks: dict[str, NotebookNode]) -> list[str]:
     """A function or class that two notebooks need belongs in helpers."""
     places = defaultdict(set)
     for name, nb in notebooks.items():
-        for _, cell in code_cells(nb):
-            for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                    places[node.name].add(name)
-    shared = {name: sorted(found) for name, found in places.items() if len(found) > 1}
-    return [
-        f"{name} is defined in {' and '.join(found)}: move it to helpers"
-        for name, found in sorted(shared.items())
-    ]
+        for definition in _definitions(nb):
+            places[definition].add(name)
+    found = []
+    for definition, names in sorted(places.items()):
+        if len(names) > 1:
+            where = " and ".join(sorted(names))
+            found.append(f"{definition} is defined in {where}: move it to helpers")
+    return found
+
+
+def _definitions(nb: NotebookNode) -> set[str]:
+    """Names of the functions and classes that a notebook defines."""
+    names = set()
+    for _, cell in code_cells(nb):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+    return names
+
+
+def figures_missing(notebooks: dict[str, NotebookNode], committed: Path) -> list[str]:
+    """Notebooks without a picture whose committed twins have some, as under another backend."""
+    found = []
+    for name, nb in notebooks.items():
+        twin = committed / name
+        if twin.is_file() and not images(nb) and images(nbformat.read(twin, as_version=4)):
+            found.append(f"{name}: shows no figure, but {twin} does: run it with make reproduce")
+    return found
+
+
+# --- a folder of notebooks ------------------------------------------------------------------------
 
 
 def clean(nb: NotebookNode) -> NotebookNode:
@@ -189,63 +216,48 @@ def clean(nb: NotebookNode) -> NotebookNode:
     return nb
 
 
-def copy_clean(*sources: Path, target: Path) -> None:
-    """Replace target's notebooks by their executed twins in the first source; refuses a run with
-    other parameters.
-    """
-    for notebook in notebooks_in(target):
-        executed = next(
-            (path for path in (source / notebook.name for source in sources) if path.exists()), None
-        )
-        if executed is None:
-            sys.exit(f"{notebook.name} has not been run: run make reproduce first.")
-        nb = clean(nbformat.read(executed, as_version=4))
-        if any("injected-parameters" in tags(cell) for cell in nb.cells):
-            sys.exit(f"{executed} was run with other parameters: run it with the defaults first.")
-        write_text(notebook, nbformat.writes(nb) + "\n")
-
-
 def check(folder: Path, *, executed: bool = False) -> list[str]:
     """Every broken rule of the notebooks in a folder; traces of the run are allowed in one just
-    executed.
+    executed, but its figures must be there.
     """
     notebooks = {path.name: nbformat.read(path, as_version=4) for path in notebooks_in(folder)}
     if not notebooks:
-        return [f"{folder} holds no notebook"]
+        return [f"{folder} contains no notebook"]
     if executed:
         notebooks = {name: clean(nb) for name, nb in notebooks.items()}
-    broken = [
-        f"{name}: {problem}"
-        for name, nb in notebooks.items()
-        for rule in RULES
-        for problem in rule(nb)
-    ]
+    broken = []
+    for name, nb in notebooks.items():
+        for rule in RULES:
+            broken += [f"{name}: {problem}" for problem in rule(nb)]
+    if executed:
+        broken += figures_missing(notebooks, PROJECT / "notebooks")
     return broken + functions_defined_twice(notebooks)
 
 
-def main() -> None:
+def check_executed(folders: list[Path]) -> list[str]:
+    """Every broken rule in folders that a run has filled.
+
+    A notebook may leave results on a second model there, so a folder may contain results alone.
+    """
+    broken = []
+    for folder in folders:
+        only_results = (folder / "results").is_dir() and not notebooks_in(folder)
+        if not only_results:
+            broken += check(folder, executed=True)
+    return broken
+
+
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--clean", nargs="+", type=Path, metavar="FOLDER", help="sources, then the target"
-    )
     parser.add_argument(
         "--executed", nargs="+", type=Path, metavar="FOLDER", help="folders a run has filled"
     )
-    args = parser.parse_args()
-    if args.executed:
-        sys.exit(
-            "\n".join(
-                problem for folder in args.executed for problem in check(folder, executed=True)
-            )
-            or None
-        )
-    if args.clean and len(args.clean) < 2:
-        parser.error("--clean takes one or more sources, then the target")
-    if args.clean:
-        copy_clean(*args.clean[:-1], target=args.clean[-1])
-    else:
-        sys.exit("\n".join(check(PROJECT / "notebooks")) or None)
+    folders = parser.parse_args(argv).executed
+    broken = check_executed(folders) if folders else check(PROJECT / "notebooks")
+    if broken:
+        print("\n".join(broken), file=sys.stderr)
+    return bool(broken)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

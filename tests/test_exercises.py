@@ -1,11 +1,13 @@
 """Student copies: stubs for solutions, and proof that a check tells one from the other."""
 
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from scripts import exercises
 from scripts.exercises import ExerciseError, leaks, main, proven, solutions, student
 from suite.registry import PROJECT
 
@@ -93,11 +95,11 @@ def test_every_exercise_has_its_card_and_a_folded_hint(path):
         for cell in nbformat.read(path, as_version=4).cells
         if cell.cell_type == "markdown"
     )
-    exercises = re.split(
+    cards = re.split(
         r"^### Exercise ", text.partition("## What to read next")[0], flags=re.MULTILINE
     )[1:]
-    assert exercises
-    for card in exercises:
+    assert cards
+    for card in cards:
         assert re.search(
             r"^Difficulty \d of 5 · importance \d of 5 · \d+ minutes", card, re.MULTILINE
         ), card
@@ -116,3 +118,55 @@ def test_the_notebooks_student_copies(tmp_path):
         assert len(solutions(master)) == sum(
             "raise NotImplementedError" in cell.source for cell in copy.cells
         )
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """Two notebooks with an exercise each."""
+    monkeypatch.setattr(exercises, "PROJECT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for name in ("01_a.ipynb", "02_b.ipynb"):
+        nbformat.write(notebook(SOLVED, CHECK), tmp_path / "notebooks" / name)
+    return tmp_path
+
+
+def test_what_a_student_has_written_is_kept_unless_asked(project, capsys):
+    """As after a pull, with new versions of both notebooks."""
+    out = project / "notebooks" / "exercises"
+    options = ["--out", str(out)]
+    assert main(options) == 0
+    mine = (out / "01_a.ipynb").read_text().replace("your code here", "my hard work")
+    (out / "01_a.ipynb").write_text(mine)
+    for name in ("01_a.ipynb", "02_b.ipynb"):
+        nbformat.write(notebook("new = 1", SOLVED, CHECK), project / "notebooks" / name)
+    capsys.readouterr()
+    for _ in range(2):  # the second time, too
+        assert main(options) == 0
+        assert (out / "01_a.ipynb").read_text() == mine
+        said = capsys.readouterr().out
+        assert said.splitlines()[-1].startswith("01_a.ipynb was edited and is kept")
+        assert "02_b.ipynb was edited" not in said
+    assert "new = 1" in (out / "02_b.ipynb").read_text()  # nobody had worked in it
+    assert main([*options, "--force"]) == 0
+    assert "my hard work" not in (out / "01_a.ipynb").read_text()
+    assert "kept" not in capsys.readouterr().out
+
+
+def test_copies_without_a_record_of_them_are_kept_unless_they_are_as_they_would_be(project):
+    out = project / "notebooks" / "exercises"
+    assert exercises.write_copies(out) == []
+    (out / ".written.json").unlink()
+    assert exercises.write_copies(out) == []  # the same again
+    (out / ".written.json").write_text("{")
+    (out / "02_b.ipynb").write_text("a file of one's own")
+    assert exercises.write_copies(out) == ["02_b.ipynb"]
+    assert (out / "02_b.ipynb").read_text() == "a file of one's own"
+
+
+def test_a_leak_writes_nothing(project, capsys):
+    leaky = notebook(SOLVED, CHECK)
+    leaky.cells.append(new_markdown_cell("Hint: `return twice_as_much`"))
+    nbformat.write(leaky, project / "notebooks" / "02_b.ipynb")
+    assert main(["--out", str(project / "out")]) == 1
+    assert "02_b.ipynb leaks a solution: return twice_as_much" in capsys.readouterr().err
+    assert not (project / "out").exists()

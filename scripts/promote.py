@@ -1,0 +1,256 @@
+"""Copy what a run with the default parameters left in build/ to where it is committed.
+
+python -m scripts.promote                  the run of the default model
+python -m scripts.promote SLUG ...         runs of other models, by their folders in build/
+python -m scripts.promote --model NAME     the run of a model by its name
+
+Executed notebooks go to notebooks/, of other models to notebooks/on_<slug>/, results and path
+effects to data/results/<slug>/, the circuit to data/circuits/, figures to figures/<slug>/. All is
+copied, or nothing.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from scripts.check_notebooks import clean, notebooks_in, tags
+from scripts.run_notebooks import FINDS_HEADS, defaults, own_model
+from suite.errors import ClaimError, ModelError
+from suite.files import locked_folder, replace_files
+from suite.registry import PROJECT, circuit_path, figures_dir, output_root, resolve, run_dir
+
+INJECTED = "injected-parameters"
+
+
+@dataclass
+class Changes:
+    """What is to be written and removed."""
+
+    contents: dict[Path, bytes] = field(default_factory=dict)
+    remove: list[Path] = field(default_factory=list)
+    notebooks: int = 0
+
+
+# --- what is there --------------------------------------------------------------------------------
+
+
+def stamps_in(slug: str) -> list[Path]:
+    """What the runner remembers of each notebook that it ran on a model, or skipped there."""
+    return sorted(run_dir(slug).glob("[0-9][0-9]_*.stamp.json"))
+
+
+def notebook_of(stamp: Path) -> Path:
+    """The executed notebook beside a stamp."""
+    return stamp.with_name(stamp.name.replace(".stamp.json", ".ipynb"))
+
+
+def stamp_of(executed: Path) -> Path:
+    return executed.with_name(f"{executed.stem}.stamp.json")
+
+
+def own_slug(notebook: Path) -> str:
+    """The model on which a notebook runs by default: that of its parameter, or of its claims."""
+    model = defaults(notebook).get("MODEL") or own_model(notebook.name[:2])
+    if model is None:
+        raise ClaimError(f"{notebook.name} has neither a parameter MODEL nor a claim: give it one.")
+    return resolve(model).slug
+
+
+def companions(slugs: set[str]) -> Iterator[Path]:
+    """Results that notebooks of these models left about a second model.
+
+    Notebook 04 does so: it compares its model with the paper's.
+    """
+    for path in sorted(output_root().glob("*/results/[0-9][0-9].json")):
+        slug = path.parents[1].name
+        if slug not in slugs and not stamps_in(slug):
+            yield path
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def require_defaults(stamp: Path, *, own: bool) -> None:
+    """Raises ClaimError for a run with other parameters than the defaults, or with proofs of the
+    exercises; another MODEL is allowed where the notebook is not on its own model.
+    """
+    try:
+        remembered = json.loads(stamp.read_text(encoding="utf-8"))
+        parameters = dict(remembered["parameters"])
+        proven = remembered["proof of exercises"]
+    except (OSError, KeyError, TypeError, ValueError):
+        raise ClaimError(f"{stamp} is missing or damaged: run make reproduce again.") from None
+    if not own:
+        parameters.pop("MODEL", None)
+    if parameters or proven:
+        raise ClaimError(
+            f"{notebook_of(stamp)} was run with other parameters "
+            f"({parameters or 'proofs of exercises'}): run it with the defaults first."
+        )
+
+
+def require_default_results(results: Path) -> None:
+    """The same for results without a notebook beside them, from what they say of themselves."""
+    [notebook] = (PROJECT / "notebooks").glob(f"{results.stem}_*.ipynb")
+    default = defaults(notebook)
+    content = json.loads(results.read_text(encoding="utf-8"))
+    for name, value in content["provenance"]["parameters"].items():
+        if name != "MODEL" and value != default.get(name):
+            raise ClaimError(
+                f"{results} was measured with {name} = {value!r}, not {default.get(name)!r}: "
+                f"run notebook {results.stem} with the defaults first."
+            )
+
+
+def require_same_source(executed: Path, nb: NotebookNode, committed: Path) -> None:
+    """Raises ClaimError for a run of an older version, which would undo what was edited since."""
+    source = nbformat.read(committed, as_version=4)
+    ran = [cell.source for cell in nb.cells if INJECTED not in tags(cell)]
+    if ran != [cell.source for cell in source.cells]:
+        raise ClaimError(
+            f"{committed.name} was edited after it was run in {executed.parent}: "
+            "run make reproduce again."
+        )
+
+
+# --- what is copied -------------------------------------------------------------------------------
+
+
+def add_notebook(changes: Changes, slug: str, stamp: Path) -> None:
+    """Add an executed notebook, without the traces of its run, and all that it left.
+
+    A notebook that was skipped may have left results: they are added without it.
+    """
+    executed = notebook_of(stamp)
+    committed = PROJECT / "notebooks" / executed.name
+    if not committed.is_file():
+        raise ClaimError(f"{committed} is no notebook of the suite: remove {stamp}.")
+    own = own_slug(committed) == slug
+    require_defaults(stamp, own=own)
+    target = committed if own else committed.parent / f"on_{slug}" / executed.name
+    if executed.is_file():
+        nb = nbformat.read(executed, as_version=4)
+        require_same_source(executed, nb, committed)
+        changes.contents[target] = (nbformat.writes(clean(nb)) + "\n").encode()
+        changes.notebooks += 1
+    elif not own and target.is_file():
+        changes.remove.append(target)
+    add_outputs(changes, slug, executed.name[:2])
+
+
+def add_outputs(changes: Changes, slug: str, number: str) -> None:
+    """Add results, path effects, figures and circuit of one notebook; what it no longer makes is to
+    be removed.
+    """
+    results = PROJECT / "data" / "results" / slug
+    add_folder(changes, run_dir(slug) / "results", results, f"{number}.json")
+    add_folder(changes, run_dir(slug) / "results", results, f"{number}_*.npz")
+    add_folder(changes, figures_dir(slug), PROJECT / "figures" / slug, f"{number}_*")
+    if number == FINDS_HEADS and circuit_path(slug).is_file():
+        committed = PROJECT / "data" / "circuits" / f"{slug}.json"
+        changes.contents[committed] = circuit_path(slug).read_bytes()
+
+
+def add_folder(changes: Changes, source: Path, target: Path, pattern: str) -> None:
+    """Add the files of a pattern; those that only the target has are to be removed."""
+    new = {target / path.name: path for path in sorted(source.glob(pattern))}
+    for path, made in new.items():
+        changes.contents[path] = made.read_bytes()
+    changes.remove += [path for path in sorted(target.glob(pattern)) if path not in new]
+
+
+def add_default_run(changes: Changes) -> None:
+    """Add every notebook on its own model. Raises ClaimError where one has not been run."""
+    slugs = set()
+    for notebook in notebooks_in(PROJECT / "notebooks"):
+        slug = own_slug(notebook)
+        executed = run_dir(slug) / notebook.name
+        if not executed.is_file():
+            raise ClaimError(
+                f"{notebook.name} has not been run on {slug}: run make reproduce first."
+            )
+        add_notebook(changes, slug, stamp_of(executed))
+        slugs.add(slug)
+    for results in companions(slugs):
+        require_default_results(results)
+        add_outputs(changes, results.parents[1].name, results.stem)
+
+
+def add_other_run(changes: Changes, slug: str) -> None:
+    """Add the notebooks that were run on a model."""
+    for stamp in stamps_in(slug):
+        add_notebook(changes, slug, stamp)
+
+
+# --- all or nothing -------------------------------------------------------------------------------
+
+
+def default_slugs() -> set[str]:
+    """The models on which the notebooks run by default."""
+    return {own_slug(path) for path in notebooks_in(PROJECT / "notebooks")}
+
+
+def chosen_slugs(slugs: list[str], model: str | None) -> list[str]:
+    """The runs that are named, by folder or by model; none for the default model."""
+    if model is None:
+        return slugs
+    slug = resolve(model).slug
+    if slug in default_slugs():
+        return slugs
+    return [*slugs, slug]
+
+
+def require_run(slug: str) -> None:
+    """Raises ClaimError for a model on which no notebook was run."""
+    if not stamps_in(slug):
+        folders = {path.parent.name for path in output_root().glob("*/*.stamp.json")}
+        raise ClaimError(
+            f"No notebook was run on {slug}: run make reproduce with its MODEL first, "
+            f"or name one of {', '.join(sorted(folders)) or 'none'}."
+        )
+
+
+def promote(slugs: list[str]) -> Changes:
+    """Copy the runs of these models, that of the default model if there are none: all, or nothing.
+
+    Raises ClaimError for a run with other parameters or of older notebooks.
+    """
+    changes = Changes()
+    with contextlib.ExitStack() as stack:
+        for slug in sorted(slugs or default_slugs()):
+            require_run(slug)
+            stack.enter_context(locked_folder(run_dir(slug)))
+        if not slugs:
+            add_default_run(changes)
+        for slug in slugs:
+            add_other_run(changes, slug)
+        replace_files(changes.contents, remove=changes.remove)
+    return changes
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("slugs", nargs="*", metavar="SLUG", help="folders of build/")
+    parser.add_argument("--model", help="a model by name, in place of its folder")
+    args = parser.parse_args(argv)
+    try:
+        changes = promote(chosen_slugs(args.slugs, args.model))
+    except (ClaimError, ModelError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{changes.notebooks} notebooks promoted: {len(changes.contents)} files written, "
+        f"{len(changes.remove)} removed."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -270,3 +270,20 @@ def test_setup_can_take_the_cpu_build_of_torch_first(tmp_path):
     torch, packages, model = calls[-3:]
     assert torch == "-m uv pip install --torch-backend cpu --constraint requirements.lock torch"
     assert " --no-cache-dir " in packages and " --no-cache-dir " in model
+
+
+# Pages
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "TEACHING.md"])
+def test_every_file_that_a_page_names_exists(page):
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:helpers|suite|scripts|tests|data|benchmarks)/[\w./<>*-]+)`", text)
+    named += re.findall(r"\]\(((?!http)[\w./-]+)\)", text)
+    example = "helpers/tasks/opposites.py"  # CONTRIBUTING.md writes this task
+    missing = []
+    for name in named:
+        pattern = re.sub(r"<\w+>", "*", name)
+        if name != example and not list(PROJECT.glob(pattern)):
+            missing.append(name)
+    assert missing == []

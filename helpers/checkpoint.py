@@ -107,9 +107,9 @@ class LayerWeights(NamedTuple):
 def read_config(source: ModelSource) -> PreTrainedConfig:
     """The config of a checkpoint. Raises ModelError where it is not readable or not supported."""
     try:
-        config = AutoConfig.from_pretrained(source.location, **LOCAL)
+        config = AutoConfig.from_pretrained(source.folder, **LOCAL)
     except (OSError, ValueError) as error:
-        raise source.error(f"{source.location} has no readable config.json") from error
+        raise source.error(f"{source.folder} has no readable config.json") from error
     if config.model_type not in LAYOUTS:
         families = ", ".join(LAYOUTS)
         raise ModelError(
@@ -118,7 +118,7 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
     unusual = _unusual_settings(config)
     if unusual:
         raise ModelError(
-            f"{source.location} is not supported here (config.json: {unusual}): use another model."
+            f"{source.folder} is not supported here (config.json: {unusual}): use another model."
         )
     return config
 
@@ -161,7 +161,7 @@ def _tensor_names(source: ModelSource, path: Path) -> list[str]:
 def require_finite(source: ModelSource, name: str, tensor: Tensor) -> None:
     """Raises ModelError for a tensor with NaN or infinite values."""
     if not tensor.isfinite().all():
-        raise source.error(f"Tensor {name} of {source.location} holds NaN or infinite values")
+        raise source.error(f"Tensor {name} of {source.folder} holds NaN or infinite values")
 
 
 class TensorReader:
@@ -180,7 +180,7 @@ class TensorReader:
     def __call__(self, name: str) -> Tensor:
         """One tensor. Raises ModelError where it is missing or not finite."""
         if name not in self:
-            raise self.source.error(f"{self.source.location} has no tensor {name}")
+            raise self.source.error(f"{self.source.folder} has no tensor {name}")
         stored_name = self.stored_names[name]
         with safe_open(self.files[stored_name], "pt") as file:
             tensor = file.get_tensor(stored_name).float()
@@ -202,7 +202,7 @@ def read_attention_weights(source: ModelSource) -> AttentionWeights:
     """
     config = read_config(source)
     read = TensorReader(source)
-    mismatch = source.error(f"The weights in {source.location} are not those of its config.json")
+    mismatch = source.error(f"The weights in {source.folder} are not those of its config.json")
     layout = LAYOUTS[config.model_type]
     layer_too_many = layout.block.format(config.num_hidden_layers)
     if f"{layer_too_many}{layout.norm}.weight" in read:

@@ -57,7 +57,7 @@ def load_model(
     if bos:
         _require_bos_token(source, tokenizer, hf_model.config.vocab_size)
     model = TransformerBridge.boot_transformers(
-        str(source.location), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
+        str(source.folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
     )
     model.enable_compatibility_mode(disable_warnings=True, **_weight_processing(hf_model.config))
     _set_bos(model, bos)
@@ -86,7 +86,7 @@ def _load_hf(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     tensor_files(source)
     with redirect_stderr(io.StringIO()):  # progress bars
         model, info = AutoModelForCausalLM.from_pretrained(
-            source.location,
+            source.folder,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
@@ -106,12 +106,12 @@ def _require_every_tensor(source: ModelSource, info: dict[str, Any]) -> None:
     wrong = mismatched + unexpected
     if wrong:
         raise source.error(
-            f"The weights in {source.location} are not those of its config.json (first {wrong[0]})"
+            f"The weights in {source.folder} are not those of its config.json (first {wrong[0]})"
         )
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
-            f"{source.location} is a partial checkpoint that cannot run ({len(missing)} tensors "
+            f"{source.folder} is a partial checkpoint that cannot run ({len(missing)} tensors "
             f"missing, first {missing[0]}): use attention_weights({source.name!r}), or get it "
             "whole with `make fetch MODEL=<name>`."
         )
@@ -151,7 +151,7 @@ def _load_tokenizer(source: ModelSource, vocab_size: int) -> Any:
     size = tokenizer.vocab_size  # without added tokens
     if size > vocab_size:
         raise source.error(
-            f"The tokenizer in {source.location} has {size} tokens but the model only {vocab_size}"
+            f"The tokenizer in {source.folder} has {size} tokens but the model only {vocab_size}"
         )
     return tokenizer
 
@@ -160,14 +160,14 @@ def _read_tokenizer(source: ModelSource) -> Any:
     found = [path.name for path in _tokenizer_files(source)]
     if not found:
         expected = " or ".join(TOKENIZER_FILES)
-        raise source.error(f"{source.location} has no tokenizer ({expected})")
-    where = f"The tokenizer in {source.location} ({', '.join(found)})"
+        raise source.error(f"{source.folder} has no tokenizer ({expected})")
+    where = f"The tokenizer in {source.folder} ({', '.join(found)})"
     not_fast = ModelError(
         f"{where} is not a fast one, which alone knows where words begin and end: convert it to a "
         "tokenizer.json, or use another model."
     )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, **LOCAL)
     except Exception as error:  # the tokenizers library raises nothing more specific
         if "tokenizer.json" not in found:
             raise not_fast from error
@@ -178,7 +178,7 @@ def _read_tokenizer(source: ModelSource) -> Any:
 
 
 def _tokenizer_files(source: ModelSource) -> list[Path]:
-    paths = [source.location / name for name in TOKENIZER_FILES]
+    paths = [source.folder / name for name in TOKENIZER_FILES]
     return [path for path in paths if path.is_file()]
 
 
@@ -198,7 +198,7 @@ def _bos_convention(source: ModelSource, tokenizer: Any) -> bool:
 def _require_bos_token(source: ModelSource, tokenizer: Any, vocab_size: int) -> None:
     token = tokenizer.bos_token_id
     if token is None or token >= vocab_size:
-        raise ModelError(f"{source.location} has no BOS token to put first: use bos=False.")
+        raise ModelError(f"{source.folder} has no BOS token to put first: use bos=False.")
 
 
 def _set_bos(model: TransformerBridge, bos: bool) -> None:

@@ -479,8 +479,8 @@ def _place_heads(plan: Plan, wires: dict[str, list[_Wires]], random: torch.Gener
     for layer in range(N_LAYERS):
         order = torch.randperm(N_HEADS, generator=random).tolist()
         free_in_layer.append([Head(layer, head) for head in order])
-    placed = {}
-    roles = {}
+    placed: dict[Head, _Wires] = {}
+    roles: dict[str, tuple[Head, ...]] = {}
     for role, of_role in wires.items():
         roles[role] = ()
         for layer, wire in zip(LAYERS[role], of_role, strict=False):  # inhibition may have none

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -137,9 +138,10 @@ def _is_not_writable(error: BaseException) -> bool:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error, and those that led to it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 # Verification
@@ -164,7 +166,7 @@ def _require_published(source: ModelSource) -> None:
 
 
 def _is_attention_only(source: ModelSource) -> bool:
-    return source.location.name.endswith("-attention")
+    return source.folder.name.endswith("-attention")
 
 
 def _altered_files(source: ModelSource) -> list[Path]:
@@ -190,7 +192,8 @@ def _gguf(source: ModelSource) -> Path:
     """The GGUF inside the installed wheel (which is never imported), its sha256 verified."""
     entry = known_models()[source.slug]
     spec = importlib.util.find_spec(entry["package"].replace("-", "_"))
-    path = Path(spec.submodule_search_locations[0]) / entry["file"] if spec else None
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(folders[0]) / entry["file"] if folders else None
     if path is None or not path.is_file():
         raise ModelError(
             f"The package {entry['package']} with the bundled model is not installed: "
@@ -219,32 +222,32 @@ def _write_once(source: ModelSource, work: str, write: Callable[[Path], None]) -
     """Have `write` fill the model's folder in the cache, whole or not at all, unless it is there
     and intact.
     """
-    if _is_intact(source.location):
+    if _is_intact(source.folder):
         return
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         # A second process waits here, then finds the work done.
-        with FileLock(f"{source.location}.lock"):
-            if not _is_intact(source.location):
+        with FileLock(f"{source.folder}.lock"):
+            if not _is_intact(source.folder):
                 _write_folder(source, work, write)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"Cannot write {source.location} ({error}): set CIRCUITS_CACHE to a folder with 1.2 GB "
+            f"Cannot write {source.folder} ({error}): set CIRCUITS_CACHE to a folder with 1.2 GB "
             "free."
         ) from error
 
 
 def _write_folder(source: ModelSource, work: str, write: Callable[[Path], None]) -> None:
-    altered = "found altered or incomplete in the cache, " if source.location.exists() else ""
+    altered = "found altered or incomplete in the cache, " if source.folder.exists() else ""
     print(f"Model {source.name}: {altered}{work} ...", flush=True)
-    part = Path(f"{source.location}.part")
+    part = Path(f"{source.folder}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
         write(part)
         hashes = {file.name: sha256(file) for file in sorted(part.iterdir())}
         (part / "sha256.json").write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-        shutil.rmtree(source.location, ignore_errors=True)
-        part.replace(source.location)
+        shutil.rmtree(source.folder, ignore_errors=True)
+        part.replace(source.folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -265,7 +268,7 @@ def _write_converted(gguf: Path, folder: Path) -> None:
     weights.chmod(0o644)
 
 
-def _read_gguf(gguf: Path) -> tuple[PreTrainedModel, object]:
+def _read_gguf(gguf: Path) -> tuple[PreTrainedModel, Any]:
     """Model and tokenizer of a GGUF. Raises ModelError where it cannot be read."""
     options = {"gguf_file": gguf.name}
     try:

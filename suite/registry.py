@@ -43,6 +43,13 @@ class ModelSource:
     """Hub commit, or sha256 of the bundled file, attention file or planted code; folders: None."""
     slug: str  # names the folders of results and figures
 
+    @property
+    def folder(self) -> Path:
+        """The location. Raises ModelError, with the remedy, where there is none yet."""
+        if self.location is None:
+            raise self.error(f"Model {self.name!r} is not in the hub cache")
+        return self.location
+
     def error(self, what: str) -> ModelError:
         """What is wrong with the model's files, with the remedy."""
         if self.kind == "folder":
@@ -236,14 +243,14 @@ def weight_files(source: ModelSource) -> list[Path]:
 
     Raises ModelError for a damaged index.
     """
-    index = source.location / INDEX
-    if (source.location / WEIGHTS).is_file() or not index.is_file():
-        return [source.location / WEIGHTS]
+    index = source.folder / INDEX
+    if (source.folder / WEIGHTS).is_file() or not index.is_file():
+        return [source.folder / WEIGHTS]
     try:
         names = _shards(index)
     except (OSError, ValueError) as error:
         raise source.error(f"{index} is cut short or altered") from error
-    return [source.location / name for name in names]
+    return [source.folder / name for name in names]
 
 
 def _shards(index: Path) -> list[str]:

@@ -23,7 +23,9 @@ from transformers import (
 
 from helpers import models
 from helpers.behavior import evaluate
+from helpers.engine import Edit
 from helpers.heads import Head
+from helpers.interventions import steer
 from helpers.models import AttentionWeights, attention_weights, load_model, model_provenance
 from helpers.path_patching import Receiver, path_patch
 from helpers.published import path_patch_reference
@@ -183,6 +185,9 @@ def test_double_precision_works_and_agrees_with_single(folder):
     expected = path_patch(single, prompts, receiver).patched
     patched = path_patch(double, prompts, receiver).patched
     assert np.allclose(patched, expected, atol=1e-3, equal_nan=True)
+    edit = Edit("z", Head(1, 2), torch.zeros(1, 1, 8), torch.zeros(1, 8, 8))
+    expected = steer(single, prompts, [edit]).logit_difference
+    assert np.allclose(steer(double, prompts, [edit]).logit_difference, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -16,6 +16,7 @@ RESAMPLES = 2000
 BATCH_VALUES = 4_000_000
 """Resampled values in memory at a time: about 32 MB an array."""
 Array = np.ndarray | torch.Tensor
+Numbers = np.ndarray | np.floating
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Interval:
     low: float | np.ndarray
     high: float | np.ndarray
 
-    def times(self, factor: float) -> "Interval":
+    def times(self, factor: float | int) -> "Interval":
         """The same interval in another unit, such as percent.
 
         Raises ValueError unless factor > 0.
@@ -189,12 +190,12 @@ def correlation(
     return measured, _scalar_interval(null.mean(), null_low, null_high)
 
 
-def _linear_correlation(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+def _linear_correlation(x: np.ndarray, y: np.ndarray, axis: int) -> Numbers:
     """Pearson's r along an axis; 0 where a resample is constant."""
     return np.nan_to_num(stats.pearsonr(x, y, axis=axis).statistic)
 
 
-def _rank_correlation(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+def _rank_correlation(x: np.ndarray, y: np.ndarray, axis: int) -> Numbers:
     """Spearman's rho along an axis; 0 where a resample is constant."""
     x_ranks = stats.rankdata(x, axis=axis)
     y_ranks = stats.rankdata(y, axis=axis)
@@ -243,7 +244,7 @@ def _values(x: Shaped[Array, "..."], name: str) -> Float[np.ndarray, "..."]:
 
 def _bootstrap(
     data: list[np.ndarray], statistic: Callable, method: Literal["BCa", "percentile"], seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Numbers, Numbers]:
     """Ends of scipy's interval; examples are drawn together from all arrays.
 
     Resamples are made in batches, so that memory grows with n and not, as BCa's jackknife would,

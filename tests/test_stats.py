@@ -88,7 +88,7 @@ def test_shares_of_hits(make):
 
 def test_the_range_of_draws_by_hand():
     """0 to 40 in steps of one: 2.5 % of the way is 1, half of it 20, 97.5 % is 39."""
-    draws = np.random.default_rng(0).permutation(41.0)
+    draws = np.random.default_rng(0).permutation(np.arange(41.0))
     got = draw_range(draws)
     assert ends(got) == pytest.approx((20, 1, 39))
 

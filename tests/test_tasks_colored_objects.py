@@ -185,7 +185,7 @@ def test_the_authors_file_in_place_of_the_generator(assets, tokenizer, gpt2_toke
 
 
 def test_a_partner_asks_for_an_object_of_as_many_tokens(tokenizer, tmp_path):
-    """The plate's neighbour in the list, a mug, is two tokens: the pen is asked for. Nothing can
+    """The plate's neighbor in the list, a mug, is two tokens: the pen is asked for. Nothing can
     replace the mug.
     """
     text = BY_HAND.replace("yellow ball", "yellow mug")

@@ -2,7 +2,9 @@
 knocking out.
 """
 
+import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +16,7 @@ from helpers.circuits import (
     IOI,
     Circuit,
     Evidence,
-    Role,
     Rule,
-    Scheme,
     attention_and_copying,
     find_circuit,
     heads_without_role,
@@ -24,11 +24,13 @@ from helpers.circuits import (
     role_table,
     select_heads,
     stability,
+    top_count,
     top_heads,
 )
-from helpers.heads import Head
+from helpers.heads import Head, Heads
 from helpers.interventions import knock_out, random_sets, resample_heads
-from helpers.path_patching import PathEffects
+from helpers.path_patching import PathEffects, Receiver
+from helpers.roles import Role, Scheme, Stage
 from helpers.tasks import Prompts
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import VOCAB, tiny_gpt2, tiny_llama, tiny_neox
@@ -43,6 +45,11 @@ PAIRS = [
     ("S2", "IO"),
     ("S1+1", "S1"),
 ]
+
+
+def heads(names: str) -> Heads:
+    """Heads of a list such as "L0H1 L2H3"."""
+    return tuple(Head.parse(name) for name in names.split())
 
 
 def evidence(
@@ -61,11 +68,17 @@ def evidence(
         return np.repeat(np.array(values, dtype=float)[..., None], 4, axis=-1)
 
     zeros = np.zeros_like(percent).tolist()
-    change = -2 / 100 * (grid(percent) + noise * np.array([1, -1, 1, -1]))
+    noisy_percent = grid(percent) + noise * np.array([1, -1, 1, -1])
+    change = -2 / 100 * noisy_percent
     clean = np.array([3.0, 4.0, 5.0, 6.0])
     effects = PathEffects(clean, clean - 2, clean + change)
-    seen = {pair: grid(attention.get(pair, zeros)) for pair in PAIRS}
-    return Evidence(seen, grid(copying or zeros), {stage: effects})
+    attention_of = {pair: grid(attention.get(pair, zeros)) for pair in PAIRS}
+    return Evidence(attention_of, grid(copying or zeros), {stage: effects})
+
+
+def roles_by(made: Evidence, rule: Rule) -> dict[str, Heads]:
+    """Every role's heads."""
+    return {role.name: select_heads(made, role.name, rule) for role in made.scheme.roles}
 
 
 # 2 layers of 2 heads, all of which attend to IO and copy: they differ in their effect alone
@@ -75,14 +88,9 @@ EFFECTS = [[1, 5], [-30, 3]]
 
 def test_selected_heads_are_those_above_the_effect_largest_first():
     made = evidence(EFFECTS, **SAME)
-    assert select_heads(made, "movers", Rule()) == (Head(1, 0), Head(0, 1), Head(1, 1))
-    assert select_heads(made, "movers", Rule(min_percent=4.0)) == (Head(1, 0), Head(0, 1))
-    assert select_heads(made, "movers", Rule(min_percent=0.0)) == (
-        Head(1, 0),
-        Head(0, 1),
-        Head(1, 1),
-        Head(0, 0),
-    )
+    assert select_heads(made, "movers", Rule()) == heads("L1H0 L0H1 L1H1")
+    assert select_heads(made, "movers", Rule(min_percent=4.0)) == heads("L1H0 L0H1")
+    assert select_heads(made, "movers", Rule(min_percent=0.0)) == heads("L1H0 L0H1 L1H1 L0H0")
     assert select_heads(made, "movers", Rule(min_percent=31.0)) == ()
 
 
@@ -91,13 +99,9 @@ def test_an_effect_must_exceed_its_error():
     1.96 of them 4.53.
     """
     made = evidence(EFFECTS, noise=4, **SAME)
-    assert select_heads(made, "movers", Rule()) == (Head(1, 0), Head(0, 1))
-    assert select_heads(made, "movers", Rule(min_errors=1.2)) == (
-        Head(1, 0),
-        Head(0, 1),
-        Head(1, 1),
-    )  # 2.77 < 3
-    assert select_heads(made, "movers", Rule(min_errors=2.2)) == (Head(1, 0),)  # 5.08 > 5
+    assert select_heads(made, "movers", Rule()) == heads("L1H0 L0H1")
+    assert select_heads(made, "movers", Rule(min_errors=1.2)) == heads("L1H0 L0H1 L1H1")  # 2.77 < 3
+    assert select_heads(made, "movers", Rule(min_errors=2.2)) == heads("L1H0")  # 5.08 > 5
 
 
 def test_attention_must_fall_on_the_role_and_nowhere_more():
@@ -107,35 +111,27 @@ def test_attention_must_fall_on_the_role_and_nowhere_more():
         ("S2", "S1"): [[0.9, 0.90], [0.9, 0.9]],  # another query: no matter
     }
     made = evidence([[9, 8], [7, 6]], attention=attention, copying=[[2, 2], [2, 2]])
-    assert select_heads(made, "movers", Rule()) == (
-        Head(0, 0),
-        Head(1, 1),
-    )  # L0H1 too little, L1H0 more on S2, L1H1 a tie
-    assert select_heads(made, "movers", Rule(min_attention=0.1)) == (
-        Head(0, 0),
-        Head(0, 1),
-        Head(1, 1),
-    )
-    assert select_heads(made, "movers", Rule(min_attention=0.5)) == (Head(0, 0),)
+    # L0H1 too little, L1H0 more on S2, L1H1 a tie
+    assert select_heads(made, "movers", Rule()) == heads("L0H0 L1H1")
+    assert select_heads(made, "movers", Rule(min_attention=0.1)) == heads("L0H0 L0H1 L1H1")
+    assert select_heads(made, "movers", Rule(min_attention=0.5)) == heads("L0H0")
 
 
 def test_the_sign_of_copying_tells_movers_from_negative_movers():
     attention = {("END", "IO"): [[0.6, 0.6], [0.6, 0]], ("END", "S2"): [[0, 0], [0, 0.6]]}
     made = evidence([[9, 8], [-7, -6]], attention=attention, copying=[[2, 0.5], [-2, -1.5]])
-    assert select_heads(made, "movers", Rule()) == (Head(0, 0),)
-    assert select_heads(made, "negative_movers", Rule()) == (
-        Head(1, 0),
-        Head(1, 1),
-    )  # may attend to IO or to S2
-    assert select_heads(made, "movers", Rule(min_copying=0.0)) == (Head(0, 0), Head(0, 1))
-    assert select_heads(made, "negative_movers", Rule(min_copying=1.6)) == (Head(1, 0),)
+    assert select_heads(made, "movers", Rule()) == heads("L0H0")
+    # they may attend to IO or to S2
+    assert select_heads(made, "negative_movers", Rule()) == heads("L1H0 L1H1")
+    assert select_heads(made, "movers", Rule(min_copying=0.0)) == heads("L0H0 L0H1")
+    assert select_heads(made, "negative_movers", Rule(min_copying=1.6)) == heads("L1H0")
 
 
 def test_roles_of_one_stage_are_told_apart_by_what_they_attend_to():
     attention = {("S2", "S1"): [[0.7, 0.1], [0, 0]], ("S2", "S1+1"): [[0.1, 0.7], [0, 0]]}
     made = evidence([[9, 8], [7, 6]], attention=attention, stage="inhibition.v")
-    assert select_heads(made, "duplicate_token", Rule()) == (Head(0, 0),)
-    assert select_heads(made, "induction", Rule()) == (Head(0, 1),)
+    assert select_heads(made, "duplicate_token", Rule()) == heads("L0H0")
+    assert select_heads(made, "induction", Rule()) == heads("L0H1")
     assert select_heads(made, "movers", Rule()) == ()  # its stage is missing
     assert select_heads(made, "inhibition", Rule()) == ()
 
@@ -156,8 +152,8 @@ def test_keys_that_share_the_attention_are_added_up():
     scheme = Scheme(roles, {"logits": "END"}, (("END", "S2"),), {})
     made = replace(evidence([[9, 8], [7, 6]], attention=attention), scheme=scheme)
     assert select_heads(made, "one", Rule()) == ()
-    assert select_heads(made, "shared", Rule()) == (Head(0, 0), Head(1, 0))
-    circuit = Circuit({"one": (), "shared": (Head(0, 0), Head(1, 0))}, made, Rule())
+    assert select_heads(made, "shared", Rule()) == heads("L0H0 L1H0")
+    circuit = Circuit({"one": (), "shared": heads("L0H0 L1H0")}, made, Rule())
     table = role_table(circuit)
     assert list(table["attends"]) == ["END to IO S1"] * 2
     assert table["attention"].to_numpy() == pytest.approx([0.3, 0.4])
@@ -165,10 +161,7 @@ def test_keys_that_share_the_attention_are_added_up():
 
 def test_heads_without_a_path_are_never_selected():
     made = evidence([[5, 5], [np.nan, np.nan]], **SAME)
-    assert select_heads(made, "movers", Rule(min_percent=0.0, min_errors=0.0)) == (
-        Head(0, 0),
-        Head(0, 1),
-    )
+    assert select_heads(made, "movers", Rule(min_percent=0.0, min_errors=0.0)) == heads("L0H0 L0H1")
 
 
 def test_selection_on_some_prompts():
@@ -182,10 +175,10 @@ def test_selection_on_some_prompts():
     made = replace(
         evidence([[0, 0]], attention={("END", "IO"): [[1, 1]]}, copying=[[2, 2]]), stages=stages
     )
-    assert select_heads(made, "movers", Rule(min_errors=0.0), [0, 1]) == (Head(0, 0),)
-    assert select_heads(made, "movers", Rule(min_errors=0.0), [2, 3, 3]) == (Head(0, 1),)
+    assert select_heads(made, "movers", Rule(min_errors=0.0), [0, 1]) == heads("L0H0")
+    assert select_heads(made, "movers", Rule(min_errors=0.0), [2, 3, 3]) == heads("L0H1")
     # all four: 1 / 8 = 12.5 % and 3 / 8 = 37.5 %
-    assert select_heads(made, "movers", Rule(min_errors=0.0, min_percent=13.0)) == (Head(0, 1),)
+    assert select_heads(made, "movers", Rule(min_errors=0.0, min_percent=13.0)) == heads("L0H1")
 
 
 def test_refuses():
@@ -200,23 +193,78 @@ def test_refuses():
             Rule(**{threshold: -0.1})
 
 
-def test_stability_is_one_for_identical_prompts_and_less_for_mixed_ones():
-    made, rule = evidence(EFFECTS, **SAME), Rule(min_percent=4.0)
-    roles = {role.name: select_heads(made, role.name, rule) for role in IOI.roles}
-    assert all(
-        (values == 1).all()
-        for values in stability(Circuit(roles, made, rule), resamples=50).values()
-    )
-    noisy = evidence(EFFECTS, noise=10, **SAME)  # L0H1's mean is 5 +- 10: in or out by the draw
-    found = {"movers": (Head(1, 0), Head(0, 1))}
-    got = stability(
-        Circuit(found, noisy, Rule(min_percent=4.0, min_errors=0.0)), resamples=200, seed=1
-    )["movers"]
-    assert set(got) == {1 / 3, 1 / 2, 2 / 3, 1.0}.intersection(got) and 0.5 < got.mean() < 1
-    again = stability(
-        Circuit(found, noisy, Rule(min_percent=4.0, min_errors=0.0)), resamples=200, seed=1
-    )["movers"]
+def test_one_prompt_is_refused_before_anything_runs(unchecked):
+    no_model = SimpleNamespace()
+    with pytest.raises(ValueError, match="One prompt has no standard error, .* give at least 2"):
+        find_circuit(no_model, random_ioi(2).select([0]))
+
+
+def test_stability_is_one_for_identical_prompts():
+    made = evidence(EFFECTS, **SAME)
+    rule = Rule(min_percent=4.0)
+    found = stability(Circuit(roles_by(made, rule), made, rule), resamples=50)
+    assert all((values == 1).all() for values in found.values())
+
+
+def test_stability_is_less_for_mixed_prompts():
+    """L0H1's mean is 5 +- 10: in or out by the draw."""
+    noisy = evidence(EFFECTS, noise=10, **SAME)
+    rule = Rule(min_percent=4.0, min_errors=0.0)
+    circuit = Circuit({"movers": heads("L1H0 L0H1")}, noisy, rule)
+    got = stability(circuit, resamples=200, seed=1)["movers"]
+    assert set(got) <= {1 / 3, 1 / 2, 2 / 3, 1.0}
+    assert 0.5 < got.mean() < 1
+    again = stability(circuit, resamples=200, seed=1)["movers"]
     np.testing.assert_array_equal(got, again)
+
+
+def test_stability_of_an_empty_role_says_how_often_it_stays_empty():
+    """L0H1 has 5 +- 10 %: on some resamples it passes 8 %. Stages that did not run have no
+    stability.
+    """
+    noisy = evidence([[0, 5], [0, 0]], noise=10, **SAME)
+    rule = Rule(min_percent=8.0, min_errors=0.0)
+    circuit = Circuit(roles_by(noisy, rule), noisy, rule)
+    assert circuit.heads == ()
+    got = stability(circuit, resamples=200, seed=1)
+    assert list(got) == ["movers", "negative_movers"]
+    assert set(got["movers"]) == {0.0, 1.0}
+    assert set(got["negative_movers"]) == {1.0}
+
+
+# Stages and schemes -------------------------------------------------------------------------------
+
+
+def test_a_stage_by_its_name():
+    stage = Stage.parse("movers.q", "END")
+    assert (stage.receiving_role, stage.kind, stage.position) == ("movers", "q", "END")
+    assert stage.name == "movers.q"
+    assert stage.receiver(heads("L1H0")) == Receiver("q", heads("L1H0"), "END")
+    logits = Stage.parse("logits", "END")
+    assert (logits.receiving_role, logits.kind, logits.name) == (None, "logits", "logits")
+    assert [stage.name for stage in IOI.stages] == list(IOI.places)
+
+
+@pytest.mark.parametrize("name", ["movers", "movers.z", "q", "movers.logits", ""])
+def test_a_name_that_is_no_stage_is_refused(name):
+    with pytest.raises(ValueError, match="is no stage: write `logits`, or a role and q, k or v"):
+        Stage.parse(name, "END")
+
+
+def test_a_scheme_refuses_what_it_does_not_have():
+    with pytest.raises(ValueError, match="Unknown stage 'movers.k'; choose one of logits, movers"):
+        IOI.stage("movers.k")
+    with pytest.raises(
+        ValueError, match="movers has the stage 'logit', which is not one of logits"
+    ):
+        Scheme((Role("movers", "logit", "END", ("IO",)),), {"logits": "END"}, (), {})
+
+
+def test_the_receivers_of_a_stage():
+    circuit = Circuit({"movers": heads("L1H0 L1H1")}, evidence(EFFECTS, **SAME), Rule())
+    assert circuit.receivers("logits") == ()
+    assert circuit.receivers("movers.q") == heads("L1H0 L1H1")
+    assert circuit.receivers("inhibition.v") == ()
 
 
 # Overlap ------------------------------------------------------------------------------------------
@@ -234,24 +282,35 @@ def stage(change: list[list[float]], *, flip: tuple[int, ...] = ()) -> PathEffec
 
 def test_top_heads_by_hand():
     effects = stage([[0.1, -0.9, 0.3], [0.5, np.nan, 0.0]])
-    assert top_heads(effects, 3) == (
-        Head(0, 1),
-        Head(1, 0),
-        Head(0, 2),
-    )  # by size, whatever the sign
-    assert top_heads(effects, 10) == (
-        Head(0, 1),
-        Head(1, 0),
-        Head(0, 2),
-        Head(0, 0),
-        Head(1, 2),
-    )  # L1H1 has no path
+    assert top_heads(effects, 3) == heads("L0H1 L1H0 L0H2")  # by size, whatever the sign
+    assert top_heads(effects, 10) == heads("L0H1 L1H0 L0H2 L0H0 L1H2")  # L1H1 has no path
     flipped = stage([[1.0, 0.0], [0.0, 2.0]], flip=(0, 1))
-    assert top_heads(flipped, 1) == (Head(1, 1),) and top_heads(flipped, 1, index=[0, 1, 1]) == (
-        Head(0, 0),
-    )
+    assert top_heads(flipped, 1) == heads("L1H1")
+    assert top_heads(flipped, 1, index=[0, 1, 1]) == heads("L0H0")
     with pytest.raises(ValueError, match="0 heads cannot be chosen; give a count of at least 1"):
         top_heads(effects, 0)
+
+
+@pytest.mark.parametrize(
+    "layers, per_layer, share, count",
+    [
+        (2, 4, 0.05, 1),  # 0.4 of a head
+        (3, 4, 0.02, 1),
+        (12, 12, 0.05, 8),  # 7.2, rounded up
+        (30, 9, 0.02, 6),  # 5.4, as notebook 02 counts
+        (10, 10, 0.07, 7),  # 7.000000000000001 in floating point
+        (2, 4, 1.0, 8),
+    ],
+)
+def test_a_share_of_heads_is_at_least_one(unchecked, layers, per_layer, share, count):
+    model = SimpleNamespace(cfg=SimpleNamespace(n_layers=layers, n_heads=per_layer))
+    assert top_count(model, share=share) == count
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 5])
+def test_a_share_that_is_none_is_refused(unchecked, share):
+    with pytest.raises(ValueError, match="is no share of heads"):
+        top_count(SimpleNamespace(), share=share)
 
 
 NAN = [np.nan] * 3
@@ -265,17 +324,25 @@ def test_heads_without_a_role_by_hand():
     """
     seen = {("END", "IO"): [[0.6, 0.6], [0.1, 0.6]], ("END", "S2"): [[0.0, 0.0], [0.7, 0.0]]}
     made = evidence(EFFECTS, attention=seen, copying=[[2, 2], [0.5, 2]])
-    roles = {role.name: select_heads(made, role.name, Rule()) for role in IOI.roles}
+    roles = roles_by(made, Rule())
     table = heads_without_role(Circuit(roles, made, Rule()), "logits", 3, keys=("IO", "S2"))
     [row] = table.to_dict("records")
-    assert roles["movers"] == (Head(0, 1), Head(1, 1)) and roles["negative_movers"] == ()
+    assert roles["movers"] == heads("L0H1 L1H1") and roles["negative_movers"] == ()
     assert row == pytest.approx(
         {"stage": "logits", "head": "L1H0", "effect %": -30, "low": -30, "high": -30}
         | {"END to IO": 0.1, "END to S2": 0.7, "copying": 0.5}
     )
-    others = roles | {"negative_movers": (Head(1, 0),)}  # now every one of the three has a role
+    others = roles | {"negative_movers": heads("L1H0")}  # now every one of the three has a role
     empty = heads_without_role(Circuit(others, made, Rule()), "logits", 3, keys=("IO", "S2"))
     assert empty.empty and list(empty) == list(table)
+
+
+def test_the_table_of_an_empty_circuit_has_its_columns():
+    made = evidence(EFFECTS, **SAME)
+    strict = Rule(min_percent=99.0)
+    empty = role_table(Circuit(roles_by(made, strict), made, strict))
+    full = role_table(Circuit(roles_by(made, Rule()), made, Rule()))
+    assert empty.empty and list(empty) == list(full)
 
 
 def test_overlap_by_hand():
@@ -286,9 +353,9 @@ def test_overlap_by_hand():
     chosen.
     """
     found = overlap(FIRST, SECOND, 2, seed=0)
-    assert found.chosen[0] == ((Head(0, 0), Head(1, 2)), (Head(0, 0), Head(0, 1)))
-    assert found.chosen[1] == ((Head(0, 0), Head(0, 1)), (Head(0, 1), Head(0, 2)))
-    assert found.shared == ((Head(0, 0),), (Head(0, 1),))
+    assert found.chosen[0] == (heads("L0H0 L1H2"), heads("L0H0 L0H1"))
+    assert found.chosen[1] == (heads("L0H0 L0H1"), heads("L0H1 L0H2"))
+    assert found.shared == (heads("L0H0"), heads("L0H1"))
     assert (found.share.value, found.share.low, found.share.high) == (
         0.5,
         0.5,
@@ -301,6 +368,13 @@ def test_overlap_by_hand():
     )  # at least 1; all 4 in 1/15 * 1/3 = 2.2 % of draws
     same = overlap(FIRST, FIRST, 2, seed=0).share
     assert (same.value, same.low, same.high) == (1, 1, 1)
+
+
+def test_chance_lies_in_its_own_range():
+    """One of 100 heads each: 0.01 on average, though the middle 95 % of draws share none."""
+    many = stage(np.random.default_rng(0).normal(size=(10, 10)).tolist())
+    chance = overlap([many], [many], 1, seed=0).chance
+    assert (chance.low, chance.value, chance.high) == (0.0, 0.01, 0.01)
 
 
 def test_the_interval_of_an_overlap_chooses_again_on_resamples():
@@ -368,14 +442,14 @@ def test_the_planted_circuit_is_found(found):
     remains of 2.
     """
     assert found.roles == {
-        "movers": (Head(1, 0),),
-        "negative_movers": (Head(1, 1),),
-        "inhibition": (Head(0, 0),),
+        "movers": heads("L1H0"),
+        "negative_movers": heads("L1H1"),
+        "inhibition": heads("L0H0"),
         "duplicate_token": (),
         "induction": (),
         "previous_token": (),
     }
-    assert found.heads == (Head(0, 0), Head(1, 0), Head(1, 1))
+    assert found.heads == heads("L0H0 L1H0 L1H1")
     stages = found.evidence.stages
     assert list(stages) == [
         "logits",
@@ -434,7 +508,7 @@ def test_knocking_out_the_planted_circuit_by_hand(planted):
     """Without the negative mover 3 logits, without the mover -1, without the inhibition head
     (evenly IO and S) none.
     """
-    sets = [(), (Head(1, 1),), (Head(1, 0),), (Head(0, 0),), (Head(0, 1),)]
+    sets = [(), heads("L1H1"), heads("L1H0"), heads("L0H0"), heads("L0H1")]
     got = knock_out(*planted, sets)
     assert got == pytest.approx(np.repeat([[2], [3], [-1], [0], [2]], 6, axis=1), abs=1e-3)
 
@@ -470,9 +544,7 @@ def test_the_search_runs_on_every_family(family):
     circuit = find_circuit(TINY[family](), prompts, rule=lenient)
     roles, stages = circuit.roles, circuit.evidence.stages
     assert circuit.heads
-    assert roles == {
-        role.name: select_heads(circuit.evidence, role.name, lenient) for role in IOI.roles
-    }
+    assert roles == roles_by(circuit.evidence, lenient)
     reach = {
         stage: max((h.layer for h in roles[stage.split(".")[0]]), default=0)
         for stage in list(IOI.places)[1:]
@@ -544,9 +616,7 @@ def test_the_search_runs_on_colored_objects(family):
     assert ("content_gatherers.v" in circuit.evidence.stages) == any(
         head.layer > 0 for head in gatherers
     )
-    assert circuit.roles == {
-        name: select_heads(circuit.evidence, name, lenient) for name in circuit.roles
-    }
+    assert circuit.roles == roles_by(circuit.evidence, lenient)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -584,8 +654,8 @@ def test_knock_out_puts_in_the_corrupted_z(family):
     model, prompts = TINY[family](), random_ioi()
     sets = [
         (),
-        (Head(0, 1), Head(0, 2)),
-        tuple(Head(layer, head) for layer in range(3) for head in range(4)),
+        heads("L0H1 L0H2"),
+        tuple(itertools.starmap(Head, itertools.product(range(3), range(4)))),
     ]
     got = knock_out(model, prompts, sets, batch_size=2)
     assert got[0] == pytest.approx(evaluate(model, prompts).logit_difference, abs=1e-5)
@@ -620,20 +690,18 @@ def test_hooks_are_gone_after_an_exception():
 
 
 def test_random_sets_have_as_many_heads_per_layer_and_none_of_the_circuit():
-    model, heads = tiny_gpt2(), (Head(0, 1), Head(2, 0), Head(2, 3))
-    sets = random_sets(model, heads, draws=30, seed=0)
+    model = tiny_gpt2()
+    members = heads("L0H1 L2H0 L2H3")
+    sets = random_sets(model, members, draws=30, seed=0)
     assert len(sets) == 30 and len(set(sets)) > 5
     for drawn in sets:
         assert [head.layer for head in drawn] == [0, 2, 2]
-        assert len(set(drawn)) == 3 and not set(drawn) & set(heads)
-    assert (
-        sets
-        == random_sets(model, heads, draws=30, seed=0)
-        != random_sets(model, heads, draws=30, seed=1)
-    )
+        assert len(set(drawn)) == 3 and not set(drawn) & set(members)
+    assert sets == random_sets(model, members, draws=30, seed=0)
+    assert sets != random_sets(model, members, draws=30, seed=1)
 
 
 def test_random_sets_fill_up_a_layer_with_too_few_other_heads():
-    members = [Head(1, 0), Head(1, 1), Head(1, 2)]
+    members = heads("L1H0 L1H1 L1H2")
     for drawn in random_sets(tiny_gpt2(), members, draws=5):
         assert len(set(drawn)) == 3 and Head(1, 3) in drawn

@@ -7,7 +7,7 @@ import itertools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -140,46 +140,63 @@ def head_map(
     ax.set_facecolor("0.85")
     ax.set(xlabel="layer", ylabel="head")
     ax.set_title(_wrapped(title, 72))
-    sides = _sides_with_room(itertools.chain.from_iterable(found.values()), layers)
+    sides = _sides_with_room(itertools.chain.from_iterable(found.values()), percent.shape)
     for role, members in found.items():
         for head in members:
-            frame = Rectangle(head, 1, 1, fill=False, ec=COLORS[role], lw=2)
+            frame = Rectangle(head, 1, 1, fill=False, ec=COLORS[role], lw=2, clip_on=False)
             ax.add_patch(frame)
-            text = f"{head} {percent[head]:+.0f}"
-            _name_frame(ax, head, text, side=sides[head], color=COLORS[role])
+            side = sides[head]
+            if side is not None:
+                text = f"{head} {percent[head]:+.0f}"
+                _name_frame(ax, head, text, side=side, color=COLORS[role])
 
 
-def _sides_with_room(heads: Iterable[Head], layers: int) -> dict[Head, str | None]:
-    """Head -> the side of its frame, left or right, on which its name covers no other frame or
-    name; None where there is none.
+Side = Literal["left", "right", "above", "below"]
+
+
+def _sides_with_room(heads: Iterable[Head], shape: tuple[int, int]) -> dict[Head, Side | None]:
+    """Head -> the side of its frame on which its name covers no other frame or name; None where
+    there is none.
+
+    shape: layers and heads of the map.
     """
     framed = list(heads)
-    span = max(1, math.ceil(0.11 * layers))  # how many layers a name is wide
-    covered = set(framed)
-    sides: dict[Head, str | None] = {}
-    for layer, head in framed:
-        cells = {
-            "left": {Head(layer - step, head) for step in range(1, span + 1)},
-            "right": {Head(layer + step, head) for step in range(1, span + 1)},
-        }
-        fits = {"left": layer - span >= 0, "right": layer + span < layers}
-        free = [side for side in cells if fits[side] and not cells[side] & covered]
-        side = free[0] if free else None
-        sides[Head(layer, head)] = side
-        if side is not None:
-            covered |= cells[side]
+    layers, heads_per_layer = shape
+    on_map = {Head(layer, head) for layer in range(layers) for head in range(heads_per_layer)}
+    free = on_map - set(framed)
+    sides: dict[Head, Side | None] = {}
+    for head in framed:
+        sides[head] = None
+        for side, cells in _cells_beside(head, layers).items():
+            if cells <= free:
+                sides[head] = side
+                free -= cells
+                break
     return sides
 
 
-def _name_frame(ax: Axes, head: Head, text: str, *, side: str | None, color: str) -> None:
-    if side is None:
-        return
-    if side == "left":
-        x, alignment = head.layer - 0.1, "right"
-    else:
-        x, alignment = head.layer + 1.1, "left"
-    style = {"va": "center", "fontsize": 7, "color": color, "weight": "bold"}
-    ax.annotate(text, (x, head.head + 0.5), ha=alignment, **style)
+def _cells_beside(head: Head, layers: int) -> dict[Side, set[Head]]:
+    """Side of a frame -> the cells of the map that a name there covers."""
+    layer, row = head
+    width = max(1, math.ceil(0.11 * layers))  # of a name, in layers
+    return {
+        "left": {Head(x, row) for x in range(layer - width, layer)},
+        "right": {Head(x, row) for x in range(layer + 1, layer + 1 + width)},
+        "above": {Head(x, row + 1) for x in range(layer + 1 - width, layer + 1)},
+        "below": {Head(x, row - 1) for x in range(layer + 1 - width, layer + 1)},
+    }
+
+
+def _name_frame(ax: Axes, head: Head, text: str, *, side: Side, color: str) -> None:
+    layer, row = head
+    place, horizontal, vertical = {
+        "left": ((layer - 0.1, row + 0.5), "right", "center"),
+        "right": ((layer + 1.1, row + 0.5), "left", "center"),
+        "above": ((layer + 1, row + 1.1), "right", "bottom"),
+        "below": ((layer + 1, row - 0.1), "right", "top"),
+    }[side]
+    style = {"fontsize": 7, "color": color, "weight": "bold"}
+    ax.annotate(text, place, ha=horizontal, va=vertical, **style)
 
 
 def stage_figure(
@@ -304,9 +321,11 @@ def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
     for x, column in enumerate(rows):
         for i, (role, head) in enumerate(column):
             y = (len(column) - 1) / 2 - i
+            if role is None:
+                continue
             if head is not None:
                 nodes.append(_Node(role, head, float(x), y))
-            elif role is not None:
+            else:
                 style = {"color": COLORS[role], "weight": "bold"}
                 ax.text(x, y - 0.15, label(role), **style, **CENTER)
     last_column = [node.y for node in nodes if node.x == len(columns) - 1]
@@ -315,8 +334,8 @@ def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
         _draw_effect(ax, circuit, node, nodes, logits)
     for node in nodes:
         box = {"boxstyle": "round,pad=0.3", "fc": COLORS[node.role], "ec": "none"}
-        style = {"color": "white", "weight": "bold", "fontsize": 8, "bbox": box}
-        ax.text(node.x, node.y, str(node.head), **style, **CENTER)
+        text: dict[str, Any] = {"color": "white", "weight": "bold", "fontsize": 8, "bbox": box}
+        ax.text(node.x, node.y, str(node.head), **text, **CENTER)
     ax.text(*logits, "logits\nat END", bbox=LOGITS_BOX, **CENTER)
     ax.set(xlim=(-0.5, len(columns) + 0.5), ylim=(-tallest / 2, tallest / 2))
     ax.axis("off")
@@ -484,7 +503,7 @@ def _overlay_places(
 ) -> dict[tuple, tuple[float, float]]:
     """(stage, head) -> x and y: the last stage on the left, heads of one layer side by side."""
     stages = len(found.chosen)
-    place = {LOGITS_PLACE: (float(stages), (len(layers) - 1) / 2)}
+    place: dict[tuple, tuple[float, float]] = {LOGITS_PLACE: (float(stages), (len(layers) - 1) / 2)}
     for stage, chosen in enumerate(found.chosen):
         heads = sorted(set(itertools.chain.from_iterable(chosen)))
         for y, layer in enumerate(layers):
@@ -546,13 +565,13 @@ def knock_out_figure(
     draws.
     """
     figure, ax = plt.subplots(figsize=(7.5, 0.5 * len(measured) + 1.6))
-    values, errors = with_errors(reversed(measured.values()))
+    values, errors = with_errors(reversed(list(measured.values())))
     heights = np.arange(len(values)) + 1
     ax.errorbar(values, heights, xerr=errors, fmt="o", capsize=3, ms=7, color=RED)
     spread = np.linspace(-0.2, 0.2, len(random))  # so that equal draws do not hide each other
     ax.plot(random, spread, "o", color=BLUE, ms=4, alpha=0.7)
     ax.axvline(0, color="black", lw=0.6)
-    names = [f"{control}, {len(random)} draws", *reversed(measured)]
+    names = [f"{control}, {len(random)} draws", *reversed(list(measured))]
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel=xlabel, title=title, ylim=(-0.6, len(measured) + 0.6))
     return figure

@@ -137,8 +137,8 @@ def test_stage_figure_shows_attention_on_one_prompt_and_on_average():
 
 
 def test_the_name_of_a_framed_head_stands_where_no_other_does():
-    """In 4 layers a name is one layer wide. No room on the left of layer 0 and of L3H1, none on
-    either side of L1H3.
+    """In 4 layers a name is one layer wide. It stands on the left, else on the right, above, below;
+    around L2H3 all is taken by frames, names and the edge.
     """
     found = {
         "movers": (Head(0, 1), Head(3, 1), Head(2, 1)),
@@ -146,13 +146,19 @@ def test_the_name_of_a_framed_head_stands_where_no_other_does():
     }
     figure, ax = plt.subplots()
     plots.head_map(ax, np.arange(16.0).reshape(4, 4), found, title="T")
-    alignment = {text.get_text().split()[0]: text.get_ha() for text in ax.texts}
-    assert alignment == {
-        "L0H1": "left",
-        "L3H2": "right",
-        "L2H3": "left",
+    place = {text.get_text().split()[0]: text.xy for text in ax.texts}
+    assert place == {
+        "L0H1": (1.1, 1.5),
+        "L3H1": (4, 0.9),
+        "L2H1": (3, 2.1),
+        "L3H2": (4, 3.1),
+        "L0H3": (1, 2.9),
+        "L1H3": (2, 2.9),
     }
     assert len(framed(figure)) == 7  # every head is framed, named or not
+    alone, ax = plt.subplots()
+    plots.head_map(ax, np.eye(4), {"movers": (Head(2, 2),)}, title="T")
+    assert ax.texts[0].xy == (1.9, 2.5)
 
 
 def test_a_map_of_no_effects_is_drawn():

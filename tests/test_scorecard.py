@@ -104,12 +104,11 @@ def test_every_claim_has_one_headline(root):
         "On smollm2",
     ]
     assert table.Paper["A6"] == "93.7 % (both)"
-    assert table["On the paper's model"]["A6"] == (
-        "`both` 90.0 % [85.0 %, 94.0 %] (n = 9, seed 0): *qualitative*. All 2: 1 reproduced, 1 qualitative"
-    )
-    assert table["On smollm2"]["A6"] == (
-        "`both` 90.0 % [85.0 %, 94.0 %] (n = 9, seed 0; random heads: 30.0 % [20.0 %, 40.0 %]): *partly*"
-    )
+    both = "`both` 90.0 % [85.0 %, 94.0 %] (n = 9, seed 0"
+    all_rows = "All 2: 1 reproduced, 1 qualitative"
+    assert table["On the paper's model"]["A6"] == f"{both}): *qualitative*. {all_rows}"
+    control = "random heads: 30.0 % [20.0 %, 40.0 %]"
+    assert table["On smollm2"]["A6"] == f"{both}; {control}): *partly*"
     assert table["On smollm2"]["B1"].endswith("*does not*. All 3: 2 transfers, 1 does not")
     assert (
         table["On the paper's model"]["A1"]
@@ -230,10 +229,8 @@ def test_a_second_model_familys_rows_are_those_of_the_channel_measured_on_it(tmp
         and not frame[~frame.own].empty
     )
     cell = headlines(frame)["On the paper's model"].iloc[list(load_claims()).index("B9")]
-    assert (
-        cell
-        == "`top_component_L3H4` 0.3 [0.2, 0.4] (n = 9, seed 0): *qualitative*. All 3: 2 qualitative, 1 differs"
-    )
+    headline = "`top_component_L3H4` 0.3 [0.2, 0.4] (n = 9, seed 0): *qualitative*"
+    assert cell == f"{headline}. All 3: 2 qualitative, 1 differs"
 
 
 def test_a_verdict_said_of_another_model_is_translated_as_it_is_judged():

@@ -10,16 +10,16 @@ Composition score (Elhage et al. 2021) of a sender's matrix A with a receiver's 
 (query), W_QK^T (key) or W_OV (value). For a component, A = s_k u_k v_k^T and the score is ||v_k^T
 B|| / ||B||_F. No d_model x d_model matrix is ever formed.
 
-Weights come from `attention_weights`: norms folded, centred where the norm is LayerNorm. Query
+Weights come from `attention_weights`: norms folded, centered where the norm is LayerNorm. Query
 heads that share a key and value head share its matrices. With rotary positions W_QK depends on how
 many tokens the query is behind the key: scores are averaged over the `distances` asked for, and
 distance 0, the default, is W_QK without rotation.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,6 @@ import scipy.linalg
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens import FactoredMatrix
 from transformers.models.llama.modeling_llama import rotate_half
 
 from helpers.heads import Head, check_heads
@@ -57,24 +56,35 @@ class Components:
 def components(weights: AttentionWeights, matrix: Literal["OV", "QK"]) -> Components:
     """SVD of W_OV or of W_QK (without rotation) of every head, from the factors; the last few are
     kept.
+
+    Computed in float64: what is lost of a component with a small singular value is lost for good.
     """
     if matrix not in ("OV", "QK"):
         raise ValueError(f"Unknown matrix {matrix!r}: choose 'OV' or 'QK'.")
     left, right = _factors(weights, "value" if matrix == "OV" else "query")
-    U, S, V = FactoredMatrix(left, right.mT).svd()
-    sign = V.gather(-2, V.abs().argmax(-2, keepdim=True)).sign()
-    return Components(U * sign, S, V * sign)
+    left_basis, left_triangle = torch.linalg.qr(left.double())
+    right_basis, right_triangle = torch.linalg.qr(right.double())
+    # left right^T = left_basis (left_triangle right_triangle^T) right_basis^T
+    inner = torch.linalg.svd(left_triangle @ right_triangle.mT)
+    U = left_basis @ inner.U
+    V = right_basis @ inner.Vh.mT
+    largest = V.abs().argmax(-2, keepdim=True)
+    sign = V.gather(-2, largest).sign()
+    return Components((U * sign).float(), inner.S.float(), (V * sign).float())
 
 
 def near_equal(S: Float[Tensor, " component"], rtol: float = 1e-2) -> list[list[int]]:
-    """Components in blocks: neighbours whose singular values differ by at most rtol of the larger.
+    """Components in blocks: neighbors whose singular values differ by at most rtol of the larger.
 
     Inside a block the single directions are arbitrary, any rotation of them serves as well: use the
     block's span.
     """
-    S = S.numpy()
-    cuts = np.flatnonzero(S[:-1] - S[1:] > rtol * S[:-1]) + 1
-    return [block.tolist() for block in np.split(np.arange(len(S)), cuts)]
+    values = S.numpy()
+    larger = values[:-1]
+    smaller = values[1:]
+    cuts = np.flatnonzero(larger - smaller > rtol * larger) + 1
+    blocks = np.split(np.arange(len(values)), cuts)
+    return [block.tolist() for block in blocks]
 
 
 def component_scores(
@@ -92,19 +102,25 @@ def component_scores(
     is zero. Raises ValueError for a head that does not exist, a given sender that no receiver comes
     after, bad distances.
     """
-    senders, receivers, later = _pairs(weights, senders, receivers)
-    V, share = _written(weights, senders)
+    pairs = _pair_heads(weights, senders, receivers)
+    V, share = _sent_components(weights, pairs.senders)
     V = V.where(share > TINY, torch.nan)
+    readings = _readings(weights, side, pairs.receivers, distances)
+    return _mean(_component_norms(V, reading, pairs.later) for reading in readings)
 
-    def scores(
-        read: Float[Tensor, "receiver d_model d_head"],
-    ) -> Float[Tensor, "sender component receiver"]:
-        norms = V.new_full((*V.shape[:2], len(read)), torch.nan)
-        for j, after in enumerate(later.T):  # one receiver at a time, so that memory stays small
-            norms[after, :, j] = (V[after] @ read[j]).norm(dim=-1)
-        return norms
 
-    return _average(scores, weights, side, receivers, distances)
+def _component_norms(
+    V: Float[Tensor, "sender component d_model"],
+    reading: Float[Tensor, "receiver d_model d_head"],
+    later: Bool[Tensor, "sender receiver"],
+) -> Float[Tensor, "sender component receiver"]:
+    """||v_k^T N|| where the receiver comes after the sender, else NaN."""
+    n_senders, n_components, _ = V.shape
+    norms = V.new_full((n_senders, n_components, len(reading)), torch.nan)
+    for receiver in range(len(reading)):  # one at a time, so that memory stays small
+        before = later[:, receiver]
+        norms[before, :, receiver] = (V[before] @ reading[receiver]).norm(dim=-1)
+    return norms
 
 
 def strongest_directions(
@@ -119,17 +135,18 @@ def strongest_directions(
 
     The first one has the largest composition score (squared, mean over receivers and distances) of
     all directions that the head writes, each next one the largest of what is orthogonal to those
-    before: the components of a head are such a basis, too, but ordered by what it writes. Raises
+    before. The components of a head are such a basis, too, but ordered by what it writes. Raises
     ValueError as `component_scores` does.
     """
-    _pairs(weights, [sender], receivers)
+    _pair_heads(weights, [sender], receivers)
     later = [receiver for receiver in receivers if receiver.layer > sender.layer]
     found = components(weights, "OV")
-    V = found.V[sender][:, found.S[sender] > TINY * found.S[sender][0]]
-    gram = _average(
-        lambda read: (V.mT @ read @ read.mT @ V).mean(0), weights, "query", later, distances
-    )
-    return V @ torch.linalg.eigh(gram).eigenvectors.flip(-1)
+    S = found.S[sender]
+    V = found.V[sender][:, S > TINY * S[0]]
+    readings = _readings(weights, "query", later, distances)
+    gram = _mean((V.mT @ reading @ reading.mT @ V).mean(0) for reading in readings)
+    strongest_first = torch.linalg.eigh(gram).eigenvectors.flip(-1)
+    return V @ strongest_first
 
 
 def read_scores(
@@ -141,11 +158,15 @@ def read_scores(
     NaN where the receiver is not in a later layer, or where the component or the sender's matrix is
     zero. Raises ValueError as `component_scores` does.
     """
-    senders, receivers, later = _pairs(weights, senders, receivers)
-    V, share = _written(weights, senders)
-    found, at = components(weights, "OV"), tuple(zip(*receivers, strict=True))
-    scores = torch.einsum("skm,rmc->srkc", V * share, found.U[at]).norm(dim=2)
-    return scores.where(later[..., None] & (found.S[at] > TINY * found.S[at][:, :1]), torch.nan)
+    pairs = _pair_heads(weights, senders, receivers)
+    V, share = _sent_components(weights, pairs.senders)
+    found = components(weights, "OV")
+    U = _of_heads(found.U, pairs.receivers)
+    S = _of_heads(found.S, pairs.receivers)
+    written_into = torch.einsum("skm,rmc->srkc", V * share, U)
+    scores = written_into.norm(dim=2)
+    nonzero = S > TINY * S[:, :1]
+    return scores.where(pairs.later[..., None] & nonzero, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -156,6 +177,7 @@ class PairScores:
 
     side: Side
     whole: Float[Tensor, "layer head layer head"]
+    """Score of the whole heads."""
     best: Float[Tensor, "layer head layer head"]
     """Score of the sender's component that scores highest."""
     component: Int[Tensor, "layer head layer head"]
@@ -169,13 +191,19 @@ def pair_scores(
 
     ||A B||^2 = sum_k s_k^2 ||v_k^T B||^2, so whole heads' scores are the components' added up.
     """
-    share = _written(weights, _pairs(weights, None, None)[0])[1]
-    parts = [component_scores(weights, side, distances=[d]) for d in distances]
+    _, share = _sent_components(weights, _all_heads(weights))
+    parts = [component_scores(weights, side, distances=[distance]) for distance in distances]
     missing = parts[0].isnan().all(1)
-    whole = sum((part.nan_to_num(0) * share).norm(dim=1) for part in parts) / len(parts)
-    best, component = (sum(parts) / len(parts)).nan_to_num(-1).max(1)
-    tables = whole.where(~missing, torch.nan), best.where(~missing, torch.nan), component
-    return PairScores(side, *(table.view(2 * weights.W_O.shape[:2]) for table in tables))
+    whole = _mean((part.nan_to_num(0) * share).norm(dim=1) for part in parts)
+    best, component = _mean(parts).nan_to_num(-1).max(1)
+    layer_head = (len(weights.W_O), weights.n_heads)
+    shape = (*layer_head, *layer_head)
+    return PairScores(
+        side,
+        whole=whole.where(~missing, torch.nan).view(shape),
+        best=best.where(~missing, torch.nan).view(shape),
+        component=component.view(shape),
+    )
 
 
 def pair_table(
@@ -188,30 +216,39 @@ def pair_table(
     write to this receiver. `into`, on the value side: the receiver's OV component into which the
     sender writes most. Raises ValueError for a pair that does not exist or has no score.
     """
-    rows = []
-    for sender, receiver in pairs:
-        _check(weights, [sender, receiver])
-        at = (*sender, *receiver)
-        if scores.whole[at].isnan():
-            raise ValueError(
-                f"{sender} does not write to {receiver}: give a later head, with nonzero matrices."
-            )
-        row = {"sender": str(sender), "receiver": str(receiver), "side": scores.side}
-        row |= {
-            "n": int((~scores.whole.isnan()).sum()),
-            "n_here": int((~scores.whole[..., *receiver].isnan()).sum()),
-        }
-        row |= {"component": int(scores.component[at]), "into": None}
-        for name, table in (("", scores.whole), ("component_", scores.best)):
-            higher = table > table[at] * (1 + 10 * TINY)  # equal but for rounding: the same rank
-            row |= {f"{name}score": float(table[at]), f"{name}rank": int(higher.sum()) + 1}
-            row |= {f"{name}rank_here": int(higher[..., *receiver].sum()) + 1}
-        if scores.side == "value":
-            row["into"] = int(
-                read_scores(weights, [sender], [receiver])[0, 0].nan_to_num(-1).argmax()
-            )
-        rows.append(row)
+    rows = [_pair_row(weights, scores, sender, receiver) for sender, receiver in pairs]
     return pd.DataFrame(rows).astype({"into": "Int64"})
+
+
+def _pair_row(
+    weights: AttentionWeights, scores: PairScores, sender: Head, receiver: Head
+) -> dict[str, Any]:
+    _require_heads(weights, [sender, receiver])
+    pair = (*sender, *receiver)
+    has_score = ~scores.whole.isnan()
+    if not has_score[pair]:
+        raise ValueError(
+            f"{sender} does not write to {receiver}: give a later head, with nonzero matrices."
+        )
+    row = {
+        "sender": str(sender),
+        "receiver": str(receiver),
+        "side": scores.side,
+        "n": int(has_score.sum()),
+        "n_here": int(has_score[:, :, receiver.layer, receiver.head].sum()),
+        "component": int(scores.component[pair]),
+        "into": None,
+    }
+    for prefix, table in (("", scores.whole), ("component_", scores.best)):
+        higher = table > table[pair] * (1 + 10 * TINY)  # equal but for rounding: the same rank
+        higher_here = higher[:, :, receiver.layer, receiver.head]
+        row[f"{prefix}score"] = float(table[pair])
+        row[f"{prefix}rank"] = int(higher.sum()) + 1
+        row[f"{prefix}rank_here"] = int(higher_here.sum()) + 1
+    if scores.side == "value":
+        read = read_scores(weights, [sender], [receiver])[0, 0]
+        row["into"] = int(read.nan_to_num(-1).argmax())
+    return row
 
 
 def random_direction_scores(
@@ -226,14 +263,16 @@ def random_direction_scores(
     """Null: scores of n random rank-1 matrices, that is of random unit directions of the space that
     heads write to.
 
-    That space is the residual stream, without its mean direction where weights are centred.
+    That space is the residual stream, without its mean direction where weights are centered.
     """
-    _check(weights, receivers)
-    x = torch.randn(n, weights.W_O.shape[-1], generator=torch.Generator().manual_seed(seed))
+    _require_heads(weights, receivers)
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, weights.W_O.shape[-1], generator=random)
     if weights.W_O.mean(-1).abs().max() <= TINY * weights.W_O.abs().max():
         x -= x.mean(-1, keepdim=True)
     x /= x.norm(dim=-1, keepdim=True)
-    return _average(lambda read: (x @ read).norm(dim=-1).T, weights, side, receivers, distances)
+    readings = _readings(weights, side, receivers, distances)
+    return _mean((x @ reading).norm(dim=-1).T for reading in readings)
 
 
 def orthonormal_basis(directions: Float[Tensor, "d_model n"]) -> Float[Tensor, "d_model rank"]:
@@ -263,20 +302,31 @@ def writing_vectors(
     Raises ValueError unless the directions are orthonormal and can be written by W_O, as its own
     components are.
     """
+    return _writing_vectors(W_O.double(), directions).to(W_O)
+
+
+def _writing_vectors(
+    W_O: Float[Tensor, "d_head d_model"], directions: Float[Tensor, "_ c"]
+) -> Float[Tensor, "c d_head"]:
+    """`writing_vectors` of a W_O in float64, in float64."""
     if len(directions) != W_O.shape[1]:
         raise ValueError(
-            f"Directions have {len(directions)} dimensions, W_O {W_O.shape[1]}: take both from one model."
+            f"Directions have {len(directions)} dimensions, W_O {W_O.shape[1]}: take both from one "
+            "model."
         )
-    W = W_O.double()
-    v = directions.to(W)
-    z = v.mT @ torch.linalg.pinv(W, rtol=TINY)
-    if not (v.mT @ v).allclose(torch.eye(v.shape[1], dtype=v.dtype, device=v.device), atol=1e-4):
-        raise ValueError("The directions are not orthonormal: pass them through span() first.")
-    if not (z @ W).allclose(v.mT, atol=1e-4):
+    V = directions.to(W_O)
+    identity = torch.eye(V.shape[1], dtype=V.dtype, device=V.device)
+    if not (V.mT @ V).allclose(identity, atol=1e-4):
         raise ValueError(
-            "This head cannot write along these directions: take the v_k of its own W_OV components."
+            "The directions are not orthonormal: pass them through orthonormal_basis() first."
         )
-    return z.to(W_O)
+    z = V.mT @ torch.linalg.pinv(W_O, rtol=TINY)
+    if not (z @ W_O).allclose(V.mT, atol=1e-4):
+        raise ValueError(
+            "This head cannot write along these directions: take the v_k of its own W_OV "
+            "components."
+        )
+    return z
 
 
 def scaling_matrix(
@@ -288,12 +338,14 @@ def scaling_matrix(
     leaves the rest alone.
 
     M W_O = W_O (I + sum_k (f_k - 1) v_k v_k^T): take z M for z, or M W_O for W_O. Factor 0 removes
-    a component, 1 keeps it. M = I + sum_k (f_k - 1) (W_O v_k) z_k, with z_k from `writing_vectors`, which
-    says what is refused.
+    a component, 1 keeps it. M = I + sum_k (f_k - 1) (W_O v_k) z_k, with z_k from `writing_vectors`,
+    which says what is refused.
     """
-    z = writing_vectors(W_O, directions)
-    eye = torch.eye(len(W_O), dtype=W_O.dtype, device=W_O.device)
-    return eye + (W_O @ directions.to(W_O) * (factors.to(W_O) - 1)) @ z
+    W = W_O.double()
+    z = _writing_vectors(W, directions)
+    identity = torch.eye(len(W), dtype=W.dtype, device=W.device)
+    change = (W @ directions.to(W)) * (factors.to(W) - 1)
+    return (identity + change @ z).to(W_O)
 
 
 def _factors(
@@ -302,12 +354,10 @@ def _factors(
     """Left and right of every head, B = left right^T."""
     if side not in get_args(Side):
         raise ValueError(f"Unknown side {side!r}: choose one of {', '.join(get_args(Side))}.")
-    W_K, W_V = (
-        w.repeat_interleave(weights.n_heads // weights.n_kv_heads, dim=1)
-        for w in (weights.W_K, weights.W_V)
-    )
+    group = weights.n_heads // weights.n_kv_heads
     if side == "value":
-        return W_V, weights.W_O.mT
+        return weights.W_V.repeat_interleave(group, dim=1), weights.W_O.mT
+    W_K = weights.W_K.repeat_interleave(group, dim=1)
     W_Q = _rotated(weights, distance) if distance else weights.W_Q
     return (W_Q, W_K) if side == "query" else (W_K, W_Q)
 
@@ -321,74 +371,110 @@ def _rotated(
     turning, still = weights.W_Q.tensor_split([weights.rotary_dim], dim=-1)
     exponent = torch.arange(0, weights.rotary_dim, 2, dtype=torch.float64) / weights.rotary_dim
     angle = (distance * weights.rotary_base**-exponent).repeat(2)
-    return torch.cat(
-        [turning * angle.cos().float() + rotate_half(turning) * angle.sin().float(), still], dim=-1
-    )
+    turned = turning * angle.cos().float() + rotate_half(turning) * angle.sin().float()
+    return torch.cat([turned, still], dim=-1)
 
 
-def _written(
-    weights: AttentionWeights, senders: Sequence[Head]
-) -> tuple[Float[Tensor, "sender component d_model"], Float[Tensor, "sender component 1"]]:
-    """Directions v_k of the senders' W_OV, and each one's share of the matrix, s_k / ||W_OV||_F."""
-    sent = components(weights, "OV")
-    V, S = (x[*zip(*senders, strict=True)] for x in (sent.V, sent.S))
-    return V.mT.contiguous(), (S / S.norm(dim=-1, keepdim=True))[..., None]
-
-
-def _average(
-    score: Callable,
+def _readings(
     weights: AttentionWeights,
     side: Side,
     receivers: Sequence[Head],
     distances: Sequence[int],
-) -> Tensor:
-    """Mean over distances of a score of what receivers read; on the value side every distance is
-    the same.
+) -> Iterator[Float[Tensor, "receiver d_model d_head"]]:
+    """What the receivers read at each distance; on the value side, once, as all are the same.
 
-    That is N [receiver d_model d_head] with ||x N|| = ||x B|| / ||B||_F for every direction x:
-    where B = left right^T and right = Q R with orthonormal Q, ||x B|| = ||x left R^T||.
+    That is N with ||x N|| = ||x B|| / ||B||_F for every direction x: where B = left right^T and
+    right = Q R with orthonormal Q, ||x B|| = ||x left R^T||.
     """
     if not distances or min(distances) < 0:
         raise ValueError(
-            "Give at least one distance, in tokens, and none below 0: queries come after their keys."
+            "Give at least one distance, in tokens, and none below 0: queries come after their "
+            "keys."
         )
     if any(distances) and weights.positional != "rotary":
         raise ValueError(
-            "This model has no rotary positions, so its scores have no distance: leave distances out."
+            "This model has no rotary positions, so its scores have no distance: leave distances "
+            "out."
         )
-    distances, total = [0] if side == "value" else distances, 0
-    for distance in distances:
-        left, right = (w[*zip(*receivers, strict=True)] for w in _factors(weights, side, distance))
-        N = left @ torch.linalg.qr(right, mode="r").R.mT
-        total += score(N / N.norm(dim=(-2, -1), keepdim=True))
-    return total / len(distances)
+    for distance in [0] if side == "value" else distances:
+        left, right = _factors(weights, side, distance)
+        triangle = torch.linalg.qr(_of_heads(right, receivers), mode="r").R
+        reading = _of_heads(left, receivers) @ triangle.mT
+        yield reading / reading.norm(dim=(-2, -1), keepdim=True)
 
 
-def _check(weights: AttentionWeights, heads: Sequence[Head]) -> None:
+def _mean(tables: Iterable[Tensor]) -> Tensor:
+    """Mean of tables of one shape, added up as they come, so that few of them are in memory."""
+    count = 0
+    total = torch.zeros(())
+    for table in tables:
+        count += 1
+        total = total + table
+    return total / count
+
+
+def _of_heads(
+    table: Float[Tensor, "layer head ..."], heads: Sequence[Head]
+) -> Float[Tensor, "n ..."]:
+    """The entries of some heads, in the order of the heads."""
+    layers = [head.layer for head in heads]
+    numbers = [head.head for head in heads]
+    return table[layers, numbers]
+
+
+def _sent_components(
+    weights: AttentionWeights, senders: Sequence[Head]
+) -> tuple[Float[Tensor, "sender component d_model"], Float[Tensor, "sender component 1"]]:
+    """Directions v_k of the senders' W_OV, and each one's share of the matrix, s_k / ||W_OV||_F."""
+    found = components(weights, "OV")
+    V = _of_heads(found.V, senders)
+    S = _of_heads(found.S, senders)
+    share = S / S.norm(dim=-1, keepdim=True)
+    return V.mT.contiguous(), share[..., None]
+
+
+def _require_heads(weights: AttentionWeights, heads: Sequence[Head]) -> None:
     if not heads:
         raise ValueError("There is no head to score: give at least one sender and one receiver.")
-    check_heads(heads, *weights.W_O.shape[:2])
+    check_heads(heads, len(weights.W_O), weights.n_heads)
 
 
-def _pairs(
+def _all_heads(weights: AttentionWeights) -> list[Head]:
+    """Every head, layer by layer."""
+    layers = range(len(weights.W_O))
+    return [Head(layer, head) for layer in layers for head in range(weights.n_heads)]
+
+
+class _Pairs(NamedTuple):
+    """Senders and receivers, and which receiver comes after which sender."""
+
+    senders: Sequence[Head]
+    receivers: Sequence[Head]
+    later: Bool[Tensor, "sender receiver"]
+
+
+def _pair_heads(
     weights: AttentionWeights, senders: Sequence[Head] | None, receivers: Sequence[Head] | None
-) -> tuple[Sequence[Head], Sequence[Head], Bool[Tensor, "sender receiver"]]:
-    """Senders, receivers (all heads where not given) and which is after which; a given sender needs
-    one after it.
+) -> _Pairs:
+    """Senders and receivers, all heads where they are None.
+
+    Raises ValueError for a sender that no receiver comes after, unless senders is None.
     """
-    everyone = [
-        Head(layer, head) for layer in range(len(weights.W_O)) for head in range(weights.n_heads)
-    ]
-    given = everyone[:1] if senders is None else senders
-    senders, receivers = (everyone if heads is None else heads for heads in (senders, receivers))
-    _check(weights, senders)
-    _check(weights, receivers)
-    last = max(head.layer for head in receivers)
-    if early := [str(head) for head in given if head.layer >= last]:
+    need_receiver = senders
+    if senders is None:
+        senders = _all_heads(weights)
+    if need_receiver is None:
+        need_receiver = senders[:1]
+    if receivers is None:
+        receivers = _all_heads(weights)
+    _require_heads(weights, senders)
+    _require_heads(weights, receivers)
+    last = max(receiver.layer for receiver in receivers)
+    too_late = [str(sender) for sender in need_receiver if sender.layer >= last]
+    if too_late:
         raise ValueError(
-            f"No receiver comes after {', '.join(early)}: a head is read by later layers only."
+            f"No receiver comes after {', '.join(too_late)}: a head is read by later layers only."
         )
-    later = torch.tensor(
-        [[receiver.layer > sender.layer for receiver in receivers] for sender in senders]
-    )
-    return senders, receivers, later
+    sender_layers = torch.tensor([sender.layer for sender in senders])
+    receiver_layers = torch.tensor([receiver.layer for receiver in receivers])
+    return _Pairs(senders, receivers, sender_layers[:, None] < receiver_layers)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components import AttentionBridge
 from transformer_lens.utilities import temporarily_swap_parameter
 
 from helpers.behavior import (
@@ -31,6 +32,8 @@ from helpers.engine import (
     ROWS_AT_ONCE,
     Decoder,
     Edit,
+    EditKind,
+    WatchedHead,
     cached_run,
     prompts_at_once,
     require_heads,
@@ -45,6 +48,10 @@ Change = Callable[[Float[Tensor, "batch pos d_head"]], Float[Tensor, "batch pos 
 
 
 Weight = Literal["W_O", "W_V"]
+"""The weight to edit: what a head writes with, or what it reads its values with."""
+
+STEERABLE = ("z", "scores", "pattern")
+"""Kinds of edits that `steer` takes."""
 
 
 @contextmanager
@@ -55,18 +62,17 @@ def change_heads(
     the block ends.
     """
     require_heads(model, changes)
-    hooks = [
-        (
-            f"blocks.{layer}.attn.hook_z",
-            partial(_change, changes={head.head: changes[head] for head in members}),
-        )
-        for layer, members in groupby(sorted(changes), attrgetter("layer"))
-    ]
+    hooks = []
+    for layer, members in groupby(sorted(changes), attrgetter("layer")):
+        in_layer = {member.head: changes[member] for member in members}
+        hooks.append((f"blocks.{layer}.attn.hook_z", partial(_change_z, changes=in_layer)))
     with model.hooks(fwd_hooks=hooks):
         yield model
 
 
-def _change(z: Tensor, hook: object, *, changes: Mapping[int, Change]) -> Tensor:
+def _change_z(
+    z: Float[Tensor, "batch pos head d_head"], hook: object, *, changes: Mapping[int, Change]
+) -> Float[Tensor, "batch pos head d_head"]:
     z = z.clone()
     for head, change in changes.items():
         z[:, :, head] = change(z[:, :, head])
@@ -82,9 +88,15 @@ def resample_heads(
 
     donor: a cache that holds `hook_z` of prompts of the same shape, such as the corrupted partners.
     """
-    taken = {head: (lambda z, head=head: donor["z", head.layer][:, :, head.head]) for head in heads}
-    with change_heads(model, taken):
+    changes = {head: partial(_take_from_donor, donor=donor, head=head) for head in heads}
+    with change_heads(model, changes):
         yield model
+
+
+def _take_from_donor(
+    z: Float[Tensor, "batch pos d_head"], *, donor: ActivationCache, head: Head
+) -> Float[Tensor, "batch pos d_head"]:
+    return donor["z", head.layer][:, :, head.head]
 
 
 def knock_out(
@@ -100,12 +112,13 @@ def knock_out(
     result = np.zeros((len(sets), len(prompts)))
     for index in prompts.groups(size=batch_size):
         batch = prompts.select(index)
-        tokens, partner = (t.to(model.cfg.device) for t in batch.tensors())
-        donor = cached_run(model, partner, ("attn.hook_z",))
-        for i, heads in enumerate(sets):
+        tokens, corrupted = batch.tensors()
+        tokens = tokens.to(model.cfg.device)
+        donor = cached_run(model, corrupted.to(model.cfg.device), ("attn.hook_z",))
+        for row, heads in enumerate(sets):
             with resample_heads(model, heads, donor):
                 resid = cached_run(model, tokens, ())["resid_post", -1]
-            result[i, index] = logit_difference(model, resid[:, -1], batch).cpu()
+            result[row, index] = logit_difference(model, resid[:, -1], batch).cpu()
     return result
 
 
@@ -117,13 +130,16 @@ def random_sets(
 
     Where a layer has too few other heads, its members fill up.
     """
-    rng, sets = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    layers = sorted({head.layer for head in heads})
+    sets = []
     for _ in range(draws):
         drawn: list[Head] = []
-        for layer in sorted({head.layer for head in heads}):
+        for layer in layers:
             members = [head.head for head in heads if head.layer == layer]
-            others = rng.permutation([h for h in range(model.cfg.n_heads) if h not in members])
-            drawn += [Head(layer, int(h)) for h in [*others, *members][: len(members)]]
+            others = [head for head in range(model.cfg.n_heads) if head not in members]
+            candidates = [*rng.permutation(others), *members]
+            drawn += [Head(layer, int(head)) for head in candidates[: len(members)]]
         sets.append(tuple(drawn))
     return sets
 
@@ -138,9 +154,9 @@ def edit_weights(
     """The model with each head's W_O replaced by M W_O, or its W_V by W_V M: what it writes or what
     it reads, with the same effect on the head itself; the weights are restored exactly.
 
-    `channels.scaling` gives the M that removes, scales or keeps components. Raises ValueError for
-    another weight, for W_V of a model whose query heads share their values, and for an unknown
-    head.
+    `channels.scaling_matrix` gives the M that removes, scales or keeps components. Raises
+    ValueError for another weight, for W_V of a model whose query heads share their values, and for
+    an unknown head.
     """
     require_heads(model, maps)
     if weight not in get_args(Weight):
@@ -152,17 +168,22 @@ def edit_weights(
     with ExitStack() as stack:
         for layer, members in groupby(sorted(maps), attrgetter("layer")):
             attention = model.blocks[layer].attn
-            parameter = (attention.o if weight == "W_O" else attention.v).weight
+            projection = attention.o if weight == "W_O" else attention.v
+            parameter = projection.weight
             stack.enter_context(temporarily_swap_parameter(parameter, parameter.detach().clone()))
-            for head in (
-                members
-            ):  # attention.W_O and W_V are views of the parameter, whose old value comes back
-                M = maps[head].to(parameter)
-                if weight == "W_O":
-                    attention.W_O[head.head] = M @ attention.W_O[head.head]
-                else:
-                    attention.W_V[head.head] = attention.W_V[head.head] @ M
+            for head in members:
+                _multiply_weight(attention, head.head, maps[head].to(parameter), weight)
         yield model
+
+
+def _multiply_weight(
+    attention: AttentionBridge, head: int, M: Float[Tensor, "d_head d_head"], weight: Weight
+) -> None:
+    """Change one head's weight in place: W_O and W_V are views of the parameter swapped in."""
+    if weight == "W_O":
+        attention.W_O[head] = M @ attention.W_O[head]
+    else:
+        attention.W_V[head] = attention.W_V[head] @ M
 
 
 def force_attention(
@@ -177,15 +198,18 @@ def force_attention(
     shares that add up to `scale` (Merullo et al. 2024: inhibition heads forced to look at the wrong
     colors).
 
-    All positions of a span `FIRST:LAST` count. Raises ValueError for an unknown head and where a
-    prompt has none of the positions, TaskError for an unknown position.
+    All positions of a span `FIRST:LAST` count, and a position named twice counts once. Raises
+    ValueError for an unknown head and where a prompt has none of the positions, TaskError for an
+    unknown position.
     """
-    where = sum(
-        (prompts.position_mask(key).astype(int) for key in keys), np.zeros((len(prompts), 1), int)
-    )
-    if not where.any(-1).all():
+    longest = max(len(tokens) for tokens in prompts.tokens)
+    looked_at = np.zeros((len(prompts), longest), dtype=bool)
+    for key in keys:
+        looked_at |= prompts.position_mask(key)
+    if not looked_at.any(-1).all():
         raise ValueError("Forced attention needs at least one position to look at in every prompt.")
-    return set_attention(model, heads, scale / where.sum(-1, keepdims=True) * where)
+    share = scale / looked_at.sum(-1, keepdims=True)
+    return set_attention(model, heads, share * looked_at)
 
 
 def set_attention(
@@ -212,11 +236,11 @@ def block_attention(
     """
     require_heads(model, heads)
     hidden = prompts.position_mask(key)
-    if not hidden.any(-1).all() or hidden[range(len(prompts)), prompts.position("END")].any():
+    hides_end = hidden & prompts.position_mask("END")
+    if not hidden.any(-1).all() or hides_end.any():
         raise ValueError(f"{key} is no span of every prompt that ends before END.")
-    value = torch.tensor(
-        np.where(hidden, -np.inf, 0), dtype=model.cfg.dtype, device=model.cfg.device
-    )[None]
+    added = np.where(hidden, -np.inf, 0)
+    value = torch.tensor(added, dtype=model.cfg.dtype, device=model.cfg.device)[None]
     return [Edit("scores", head, value) for head in heads]
 
 
@@ -228,34 +252,48 @@ def combine_edits(conditions: Iterable[Sequence[Edit]]) -> list[Edit]:
     edits, which have no neutral value, where the edits of a condition differ in the number of
     variants or name a head twice, and where no condition edits anything.
     """
-    places, n = defaultdict(list), 0
+    parts: dict[tuple[EditKind, Head], list[tuple[slice, Edit]]] = defaultdict(list)
+    n_variants = 0
     for edits in conditions:
-        sizes = {len(edit.value) for edit in edits} or {1}
-        if len(sizes) > 1 or len({(edit.kind, edit.head) for edit in edits}) < len(edits):
-            raise ValueError(
-                "A condition's edits need as many variants each, and one edit of a kind for each head."
-            )
-        variants = slice(n, n + max(sizes))
-        n = variants.stop
+        variants = slice(n_variants, n_variants + _condition_size(edits))
         for edit in edits:
-            places[edit.kind, edit.head].append((variants, edit))
-    if not places or any(kind in "qkv" for kind, _ in places):
+            parts[edit.kind, edit.head].append((variants, edit))
+        n_variants = variants.stop
+    if not parts or not all(kind in STEERABLE for kind, _ in parts):
         raise ValueError("Only z, scores and pattern edits go together; give at least one.")
-    return [_merge_edits(parts, n) for parts in places.values()]
+    return [_merge_edits(placed, n_variants) for placed in parts.values()]
 
 
-def _merge_edits(parts: Sequence[tuple[slice, Edit]], n: int) -> Edit:
-    """Edits of one kind and head, each at its variants of n, as one edit that leaves the other
-    variants as they are.
+def _condition_size(edits: Sequence[Edit]) -> int:
+    """How many variants a condition takes: as many as each of its edits, or one without edits."""
+    if not edits:
+        return 1
+    sizes = {len(edit.value) for edit in edits}
+    places = {(edit.kind, edit.head) for edit in edits}
+    if len(sizes) > 1 or len(places) < len(edits):
+        raise ValueError(
+            "A condition's edits need as many variants each, and one edit of a kind for each head."
+        )
+    return sizes.pop()
+
+
+def _merge_edits(placed: Sequence[tuple[slice, Edit]], n_variants: int) -> Edit:
+    """Edits of one kind and head, each at its variants, as one edit that leaves the other variants
+    as they are.
     """
-    like, size = parts[0][1], parts[0][1].value.shape[-1]
-    batch = max(edit.value.shape[1] for _, edit in parts)
-    value = like.value.new_full((n, batch, size), torch.nan if like.kind == "pattern" else 0.0)
-    matrix = torch.eye(size).to(value).repeat(n, 1, 1)
-    for variants, edit in parts:
+    _, first = placed[0]
+    size = first.value.shape[-1]
+    n_prompts = max(edit.value.shape[1] for _, edit in placed)
+    neutral = torch.nan if first.kind == "pattern" else 0.0
+    value = first.value.new_full((n_variants, n_prompts, size), neutral)
+    for variants, edit in placed:
         value[variants] = edit.value
+    if first.kind != "z":
+        return replace(first, value=value, matrix=None)
+    matrix = torch.eye(size).to(value).repeat(n_variants, 1, 1)
+    for variants, edit in placed:
         matrix[variants] = 0 if edit.matrix is None else edit.matrix
-    return replace(like, value=value, matrix=matrix if like.kind == "z" else None)
+    return replace(first, value=value, matrix=matrix)
 
 
 @dataclass(frozen=True)
@@ -284,68 +322,146 @@ def steer(
     """Every variant of edits at END, from one cached run per prompt: equal to full forward passes,
     far cheaper.
 
-    edits: of kinds z, scores and pattern (`together` makes one list of several interventions).
+    edits: of kinds z, scores and pattern (`combine_edits` makes one list of several interventions).
     watch, keys: heads whose attribution, and positions or spans `FIRST:LAST` to which their
     attention from END, is wanted; a head before the first edit does as in the clean run and is
     refused. Raises ValueError for another kind of edit, edits of other prompts, an unknown head or
     too small a bound.
     """
+    _check_steering(model, prompts, edits, watch)
+    n_variants = len(edits[0].value)
+    result = empty_behavior(n_variants, len(prompts))
+    result["attention"] = np.zeros((n_variants, len(watch), len(keys), len(prompts)))
+    result["attribution"] = np.zeros((n_variants, len(watch), len(prompts)))
+    for index in prompts.groups(size=prompts_at_once(model, prompts, 0, memory_gib)):
+        run = _EndRun.of(model, prompts, index)
+        batch = run.batch
+        at_once = variants_at_once(model, batch, run.end, memory_gib)
+        batch_edits = [edit.of(index, run.end + 1) for edit in edits]
+        masks = [torch.tensor(batch.position_mask(key), device=model.cfg.device) for key in keys]
+        for start in range(0, n_variants, at_once):
+            variants = slice(start, start + at_once)
+            chunk = [edit.only(variants) for edit in batch_edits]
+            resid, watched = run.resume(chunk, watch=watch)
+            normed = model.ln_final(resid)
+            for name, values in _behavior_at_end(model, batch, normed).items():
+                result[name][variants, index] = values
+            direction = _attribution_direction(model, batch, resid, normed)
+            for i, head in enumerate(watch):
+                written = watched[head].z @ model.blocks[head.layer].attn.W_O[head.head]
+                result["attribution"][variants, i, index] = (written * direction).sum(-1).cpu()
+                for j, mask in enumerate(masks):
+                    attention = (watched[head].pattern * mask).sum(-1)
+                    result["attention"][variants, i, j, index] = attention.cpu()
+    return Steered(**result)
+
+
+def _check_steering(
+    model: TransformerBridge, prompts: Prompts, edits: Sequence[Edit], watch: Sequence[Head]
+) -> None:
     require_heads(model, [*watch, *(edit.head for edit in edits)])
-    if (
-        not edits
-        or {edit.kind for edit in edits} & set("qkv")
-        or len({len(edit.value) for edit in edits}) != 1
-    ):
+    one_number = len({len(edit.value) for edit in edits}) == 1
+    if not one_number or not all(edit.kind in STEERABLE for edit in edits):
         raise ValueError(
             "Give at least one edit, of kind z, scores or pattern, with as many variants each."
         )
     if any(edit.value.shape[1] not in (1, len(prompts)) for edit in edits):
         raise ValueError(
-            f"An edit is not of these {len(prompts)} prompts: give one value for all, or one for each."
+            f"An edit is not of these {len(prompts)} prompts: give one value for all, or one for "
+            "each."
         )
-    if any(head.layer < min(edit.head.layer for edit in edits) for head in watch):
+    first = min(edit.head.layer for edit in edits)
+    if any(head.layer < first for head in watch):
         raise ValueError(
             "A watched head lies before every edited head, so nothing can change there."
         )
-    n = len(edits[0].value)
-    result = empty_behavior(n, len(prompts))
-    result["attention"] = np.zeros((n, len(watch), len(keys), len(prompts)))
-    result["attribution"] = np.zeros((n, len(watch), len(prompts)))
-    for index in prompts.groups(size=prompts_at_once(model, prompts, 0, memory_gib)):
+
+
+@dataclass(frozen=True)
+class _EndRun:
+    """The cached run of some prompts of one length, to be resumed at END."""
+
+    index: np.ndarray
+    """Which prompts they are."""
+    batch: Prompts
+    decoder: Decoder
+    cache: ActivationCache
+    end: int
+
+    @classmethod
+    def of(
+        cls, model: TransformerBridge, prompts: Prompts, index: np.ndarray, *extra: str
+    ) -> "_EndRun":
+        """The run of some of the prompts; extra: names of more activations to keep."""
         batch = prompts.select(index)
         tokens = batch.tensors()[0].to(model.cfg.device)
-        end, decoder = tokens.shape[1] - 1, Decoder(model, tokens.shape[1])
-        cache = cached_run(model, tokens, ("hook_resid_pre", "attn.hook_k", "attn.hook_v"))
-        at_once = variants_at_once(model, batch, end, memory_gib)
-        mine = [edit.of(index, end + 1) for edit in edits]
-        places = [torch.tensor(batch.position_mask(key), device=model.cfg.device) for key in keys]
-        for part in (slice(start, start + at_once) for start in range(0, n, at_once)):
-            resid, seen = resume(
-                decoder, cache, end, [edit.only(part) for edit in mine], watch=watch
-            )
-            normed = model.ln_final(resid)
-            some = normed.split(
-                max(1, ROWS_AT_ONCE // len(batch))
-            )  # a chunk's logits are larger than all else
-            judged = [vars(score_logits(batch, model.unembed(rows))) for rows in some]
-            for name in judged[0]:
-                result[name][part, index] = np.concatenate([chunk[name] for chunk in judged])
-            scale = (resid * normed).sum(-1, keepdim=True) / (normed * normed).sum(-1, keepdim=True)
-            direction = (
-                answer_direction(model, batch) / scale
-            )  # by which the final norm, its gain folded, divides
-            for i, head in enumerate(watch):
-                written = seen[head].z @ model.blocks[head.layer].attn.W_O[head.head]
-                result["attribution"][part, i, index] = (written * direction).sum(-1).cpu()
-                for j, place in enumerate(places):
-                    result["attention"][part, i, j, index] = (
-                        (seen[head].pattern * place).sum(-1).cpu()
-                    )
-    return Steered(**result)
+        length = tokens.shape[1]
+        names = ("hook_resid_pre", "attn.hook_k", "attn.hook_v", *extra)
+        cache = cached_run(model, tokens, names)
+        return cls(index, batch, Decoder(model, length), cache, end=length - 1)
+
+    def resume(
+        self, edits: Sequence[Edit], *, watch: Sequence[Head] = ()
+    ) -> tuple[Float[Tensor, "variant batch d_model"], dict[Head, WatchedHead]]:
+        return resume(self.decoder, self.cache, self.end, edits, watch=watch)
+
+
+def _behavior_at_end(
+    model: TransformerBridge, batch: Prompts, normed: Float[Tensor, "variant batch d_model"]
+) -> dict[str, np.ndarray]:
+    """The fields of Behavior, some variants at a time: their logits are larger than all else."""
+    variants_at_a_time = max(1, ROWS_AT_ONCE // len(batch))
+    chunks = [
+        vars(score_logits(batch, model.unembed(rows))) for rows in normed.split(variants_at_a_time)
+    ]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _attribution_direction(
+    model: TransformerBridge,
+    batch: Prompts,
+    resid: Float[Tensor, "variant batch d_model"],
+    normed: Float[Tensor, "variant batch d_model"],
+) -> Float[Tensor, "variant batch d_model"]:
+    """What a head's output is read along for the logit difference: the answers' direction, over
+    what the final norm, its gain folded, divides by.
+    """
+    scale = (resid * normed).sum(-1, keepdim=True) / (normed * normed).sum(-1, keepdim=True)
+    return answer_direction(model, batch) / scale
 
 
 Directions = Mapping[Head, Float[Tensor, "d_model _"]]
 """Orthonormal directions that each head can write, such as some v_k of its W_OV."""
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """Orthonormal directions that a head can write, and how to set what it writes along them."""
+
+    head: Head
+    directions: Float[Tensor, "d_model c"]
+    units: Float[Tensor, "c d_head"]
+    """The z that write one unit along each direction."""
+    rest: Float[Tensor, "d_head d_head"]
+    """z @ rest: what is left of z without what it writes along the directions."""
+
+    @classmethod
+    def of(
+        cls, model: TransformerBridge, head: Head, directions: Float[Tensor, "d_model c"]
+    ) -> "Subspace":
+        """Raises ValueError for an unknown head, and for directions that are not orthonormal or
+        that the head cannot write.
+        """
+        require_heads(model, [head])
+        W_O = model.blocks[head.layer].attn.W_O[head.head]
+        units = writing_vectors(W_O, directions)
+        rest = scaling_matrix(W_O, directions, torch.zeros(directions.shape[1]))
+        return cls(head, directions, units, rest)
+
+    def edit(self, coordinates: Float[Tensor, "variant prompt c"]) -> Edit:
+        """The edit that sets the coordinates and leaves the rest alone."""
+        value = coordinates.to(self.units) @ self.units
+        return Edit("z", self.head, value, self.rest.expand(len(coordinates), -1, -1))
 
 
 def coordinates_at_end(
@@ -358,8 +474,19 @@ def coordinates_at_end(
         tokens = prompts.select(index).tensors()[0].to(model.cfg.device)
         cache = cached_run(model, tokens, ("attn.hook_z",))
         for head, V in directions.items():
-            result[head][index] = _written(model, cache, head, V).to(result[head])
+            coordinates = _coordinates_at_end(model, cache, head, V)
+            result[head][index] = coordinates.to(result[head])
     return result
+
+
+def _coordinates_at_end(
+    model: TransformerBridge,
+    cache: ActivationCache,
+    head: Head,
+    directions: Float[Tensor, "d_model c"],
+) -> Float[Tensor, "batch c"]:
+    W_O = model.blocks[head.layer].attn.W_O[head.head]
+    return cache["z", head.layer][:, -1, head.head] @ (W_O @ directions.to(W_O))
 
 
 def set_coordinates(
@@ -373,11 +500,8 @@ def set_coordinates(
     values: [variant, prompt or 1, direction]. Raises ValueError for an unknown head, and for
     directions that are not orthonormal or that a head cannot write: those of another head or model.
     """
-    units = {head: _unit_and_rest(model, head, V) for head, V in directions.items()}
-    return [
-        Edit("z", head, values[head].to(unit) @ unit, rest.expand(len(values[head]), -1, -1))
-        for head, (unit, rest) in units.items()
-    ]
+    subspaces = [Subspace.of(model, head, V) for head, V in directions.items()]
+    return [subspace.edit(values[subspace.head]) for subspace in subspaces]
 
 
 def learn_coordinates(
@@ -401,77 +525,86 @@ def learn_coordinates(
         raise ValueError(
             "Give at least one subspace, and a group for every prompt, numbered from 0 on."
         )
-    units = [
-        {head: _unit_and_rest(model, head, V) for head, V in directions.items()}
-        for directions in subspaces
-    ]
-    runs, own = (
-        [],
-        [{h: torch.zeros(len(prompts), V.shape[1]) for h, V in d.items()} for d in subspaces],
-    )
+    learned = [_start_learning(model, directions, len(prompts)) for directions in subspaces]
+    all_learned = [coordinates for condition in learned for coordinates in condition]
+    runs = []
     for index in prompts.groups():
-        tokens = prompts.select(index).tensors()[0].to(model.cfg.device)
-        names = ("hook_resid_pre", "attn.hook_k", "attn.hook_v", "attn.hook_z")
-        cache, decoder = cached_run(model, tokens, names), Decoder(model, tokens.shape[1])
-        runs.append(
-            (
-                index,
-                decoder,
-                cache,
-                tokens.shape[1] - 1,
-                tokens.new_tensor(prompts.select(index).answers),
-            )
-        )
-        for directions, mine in zip(subspaces, own, strict=True):
-            for head, V in directions.items():
-                mine[head][index] = _written(model, cache, head, V).to(mine[head])
-    rows = [np.flatnonzero(groups == group) for group in range(max(groups) + 1)]
-    learned = [
-        {
-            head: torch.stack([x[row].mean(0) for row in rows]).to(model.W_U).requires_grad_()
-            for head, x in mine.items()
-        }
-        for mine in own
-    ]
-    sizes = [float(x.square().mean().sqrt()) for mine in own for x in mine.values()]
-    parameters = [x for mine in learned for x in mine.values()]
-    adam = torch.optim.Adam(
-        [{"params": [x], "lr": rate * s} for x, s in zip(parameters, sizes, strict=True)]
-    )
+        run = _EndRun.of(model, prompts, index, "attn.hook_z")
+        runs.append(run)
+        for coordinates in all_learned:
+            coordinates.keep_own(model, run)
+    for coordinates in all_learned:
+        coordinates.start_at_group_means(groups, like=model.W_U)
+    adam = torch.optim.Adam([coordinates.adam_group(rate) for coordinates in all_learned])
     for _ in range(steps):
         adam.zero_grad()
-        for index, decoder, cache, end, answers in runs:
+        for run in runs:
             with torch.enable_grad():
-                edits = combine_edits(
-                    [
-                        Edit("z", h, mine[h][groups[index]][None] @ unit, rest[None])
-                        for h, (unit, rest) in at.items()
-                    ]
-                    for mine, at in zip(learned, units, strict=True)
-                )
-                logits = model.unembed(model.ln_final(resume(decoder, cache, end, edits)[0]))
-                wanted = answers.expand(len(logits), -1)
-                loss = torch.nn.functional.cross_entropy(
-                    logits.flatten(0, 1), wanted.flatten(), reduction="sum"
-                )
+                conditions = [
+                    [coordinates.edit(groups[run.index]) for coordinates in condition]
+                    for condition in learned
+                ]
+                resid, _ = run.resume(combine_edits(conditions))
+                loss = _answer_loss(model, run.batch, resid)
                 (loss / len(prompts)).backward()
         adam.step()
-    return [{head: x.detach().cpu() for head, x in mine.items()} for mine in learned]
+    return [
+        {
+            coordinates.subspace.head: coordinates.by_group.detach().cpu()
+            for coordinates in condition
+        }
+        for condition in learned
+    ]
 
 
-def _written(
-    model: TransformerBridge, cache: ActivationCache, head: Head, V: Float[Tensor, "d_model c"]
-) -> Float[Tensor, "batch c"]:
-    W_O = model.blocks[head.layer].attn.W_O[head.head]
-    return cache["z", head.layer][:, -1, head.head] @ (W_O @ V.to(W_O))
-
-
-def _unit_and_rest(
-    model: TransformerBridge, head: Head, V: Float[Tensor, "d_model c"]
-) -> tuple[Float[Tensor, "c d_head"], Float[Tensor, "d_head d_head"]]:
-    """The z that write one unit along each direction, and the matrix that leaves of z what writes
-    along none.
+class _LearnedCoordinates:
+    """The coordinates of one head along its directions: each prompt's own ones, then those learned
+    for each group of prompts.
     """
-    require_heads(model, [head])
-    W_O = model.blocks[head.layer].attn.W_O[head.head]
-    return writing_vectors(W_O, V), scaling_matrix(W_O, V, torch.zeros(V.shape[1]))
+
+    own: Float[Tensor, "prompt c"]
+    by_group: Float[Tensor, "group c"]
+
+    def __init__(self, subspace: Subspace, n_prompts: int) -> None:
+        self.subspace = subspace
+        self.own = torch.zeros(n_prompts, subspace.directions.shape[1])
+
+    def keep_own(self, model: TransformerBridge, run: _EndRun) -> None:
+        """Note what the head writes in a run."""
+        head, directions = self.subspace.head, self.subspace.directions
+        own = _coordinates_at_end(model, run.cache, head, directions)
+        self.own[run.index] = own.to(self.own)
+
+    def start_at_group_means(self, groups: Int[np.ndarray, " prompt"], *, like: Tensor) -> None:
+        """Start from the mean of each group's own coordinates, on the device of a tensor."""
+        means = [self.own[groups == group].mean(0) for group in range(max(groups) + 1)]
+        self.by_group = torch.stack(means).to(like).requires_grad_()
+
+    def adam_group(self, rate: float) -> dict[str, Any]:
+        """What Adam is given: the coordinates, and a step of `rate` root mean squares of the own
+        ones.
+        """
+        size = float(self.own.square().mean().sqrt())
+        return {"params": [self.by_group], "lr": rate * size}
+
+    def edit(self, groups: Int[np.ndarray, " batch"]) -> Edit:
+        """The edit that gives each prompt the coordinates of its group."""
+        return self.subspace.edit(self.by_group[groups][None])
+
+
+def _start_learning(
+    model: TransformerBridge, directions: Directions, n_prompts: int
+) -> list[_LearnedCoordinates]:
+    subspaces = [Subspace.of(model, head, V) for head, V in directions.items()]
+    return [_LearnedCoordinates(subspace, n_prompts) for subspace in subspaces]
+
+
+def _answer_loss(
+    model: TransformerBridge, batch: Prompts, resid: Float[Tensor, "variant batch d_model"]
+) -> Tensor:
+    """Cross-entropy of the answers over the full vocabulary, summed over variants and prompts."""
+    logits = model.unembed(model.ln_final(resid))
+    answers = torch.tensor(batch.answers, device=logits.device).expand(len(logits), -1)
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), answers.flatten(), reduction="sum"
+    )

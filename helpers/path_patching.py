@@ -107,24 +107,22 @@ def path_patch(
     architecture, values too large for float32: use `path_patch_reference`).
     """
     senders = checked_senders(model, receiver, senders, mlps)
+    clean = np.zeros(len(prompts))
+    corrupted = np.zeros(len(prompts))
     patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
-    clean, corrupted = np.zeros(len(prompts)), np.zeros(len(prompts))
-    for index in prompts.groups(
-        receiver.position, size=prompts_at_once(model, prompts, len(senders), memory_gib)
-    ):
-        batch = prompts.select(index)
-        runs = _CachedRuns(model, batch, receiver, mlps)
-        clean[index], corrupted[index] = runs.differences.cpu()
-        differences = runs.patched(
-            senders, variants_at_once(model, batch, runs.at, memory_gib)
-        ).cpu()
-        if not np.allclose(differences[0], clean[index], atol=1e-3):
+    at_once = prompts_at_once(model, prompts, len(senders), memory_gib)
+    for index in prompts.groups(receiver.position, size=at_once):
+        runs = _CachedRuns(model, prompts.select(index), receiver, mlps)
+        clean[index], corrupted[index] = runs.logit_differences.cpu()
+        recomputed, *differences = runs.patch_paths(senders, memory_gib).cpu()
+        if not np.allclose(recomputed, clean[index], atol=1e-3):
             raise ValueError(
-                "Recomputing the clean run does not give the model's own logits (an architecture that path_patch does "
-                "not know, or values too large for float32): use path_patch_reference."
+                "Recomputing the clean run does not give the model's own logits (an architecture "
+                "that path_patch does not know, or values too large for float32): use "
+                "path_patch_reference."
             )
-        for sender, difference in zip(senders, differences[1:], strict=True):
-            patched[*sender, index] = difference
+        for sender, difference in zip(senders, differences, strict=True):
+            patched[sender.layer, sender.head, index] = difference
     return PathEffects(clean, corrupted, patched)
 
 
@@ -136,61 +134,103 @@ class _CachedRuns:
     def __init__(
         self, model: TransformerBridge, batch: Prompts, receiver: Receiver, mlps: Mlps
     ) -> None:
-        tokens, n = torch.cat(batch.tensors()).to(model.cfg.device), len(batch)
+        tokens = torch.cat(batch.tensors()).to(model.cfg.device)
+        self.model = model
         self.decoder = Decoder(model, tokens.shape[1])
-        self.batch, self.receiver, self.mlps = batch, receiver, mlps
-        self.at = int(batch.position(receiver.position)[0])
+        self.batch = batch
+        self.receiver = receiver
+        self.freeze_mlps = mlps == "freeze"
+        self.position = int(batch.position(receiver.position)[0])
         names = ["hook_resid_pre", "hook_attn_out", "attn.hook_z"]
-        names += [] if receiver.kind == "logits" else ["attn.hook_k", "attn.hook_v"]
-        names += ["hook_mlp_out"] if mlps == "freeze" else []
+        if receiver.kind != "logits":
+            names += ["attn.hook_k", "attn.hook_v"]
+        if self.freeze_mlps:
+            names.append("hook_mlp_out")
+        n = len(batch)
         both = cached_run(model, tokens, names)
-        self.clean, self.corrupted = (
-            both.apply_slice_to_batch_dim(part) for part in (slice(n), slice(n, None))
-        )
-        self.differences = logit_difference(
-            model, both["resid_post", -1][:, -1].unflatten(0, (2, n)), batch
-        )
+        self.clean = both.apply_slice_to_batch_dim(slice(n))
+        self.corrupted = both.apply_slice_to_batch_dim(slice(n, None))
+        final = both["resid_post", -1][:, -1].unflatten(0, (2, n))
+        self.logit_differences = logit_difference(model, final, batch)
+        """[clean or corrupted, batch]"""
 
-    def patched(self, senders: Sequence[Head], at_once: int) -> Float[Tensor, "variant batch"]:
+    def patch_paths(
+        self, senders: Sequence[Head], memory_gib: float
+    ) -> Float[Tensor, "variant batch"]:
         """Logit difference when no sender is patched (variant 0), then for each sender in turn."""
-        model, n = self.decoder.model, 1 + len(senders)
         if self.receiver.kind == "logits":
-            ((_, resid),) = self._arrivals(senders, {self.decoder.n_layers})
-            return logit_difference(model, resid[:, :, 0], self.batch)
-        edits = []
-        for layer, resid in self._arrivals(senders, {head.layer for head in self.receiver.heads}):
-            values = self.decoder.project(self.receiver.kind, layer, resid, [self.at])[:, :, 0]
-            values = torch.cat([values, values[:1].expand(n - len(values), *values.shape[1:])])
-            for head in (h for h in self.receiver.heads if h.layer == layer):
-                where = head.head if self.receiver.kind == "q" else head.head // self.decoder.group
-                edits.append(Edit(self.receiver.kind, head, values[:, :, where]))
-        chunks = [[e.only(slice(i, i + at_once)) for e in edits] for i in range(0, n, at_once)]
-        resids = (resume(self.decoder, self.clean, self.at, chunk)[0] for chunk in chunks)
-        return torch.cat([logit_difference(model, resid, self.batch) for resid in resids])
+            n_layers = self.decoder.n_layers
+            arrived = dict(self._arrivals(senders, {n_layers}))[n_layers]
+            return logit_difference(self.model, arrived[:, :, 0], self.batch)
+        n_variants = 1 + len(senders)
+        edits = self._receiver_edits(senders, n_variants)
+        at_once = variants_at_once(self.model, self.batch, self.position, memory_gib)
+        differences = []
+        for start in range(0, n_variants, at_once):
+            chunk = [edit.only(slice(start, start + at_once)) for edit in edits]
+            resid, _ = resume(self.decoder, self.clean, self.position, chunk)
+            differences.append(logit_difference(self.model, resid, self.batch))
+        return torch.cat(differences)
 
-    def _arrivals(self, senders: Sequence[Head], stops: set[int]) -> Iterator[tuple[int, Tensor]]:
-        """The residual [variant batch 1 d_model] entering each of these layers: clean, then one per
-        earlier sender.
+    def _receiver_edits(self, senders: Sequence[Head], n_variants: int) -> list[Edit]:
+        """What arrives, as edits of the receiving heads; a sender that does not come before a
+        receiver leaves it clean.
         """
-        here, decoder = slice(self.at, self.at + 1), self.decoder
-        carried = self.clean["resid_pre", 0][None, :, here]
-        for layer in range(max(stops)):
-            if layer in stops:
+        kind = self.receiver.kind
+        assert kind != "logits"
+        receiving_layers = {head.layer for head in self.receiver.heads}
+        edits = []
+        for layer, resid in self._arrivals(senders, receiving_layers):
+            arrived = self.decoder.project(kind, layer, resid, [self.position])[:, :, 0]
+            n_without_path = n_variants - len(arrived)
+            clean = arrived[:1].expand(n_without_path, *arrived.shape[1:])
+            values = torch.cat([arrived, clean])
+            for head in self.receiver.heads:
+                if head.layer == layer:
+                    number = head.head if kind == "q" else head.head // self.decoder.group
+                    edits.append(Edit(kind, head, values[:, :, number]))
+        return edits
+
+    def _arrivals(
+        self, senders: Sequence[Head], layers: set[int]
+    ) -> Iterator[tuple[int, Float[Tensor, "variant batch 1 d_model"]]]:
+        """Each of these layers with the residuals that enter it: clean, then one per earlier
+        sender.
+        """
+        carried = self._clean_here("resid_pre", 0)[None]
+        for layer in range(max(layers)):
+            if layer in layers:
                 yield layer, carried
-            heads = [sender.head for sender in senders if sender.layer == layer]
-            change = (self.corrupted["z", layer] - self.clean["z", layer])[:, self.at, heads]
-            written = torch.einsum(
-                "bhd,hdm->hbm", change, decoder.model.blocks[layer].attn.W_O[heads]
-            )
-            pre = self.clean["resid_pre", layer][None, :, here]
-            pre = torch.cat([carried, pre.expand(len(heads), *pre.shape[1:])])
-            mid = pre + self.clean["attn_out", layer][:, here]
-            mid[len(carried) :] += written[:, :, None]
-            frozen = self.mlps == "freeze"
-            carried = mid + (
-                self.clean["mlp_out", layer][:, here] if frozen else decoder.mlp(layer, pre, mid)
-            )
-        yield max(stops), carried
+            carried = self._carry_through(layer, carried, senders)
+        yield max(layers), carried
+
+    def _carry_through(
+        self,
+        layer: int,
+        carried: Float[Tensor, "variant batch 1 d_model"],
+        senders: Sequence[Head],
+    ) -> Float[Tensor, "more_variants batch 1 d_model"]:
+        """The residuals after a layer, whose own senders add a variant each."""
+        heads = [sender.head for sender in senders if sender.layer == layer]
+        clean = self._clean_here("resid_pre", layer)
+        pre = torch.cat([carried, clean.expand(len(heads), *clean.shape)])
+        mid = pre + self._clean_here("attn_out", layer)
+        mid[len(carried) :] += self._written_change(layer, heads)[:, :, None]
+        if self.freeze_mlps:
+            return mid + self._clean_here("mlp_out", layer)
+        return mid + self.decoder.mlp(layer, pre, mid)
+
+    def _clean_here(self, name: str, layer: int) -> Float[Tensor, "batch 1 d_model"]:
+        """An activation of the clean run at the receiver's position."""
+        return self.clean[name, layer][:, self.position : self.position + 1]
+
+    def _written_change(
+        self, layer: int, heads: Sequence[int]
+    ) -> Float[Tensor, "head batch d_model"]:
+        """What each head writes in the corrupted run minus what it writes in the clean one."""
+        change = (self.corrupted["z", layer] - self.clean["z", layer])[:, self.position, heads]
+        W_O = self.model.blocks[layer].attn.W_O[heads]
+        return torch.einsum("bhd,hdm->hbm", change, W_O)
 
 
 def checked_senders(
@@ -199,6 +239,22 @@ def checked_senders(
     """Senders in order, each once, after checking that every one of them comes before some
     receiver.
     """
+    _check_receiver(receiver, mlps)
+    last = model.cfg.n_layers
+    if receiver.heads:
+        last = max(head.layer for head in receiver.heads)
+    if senders is None:
+        senders = [Head(layer, head) for layer in range(last) for head in range(model.cfg.n_heads)]
+    senders = sorted(set(senders))
+    require_heads(model, (*receiver.heads, *senders))
+    if not senders or senders[-1].layer >= last:
+        raise ValueError(
+            f"A sender must lie in a layer before the receiver's (here: before layer {last})."
+        )
+    return senders
+
+
+def _check_receiver(receiver: Receiver, mlps: str) -> None:
     if mlps not in get_args(Mlps):
         raise ValueError(f"Unknown mode mlps={mlps!r}; choose 'recompute' or 'freeze'.")
     if receiver.kind not in get_args(Kind):
@@ -210,24 +266,9 @@ def checked_senders(
             "A q, k or v receiver needs at least one head, and the logits receiver takes none."
         )
     if len(set(receiver.heads)) < len(receiver.heads):
-        raise ValueError(
-            f"The receiver names a head twice ({', '.join(map(str, receiver.heads))}); name each once."
-        )
+        names = ", ".join(map(str, receiver.heads))
+        raise ValueError(f"The receiver names a head twice ({names}); name each once.")
     if receiver.kind == "logits" and receiver.position != "END":
         raise ValueError(
             f"The logits are read at END, so a path to them cannot end at {receiver.position}."
         )
-    last = (
-        model.cfg.n_layers
-        if receiver.kind == "logits"
-        else max(head.layer for head in receiver.heads)
-    )
-    if senders is None:
-        senders = [Head(layer, head) for layer in range(last) for head in range(model.cfg.n_heads)]
-    senders = sorted(set(senders))
-    require_heads(model, (*receiver.heads, *senders))
-    if not senders or senders[-1].layer >= last:
-        raise ValueError(
-            f"A sender must lie in a layer before the receiver's (here: before layer {last})."
-        )
-    return senders

@@ -1,20 +1,30 @@
-"""Path patching as published (Wang et al. 2022, Merullo et al. 2024): two forward passes per
-sender, slow and plain.
+"""Path patching as published (Wang et al. 2022, Merullo et al. 2024): hooks and the model, no more.
+
+Nothing is shared with the fast version but the types and the check of arguments, so that the two
+can be held against each other, and against any model that the fast version does not know.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.behavior import score_logits
-from helpers.engine import Decoder
 from helpers.heads import Head
 from helpers.path_patching import Mlps, PathEffects, Receiver, checked_senders
 from helpers.tasks.prompts import Prompts
+
+SCORES = "attn.hook_attn_scores"
+
+Hook = tuple[str, Callable[[Tensor, object], Tensor | None]]
+"""Name of an activation, and what becomes of it; None leaves it as it is."""
 
 
 def path_patch_reference(
@@ -27,105 +37,223 @@ def path_patch_reference(
 ) -> PathEffects:
     """The published loop, two forward passes per sender: slow, plain, and the oracle for
     `path_patch`.
+
+    One case needs more than two. Where query heads share their keys, k receivers in several layers
+    take one shorter pass more per layer after the first. Raises ValueError as `path_patch` does for
+    senders, receivers and modes.
     """
     senders = checked_senders(model, receiver, senders, mlps)
+    clean_difference = np.zeros(len(prompts))
+    corrupted_difference = np.zeros(len(prompts))
     patched = np.full((model.cfg.n_layers, model.cfg.n_heads, len(prompts)), np.nan)
-    clean_difference, corrupted_difference = np.zeros(len(prompts)), np.zeros(len(prompts))
-
-    def kept(name: str) -> bool:
-        return name.endswith(
-            ("hook_z", "hook_mlp_out", "hook_resid_post", "hook_q", "hook_k", "hook_v")
-        )
-
     for index in prompts.groups(receiver.position):
         batch = prompts.select(index)
-        tokens, corrupted_tokens = (t.to(model.cfg.device) for t in batch.tensors())
-        at = int(batch.position(receiver.position)[0])
-        clean_logits, clean = model.run_with_cache(tokens, names_filter=kept)
-        corrupted_logits, corrupted = model.run_with_cache(corrupted_tokens, names_filter=kept)
-        clean_difference[index] = score_logits(batch, clean_logits[:, -1]).logit_difference
-        corrupted_difference[index] = score_logits(batch, corrupted_logits[:, -1]).logit_difference
+        loop = _PublishedLoop(model, batch, receiver, mlps)
+        clean_difference[index] = _logit_difference(batch, loop.clean_logits)
+        corrupted_difference[index] = _logit_difference(batch, loop.corrupted_logits)
         for sender in senders:
-            # 1. every head frozen to its clean z, the sender's from the corrupted run: record what
-            # arrives
-            with model.hooks(fwd_hooks=_freeze(clean, corrupted, sender, mlps)):
-                _, arrived = model.run_with_cache(tokens, names_filter=kept)
-            # 2. the clean run again, with only the receiver's value replaced
-            logits = model.run_with_hooks(tokens, fwd_hooks=_insert(model, receiver, arrived, at))
-            patched[*sender, index] = score_logits(batch, logits[:, -1]).logit_difference
+            logits = loop.patch_path(sender)
+            patched[sender.layer, sender.head, index] = _logit_difference(batch, logits)
     return PathEffects(clean_difference, corrupted_difference, patched)
 
 
-Hooks = list[tuple[str, Callable]]
+def _logit_difference(
+    batch: Prompts, logits: Float[Tensor, "batch pos d_vocab"]
+) -> Float[np.ndarray, " batch"]:
+    return score_logits(batch, logits[:, -1]).logit_difference
 
 
-def _freeze(clean: ActivationCache, corrupted: ActivationCache, sender: Head, mlps: Mlps) -> Hooks:
-    """Hooks that hold every head (and, if frozen, every MLP) at its clean output, the sender at its
-    corrupted one.
-    """
-    sites = ("hook_z", "hook_mlp_out") if mlps == "freeze" else "hook_z"
-    held = {name: output for name, output in clean.items() if name.endswith(sites)}
-    own = f"blocks.{sender.layer}.attn.hook_z"
-    held[own] = _with(
-        held[own], corrupted[own][:, :, sender.head], slice(None), slice(None), sender.head
-    )
-    return [(name, lambda now, hook, output=output: output) for name, output in held.items()]
+class _PublishedLoop:
+    """The clean and the corrupted run of equally long prompts, and the two passes of a sender."""
 
-
-def _insert(
-    model: TransformerBridge, receiver: Receiver, arrived: ActivationCache, at: int
-) -> Hooks:
-    """Hooks that put what arrived into the receiver at position `at` and leave the rest of the run
-    alone.
-
-    q is replaced where it is made. A key or value may serve several query heads, so a receiver's
-    own view of it is replaced: its column of attention scores, or its share of z.
-    """
-    final, hooks = arrived["resid_post", -1], []
-    if receiver.kind == "logits":
-        site = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-        return [(site, lambda now, hook: _with(now, final[:, at], slice(None), at))]
-    insert = {"q": _insert_q, "k": _insert_k, "v": _insert_v}[receiver.kind]
-    for layer, head in receiver.heads:
-        sites = insert(
-            Decoder(model, final.shape[1]), head, arrived[receiver.kind, layer][:, at], at
+    def __init__(
+        self, model: TransformerBridge, batch: Prompts, receiver: Receiver, mlps: Mlps
+    ) -> None:
+        tokens, corrupted_tokens = batch.tensors()
+        self.model = model
+        self.receiver = receiver
+        self.tokens = tokens.to(model.cfg.device)
+        self.position = int(batch.position(receiver.position)[0])
+        self.group = model.cfg.n_heads // (model.cfg.n_key_value_heads or model.cfg.n_heads)
+        self.frozen_sites = ["attn.hook_z"]
+        if mlps == "freeze":
+            self.frozen_sites.append("hook_mlp_out")
+        clean_sites = list(self.frozen_sites)
+        if receiver.kind == "k" and self.group > 1:
+            clean_sites.append(SCORES)
+        self.clean_logits, self.clean = self._run(self.tokens, clean_sites)
+        self.corrupted_logits, self.corrupted = self._run(
+            corrupted_tokens.to(model.cfg.device), ["attn.hook_z"]
         )
-        hooks += [(f"blocks.{layer}.attn.{site}", hook) for site, hook in sites.items()]
-    return hooks
+
+    def patch_path(self, sender: Head) -> Float[Tensor, "batch pos d_vocab"]:
+        """The logits when one sender's path to the receiver is patched."""
+        with self.model.hooks(fwd_hooks=self._freeze_all_but(sender)):
+            _, arrived = self._run(self.tokens, [self._receiver_site()])
+        return self.model.run_with_hooks(self.tokens, fwd_hooks=self._insert(arrived))
+
+    def _run(
+        self, tokens: Int[Tensor, "batch pos"], sites: Sequence[str], *, layers: int | None = None
+    ) -> tuple[Tensor, ActivationCache]:
+        """A run that keeps these sites of every layer; of the first `layers` alone where given."""
+        kept = {f"blocks.{i}.{site}" for i in range(self.model.cfg.n_layers) for site in sites}
+        return self.model.run_with_cache(
+            tokens, names_filter=kept.__contains__, stop_at_layer=layers
+        )
+
+    def _receiver_site(self) -> str:
+        if self.receiver.kind == "logits":
+            return "hook_resid_post"
+        return f"attn.hook_{self.receiver.kind}"
+
+    def _freeze_all_but(self, sender: Head) -> list[Hook]:
+        """Pass 1: every head (and, if frozen, every MLP) as in the clean run, the sender as in the
+        corrupted one.
+        """
+        hooks: list[Hook] = []
+        for layer in range(self.model.cfg.n_layers):
+            for site in self.frozen_sites:
+                name = f"blocks.{layer}.{site}"
+                hooks.append((name, partial(_replace, value=self.clean[name])))
+        name = f"blocks.{sender.layer}.attn.hook_z"
+        hooks.append((name, partial(_replace_head, value=self.corrupted[name], head=sender.head)))
+        return hooks
+
+    def _insert(self, arrived: ActivationCache) -> list[Hook]:
+        """Pass 2: what arrived replaces the receiver's value at its position, in a clean run."""
+        if self.receiver.kind == "logits":
+            name = f"blocks.{self.model.cfg.n_layers - 1}.hook_resid_post"
+            return [(name, partial(_insert_residual, value=arrived[name], at=self.position))]
+        hooks: list[Hook] = []
+        by_layer = groupby(sorted(self.receiver.heads), attrgetter("layer"))
+        for layer, members in by_layer:
+            heads = [member.head for member in members]
+            value = arrived[f"blocks.{layer}.{self._receiver_site()}"]
+            if self.receiver.kind == "q" or self.group == 1:
+                hooks.append(self._insert_at_heads(layer, heads, value))
+            elif self.receiver.kind == "k":
+                hooks += self._insert_shared_keys(layer, heads, value, hooks)
+            else:
+                hooks += self._insert_shared_values(layer, heads, value)
+        return hooks
+
+    def _insert_at_heads(self, layer: int, heads: Sequence[int], value: Tensor) -> Hook:
+        insert = partial(_insert_head_vectors, value=value, heads=heads, at=self.position)
+        return f"blocks.{layer}.{self._receiver_site()}", insert
+
+    def _insert_shared_keys(
+        self, layer: int, heads: Sequence[int], keys: Tensor, earlier: Sequence[Hook]
+    ) -> list[Hook]:
+        """The new key where it is made; the heads that do not receive it keep their scores.
+
+        Their scores are those of the run with the earlier layers' insertions alone: the clean run
+        where there are none, else one more pass up to this layer.
+        """
+        name = f"blocks.{layer}.{SCORES}"
+        scores = self.clean[name]
+        if earlier:
+            with self.model.hooks(fwd_hooks=list(earlier)):
+                _, run = self._run(self.tokens, [SCORES], layers=layer + 1)
+            scores = run[name]
+        others = [head for head in range(self.model.cfg.n_heads) if head not in heads]
+        keep_scores = partial(_keep_scores, scores=scores, heads=others, at=self.position)
+        key_heads = sorted({head // self.group for head in heads})
+        return [self._insert_at_heads(layer, key_heads, keys), (name, keep_scores)]
+
+    def _insert_shared_values(self, layer: int, heads: Sequence[int], values: Tensor) -> list[Hook]:
+        """The new value, weighted by attention, in the output z of the heads that receive it."""
+        insertion = _SharedValueInsertion(values, heads, self.group, self.position)
+        attention = f"blocks.{layer}.attn"
+        return [
+            (f"{attention}.hook_v", insertion.record_values),
+            (f"{attention}.hook_pattern", insertion.record_pattern),
+            (f"{attention}.hook_z", insertion.change_z),
+        ]
 
 
-def _insert_q(decoder: Decoder, head: int, q: Tensor, at: int) -> dict[str, Callable]:
-    return {"hook_q": lambda now, hook: _with(now, q[:, head], slice(None), at, head)}
+def _replace(now: Tensor, hook: object, *, value: Tensor) -> Tensor:
+    return value
 
 
-def _insert_k(decoder: Decoder, head: int, k: Tensor, at: int) -> dict[str, Callable]:
-    seen, key = {}, decoder.rotate(k[:, None], [at])[:, 0, head // decoder.group]
-
-    def scores(now: Tensor, hook: object) -> Tensor:
-        q = decoder.rotate(seen["q"], range(now.shape[-1]))[:, at:, head]
-        column = torch.einsum("bqd,bd->bq", q, key) * decoder.d_head**-0.5
-        return _with(now, column, slice(None), head, slice(at, None), at)
-
-    return {"hook_q": lambda now, hook: seen.update(q=now), "hook_attn_scores": scores}
-
-
-def _insert_v(decoder: Decoder, head: int, v: Tensor, at: int) -> dict[str, Callable]:
-    seen = {}
-
-    def z(now: Tensor, hook: object) -> Tensor:
-        change = (v - seen["v"][:, at])[:, head // decoder.group]
-        moved = torch.einsum("bq,bd->bqd", seen["pattern"][:, head, at:, at], change)
-        return _with(now, now[:, at:, head] + moved, slice(None), slice(at, None), head)
-
-    see_v, see_pattern = (
-        (lambda now, hook: seen.update(v=now)),
-        (lambda now, hook: seen.update(pattern=now)),
-    )
-    return {"hook_v": see_v, "hook_pattern": see_pattern, "hook_z": z}
+def _replace_head(
+    now: Float[Tensor, "batch pos head d_head"],
+    hook: object,
+    *,
+    value: Float[Tensor, "batch pos head d_head"],
+    head: int,
+) -> Tensor:
+    changed = now.clone()
+    changed[:, :, head] = value[:, :, head]
+    return changed
 
 
-def _with(tensor: Tensor, value: Tensor, *where: int | slice) -> Tensor:
-    """A copy of the tensor with `value` at `where`."""
-    tensor = tensor.clone()
-    tensor[where] = value
-    return tensor
+def _insert_residual(
+    now: Float[Tensor, "batch pos d_model"],
+    hook: object,
+    *,
+    value: Float[Tensor, "batch pos d_model"],
+    at: int,
+) -> Tensor:
+    changed = now.clone()
+    changed[:, at] = value[:, at]
+    return changed
+
+
+def _insert_head_vectors(
+    now: Float[Tensor, "batch pos heads d_head"],
+    hook: object,
+    *,
+    value: Float[Tensor, "batch pos heads d_head"],
+    heads: Sequence[int],
+    at: int,
+) -> Tensor:
+    changed = now.clone()
+    changed[:, at, heads] = value[:, at, heads]
+    return changed
+
+
+def _keep_scores(
+    now: Float[Tensor, "batch head query key"],
+    hook: object,
+    *,
+    scores: Float[Tensor, "batch head query key"],
+    heads: Sequence[int],
+    at: int,
+) -> Tensor:
+    """The attention scores of these heads for the key at one position, as they were."""
+    changed = now.clone()
+    changed[:, heads, :, at] = scores[:, heads, :, at]
+    return changed
+
+
+class _SharedValueInsertion:
+    """Hooks that let some query heads receive another value at one position, while heads that share
+    the value keep the old one.
+    """
+
+    def __init__(
+        self,
+        new_values: Float[Tensor, "batch pos kv_head d_head"],
+        heads: Sequence[int],
+        group: int,
+        at: int,
+    ) -> None:
+        self.new_values = new_values
+        self.heads = heads
+        self.group = group
+        self.at = at
+
+    def record_values(self, now: Float[Tensor, "batch pos kv_head d_head"], hook: object) -> None:
+        self.old_values = now
+
+    def record_pattern(self, now: Float[Tensor, "batch head query key"], hook: object) -> None:
+        self.pattern = now
+
+    def change_z(self, now: Float[Tensor, "batch pos head d_head"], hook: object) -> Tensor:
+        changed = now.clone()
+        difference = self.new_values[:, self.at] - self.old_values[:, self.at]
+        for head in self.heads:
+            attention = self.pattern[:, head, :, self.at]
+            value_change = difference[:, head // self.group]
+            changed[:, :, head] += torch.einsum("bq,bd->bqd", attention, value_change)
+        return changed

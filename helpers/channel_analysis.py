@@ -98,7 +98,7 @@ class HeadScores:
     @property
     def highest(self) -> float:
         """The score of the best component."""
-        return self.scores[self.best]
+        return float(self.scores[self.best])
 
     @property
     def others(self) -> Float[np.ndarray, " other"]:
@@ -111,7 +111,7 @@ class HeadScores:
         """97.5 % point of the highest of as many normal draws like the others."""
         others = self.others
         quantile = norm.ppf(0.975 ** (1 / (len(others) + 1)))
-        return others.mean() + others.std() * quantile
+        return float(others.mean() + others.std() * quantile)
 
     @property
     def z(self) -> float:

@@ -100,12 +100,15 @@ def coordinate_edit(
     W_O = channel.W_O
     n_steps, n_prompts = values.shape[1:]
     values = np.broadcast_to(values, (len(directions), n_steps, n_prompts))
-    columns = [direction[:, None] for direction in directions]
-    units = torch.cat([writing_vectors(W_O, column) for column in columns])
-    rest = torch.stack([scaling_matrix(W_O, column, torch.zeros(1)) for column in columns])
+    units = []
+    rests = []
+    for direction in directions:
+        column = direction[:, None]
+        units.append(writing_vectors(W_O, column))
+        rests.append(scaling_matrix(W_O, column, torch.zeros(1)))
     coordinates = torch.tensor(values, dtype=torch.float32)
-    shift = torch.einsum("dsp,dz->dspz", coordinates, units)
-    matrices = rest.repeat_interleave(n_steps, dim=0)
+    shift = torch.einsum("dsp,dz->dspz", coordinates, torch.cat(units))
+    matrices = torch.stack(rests).repeat_interleave(n_steps, dim=0)
     return Edit("z", channel.head, shift.flatten(0, 1), matrices)
 
 
@@ -205,9 +208,13 @@ def nearest_place(
     """
     x = coordinates / coordinates.std(1, keepdims=True)
     hits = np.zeros(len(places))
-    for i, place in enumerate(places):
-        others = np.arange(len(places)) != i
-        means = [x[:, others & (places == p)].mean(1) for p in range(max(places) + 1)]
+    everyone = np.arange(len(places))
+    for i, own_place in enumerate(places):
+        others = everyone != i
+        means = []
+        for place in range(max(places) + 1):
+            members = others & (places == place)
+            means.append(x[:, members].mean(1))
         distance = np.linalg.norm(np.array(means) - x[:, i], axis=1)
-        hits[i] = distance.argmin() == place
+        hits[i] = distance.argmin() == own_place
     return hits

@@ -1,0 +1,72 @@
+"""Which heads a channel joins, which component stands out, and what chance would give."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.channel_analysis import (
+    HeadScores,
+    angles_of_random_directions,
+    channel_heads,
+    heads_after,
+    heads_before,
+    linked_pairs,
+)
+from helpers.heads import Head
+from suite.errors import NotApplicable
+
+EARLY = Head(1, 0)
+MIDDLE = Head(3, 2)
+LATE = Head(5, 1)
+
+
+def test_pairs_have_their_receiver_in_a_later_layer():
+    roles = {"inhibition": (MIDDLE, LATE), "movers": (LATE, EARLY)}
+    assert linked_pairs(roles, "inhibition", "movers") == [(MIDDLE, LATE)]
+    assert linked_pairs(roles, "induction", "movers") == []
+
+
+def test_a_channel_leaves_out_who_cannot_take_part():
+    roles = {"inhibition": (LATE, MIDDLE), "movers": (LATE, EARLY)}
+    assert channel_heads(roles) == ([MIDDLE], [LATE])
+
+
+def test_no_channel_without_an_inhibition_head_before_a_mover():
+    with pytest.raises(NotApplicable, match="comes before a mover"):
+        channel_heads({"inhibition": (LATE,), "movers": (MIDDLE, LATE)})
+
+
+def test_heads_before_and_after():
+    assert heads_before(2, 2) == [Head(0, 0), Head(0, 1), Head(1, 0), Head(1, 1)]
+    assert heads_after([LATE, EARLY, MIDDLE], 3) == [LATE]
+
+
+def test_the_best_component_and_its_others():
+    scored = HeadScores(EARLY, np.array([0.1, np.nan, 0.7, 0.3]))
+    assert scored.best == 2
+    assert scored.highest == 0.7
+    assert scored.others.tolist() == [0.1, 0.3]
+    assert scored.z == pytest.approx(5)  # (0.7 - 0.2) / 0.1
+
+
+def test_chance_grows_with_the_number_of_components():
+    """For others alike, the highest by chance is just their value."""
+    alike = HeadScores(EARLY, np.array([0.5, 0.2, 0.2]))
+    assert alike.chance == pytest.approx(0.2)
+    few = HeadScores(EARLY, np.array([0.9, 0.1, 0.3]))
+    many = HeadScores(EARLY, np.array([0.9, *[0.1, 0.3] * 20]))
+    assert few.chance < many.chance
+
+
+@pytest.mark.parametrize("scores", [[np.nan, np.nan], [0.4, np.nan], [0.4, 0.1, 0.1]])
+def test_nothing_stands_out_of_no_others_or_of_equal_ones(scores):
+    assert np.isnan(HeadScores(EARLY, np.array(scores)).z)
+
+
+def test_angles_of_directions_in_one_and_in_orthogonal_spaces():
+    eye = torch.eye(3)
+    generator = torch.Generator().manual_seed(0)
+    same = angles_of_random_directions(eye[:, :1], eye[:, :1], 5, generator)
+    apart = angles_of_random_directions(eye[:, :1], eye[:, 1:], 5, generator)
+    assert torch.allclose(same, torch.zeros(5), atol=0.1)
+    assert torch.allclose(apart, torch.full((5,), 90.0))

@@ -88,7 +88,7 @@ lab: $(READY) ## Open the notebooks in JupyterLab [5 s]
 
 notebooks: $(READY) ## Run with the defaults, then promote the outputs to notebooks/, figures/ and data/: MODEL= [as reproduce]
 	@env -u CIRCUITS_OUT $(PY) -m scripts.run_notebooks --model "$(MODEL)"
-	@env -u CIRCUITS_OUT $(PY) -m scripts.promote
+	@env -u CIRCUITS_OUT $(PY) -m scripts.promote --model "$(MODEL)"
 
 fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; sizes in data/models.yaml]
 	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m suite.fetch "$(MODEL)"

@@ -166,7 +166,7 @@ def find_circuit(
     evidence = Evidence(attention, copying, stages={}, scheme=scheme)
     roles: dict[str, Heads] = {role.name: () for role in scheme.roles}
     for stage in scheme.stages:
-        receivers = roles.get(stage.receiving_role, ())
+        receivers = roles.get(stage.receiving_role or "", ())
         has_senders = stage.kind == "logits" or any(head.layer > 0 for head in receivers)
         if not has_senders:
             continue
@@ -335,7 +335,7 @@ def _most_attended_keys(evidence: Evidence, role: Role, head: Head) -> tuple[str
     attention_to = {key: evidence.attention[role.query, key][head].mean() for key in role.keys}
     if role.spread:
         return " ".join(role.keys), sum(attention_to.values())
-    key = max(attention_to, key=attention_to.get)
+    key = max(attention_to, key=lambda name: attention_to[name])
     return key, attention_to[key]
 
 
@@ -372,7 +372,11 @@ def heads_without_role(
 
 def _effect_columns(effects: PathEffects, head: Head, seed: int) -> dict[str, float]:
     effect = ratio_interval(100 * effects.change[head], effects.gap, seed)
-    return {"effect %": effect.value, "low": effect.low, "high": effect.high}
+    return {
+        "effect %": float(effect.value),
+        "low": float(effect.low),
+        "high": float(effect.high),
+    }
 
 
 # Overlap of two circuits --------------------------------------------------------------------------

@@ -12,7 +12,7 @@ def margin_over(measured: Interval, control: Control) -> int:
     2: its whole interval lies above the control's. 1: only its value lies above the control's. 0:
     not even that.
     """
-    if measured.low > control.high:
+    if measured.low > control.ends[1]:
         return 2
     if measured.value > control.value:
         return 1

@@ -232,7 +232,7 @@ def curves_of_removal(
     figure, ax = plt.subplots(figsize=(6.5, 3.3))
     for name, curve in curves.items():
         percent = curve.times(100)
-        removed = np.arange(len(percent.value))
+        removed = np.arange(np.size(percent.value))
         [line] = ax.plot(removed, percent.value, marker=".", ms=4, label=name)
         style = {"color": line.get_color(), "alpha": 0.2, "lw": 0}
         ax.fill_between(removed, percent.low, percent.high, **style)
@@ -262,7 +262,7 @@ def weight_edits(
     draws: per measure, the single draws of the control. unedited: per measure, the dotted line.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 2.9), sharey=True)
-    names = list(reversed(edits))
+    names = list(edits)[::-1]
     for ax, measure in zip(axes, draws, strict=True):
         for y, name in enumerate(names):
             if measure in edits[name]:
@@ -423,7 +423,7 @@ def repair_bars(
     """
     figure = plots.bars_with_intervals(bars, names, ylabel="right answers", title=title)
     ax = figure.axes[0]
-    label = "random heads"
+    label: str | None = "random heads"
     for offset, by_condition in zip((-0.2, 0.2), draws.values(), strict=True):
         for place, values in enumerate(by_condition, start=1):
             x = place + offset + np.linspace(-0.12, 0.12, len(values))
@@ -492,9 +492,9 @@ def single_heads(
         for vocabulary, intervals in by_vocabulary.items():
             forced = vocabulary == "forced choice"
             values, errors = plots.with_errors(intervals)
-            label = str(head) if forced else None
+            name = str(head) if forced else None
             line = "-" if forced else ":"
-            right.errorbar(doses, values, errors, ls=line, label=label, **style)
+            right.errorbar(doses, values, errors, ls=line, label=name, **style)
     right.yaxis.set_major_formatter(PercentFormatter(1))
     right.set(
         xlabel="dose",
@@ -544,7 +544,7 @@ def attention_changes(
 ) -> Figure:
     """How the movers' attention to two places changes under each condition; dots: random heads."""
     figure, ax = plt.subplots(figsize=(6.5, 3))
-    label = "random heads"
+    label: str | None = "random heads"
     colors = ("#b2182b", "#1b7837")
     for offset, color, (place, intervals) in zip((-0.2, 0.2), colors, changes.items(), strict=True):
         value, errors = plots.with_errors(intervals)

@@ -177,8 +177,8 @@ def repair_gains(
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), sharey=True)
     for name, gains in by_dimension.items():
-        values = [gain.value for gain in gains]
-        [line] = left.plot(kept, values, "o-", label=name)
+        gained = [gain.value for gain in gains]
+        [line] = left.plot(kept, gained, "o-", label=name)
         crosses = [gain.value for gain in random[name].values()]
         left.plot(list(random[name]), crosses, "x", ms=8, color=line.get_color())
     left.set(

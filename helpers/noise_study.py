@@ -93,7 +93,7 @@ def patch_all_stages(
     """
     effects = {}
     for stage in circuits.IOI.stages:
-        receiver = stage.receiver(roles.get(stage.receiving_role, ()))
+        receiver = stage.receiver(roles.get(stage.receiving_role or "", ()))
         effects[stage.name] = path_patch(model, prompts, receiver)
     return effects
 

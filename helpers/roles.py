@@ -42,9 +42,10 @@ class Stage:
     @classmethod
     def parse(cls, name: str, position: str) -> "Stage":
         """The stage of a name such as `movers.q` or `logits`. Raises ValueError for other names."""
-        role, _, kind = name.rpartition(".")
-        is_logits = kind == "logits"
-        if kind not in get_args(Kind) or is_logits == bool(role):
+        role, _, ending = name.rpartition(".")
+        kinds: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+        kind = kinds.get(ending)
+        if kind is None or (kind == "logits") == bool(role):
             raise ValueError(f"{name!r} is no stage: write `logits`, or a role and q, k or v.")
         return cls(kind, role or None, position)
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ TAIL = (1 - LEVEL) / 2
 RESAMPLES = 2000
 BATCH_VALUES = 4_000_000
 """Resampled values in memory at a time: about 32 MB an array."""
-Array = np.ndarray | torch.Tensor
-Numbers = np.ndarray | np.floating
+Array: TypeAlias = np.ndarray | torch.Tensor
+Numbers: TypeAlias = np.ndarray | np.floating
 
 
 @dataclass(frozen=True)

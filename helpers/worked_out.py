@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from helpers.channels import Side
 from helpers.heads import Head, Heads
 from helpers.planted import LOGIT, NEGATIVE, SCORE_GAP, SHARES, SINGULAR, Planted
 from helpers.tasks.prompts import Prompts
@@ -97,10 +98,10 @@ def worked_attention(
     return 1 / (1 + np.exp(in_channel @ weights))
 
 
-def planned_pairs(roles: dict[str, Heads]) -> dict[str, list[tuple[Head, Head]]]:
+def planned_pairs(roles: dict[str, Heads]) -> dict[Side, list[tuple[Head, Head]]]:
     """Side -> (sender, receiver) of every connection of the plan."""
     writers = roles["duplicate_token"] + roles["induction"]
-    sides = {
+    sides: dict[Side, tuple[Heads, Heads]] = {
         "query": (roles["inhibition"], roles["movers"]),
         "value": (writers, roles["inhibition"]),
         "key": (roles["previous_token"], roles["induction"]),

@@ -152,7 +152,7 @@ class Control:
     @classmethod
     def of(cls, name: str, interval: Interval) -> "Control":
         """A control from an estimate with its interval, such as `stats.draw_range` of draws."""
-        return cls(name, interval.value, interval.low, interval.high)
+        return cls(name, float(interval.value), float(interval.low), float(interval.high))
 
     @property
     def ends(self) -> tuple[Number, Number]:
@@ -191,7 +191,7 @@ def _section(ledger: Mapping[str, Any], name: str, kind: type) -> Any:
     return ledger[name]
 
 
-def _read_claim(entry: object, papers: Mapping[str, Any], earlier: Mapping[str, Claim]) -> Claim:
+def _read_claim(entry: Any, papers: Mapping[str, Any], earlier: Mapping[str, Claim]) -> Claim:
     """One entry of the file. Raises ClaimError with what is wrong in it."""
     required = ("id", "paper", "title", "where", "notebook", "metrics")
     optional = ("model", "figure", "known", "rows_of")
@@ -218,7 +218,7 @@ def _model_of_paper(papers: Mapping[str, Any], paper: str | None) -> str | None:
     return None if paper is None else papers[paper]["model"]
 
 
-def _read_metric(name: str, spec: object, model: str | None) -> Metric:
+def _read_metric(name: str, spec: Any, model: str | None) -> Metric:
     """One metric of an entry. Raises ClaimError with what is wrong in it."""
     known = [known_field.name for known_field in fields(Metric) if known_field.name != "name"]
     _check_fields(spec, f"metric {name}", optional=known)
@@ -286,13 +286,12 @@ def verdict(
     else **partly**. Lists of numbers, and heads for which the paper names none, count as clear if
     `supported`.
     """
-    ends = (value, value) if low is None else (low, high)
+    ends: tuple = (value, value) if low is None else (low, high)
+    point: tuple = (value, value)
     if metric.kind == "number":
         bounds = _bounds(metric, control)
         clear = all(_as_claimed(metric, ends, bound.ends) for bound in bounds)
-        hint = all(
-            _as_claimed(metric, (value, value), (bound.value, bound.value)) for bound in bounds
-        )
+        hint = all(_as_claimed(metric, point, (bound.value, bound.value)) for bound in bounds)
     else:
         clear = bool(value and supported)
         hint = bool(value and metric.kind == "heads")
@@ -309,15 +308,14 @@ def _verdict_on_another_model(clear: bool, hint: bool) -> Verdict:
     return "does not"
 
 
-def _verdict_on_the_papers_model(
-    metric: Metric, value: Number | list, ends: tuple, clear: bool
-) -> Verdict:
-    if metric.paper is None:
+def _verdict_on_the_papers_model(metric: Metric, value: Any, ends: tuple, clear: bool) -> Verdict:
+    paper: Any = metric.paper
+    if paper is None:
         return "qualitative" if clear else "differs"
     if metric.kind == "heads":
-        return _verdict_on_heads(set(value), set(metric.paper))
+        return _verdict_on_heads(set(value), set(paper))
     low, high = ends
-    if low <= metric.paper <= high or abs(value - metric.paper) <= metric.tolerance:
+    if low <= paper <= high or abs(value - paper) <= metric.tolerance:
         return "reproduced"
     return "qualitative" if clear else "differs"
 

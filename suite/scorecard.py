@@ -180,7 +180,7 @@ def paper_text(metric: Metric) -> str:
 
 def compared(claim: Claim) -> list[str]:
     """The models that a claim compares: those of its metrics, if there are several."""
-    models = dict.fromkeys(metric.model for metric in claim.metrics.values())
+    models = dict.fromkeys(metric.model for metric in claim.metrics.values() if metric.model)
     return list(models) if len(models) > 1 else []
 
 

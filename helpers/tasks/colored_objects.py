@@ -84,7 +84,9 @@ def colored_objects(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
         items = tuple(zip(colors, objects, strict=True))
         example = _draw_scene(rng, items[:3])
         question = _draw_scene(rng, items[3:])
-        rows.append(_prompt_row(tokenizer, render(example, question)))
+        row = _prompt_row(tokenizer, render(example, question))
+        assert row is not None  # objects of one token: every partner has equal length
+        rows.append(row)
     return prompts_from_rows(tokenizer, rows)
 
 

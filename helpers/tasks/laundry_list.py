@@ -11,7 +11,7 @@ from suite.errors import TaskError
 
 
 def laundry_list(
-    tokenizer: Any, n: int, *, size: int = 6, seed: int = 0, items: list[str] | None = None
+    tokenizer: Any, n: int, *, size: int = 6, seed: int = 0, items: Sequence[str] | None = None
 ) -> Prompts:
     """Laundry List (Merullo et al. 2024): `size` items are listed, all but one are done, the one
     that is left is asked.
@@ -85,4 +85,6 @@ def _item_ends(
 
 def _end_of(words: str, text: str) -> int:
     """The character after the first mention of these words."""
-    return re.search(rf"\b{re.escape(words)}(?!\w)", text).end()
+    match = re.search(rf"\b{re.escape(words)}(?!\w)", text)
+    assert match is not None  # the text was made of these words
+    return match.end()

@@ -198,9 +198,16 @@ def default_slugs() -> set[str]:
 
 
 def chosen_slugs(slugs: list[str], model: str | None) -> list[str]:
-    """The runs that are named, by folder or by model; none for the default model."""
+    """The runs that are named, by folder or by model; none for the default model.
+
+    "paper" means the models of the papers, on which `make reproduce MODEL=paper` runs.
+    """
     if model is None:
         return slugs
+    if model == "paper":
+        numbers = [path.name[:2] for path in notebooks_in(PROJECT / "notebooks")]
+        names = {own_model(number, of_a_paper=True) for number in numbers}
+        return slugs + sorted(resolve(name).slug for name in names if name)
     slug = resolve(model).slug
     if slug in default_slugs():
         return slugs

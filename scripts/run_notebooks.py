@@ -319,7 +319,9 @@ def plan(
             source = resolve(name)
             if "MODEL" in default:
                 wanted["MODEL"] = str(source.location) if source.kind == "folder" else name
-            changed = {key: value for key, value in wanted.items() if value != default[key]}
+            changed = {
+                key: wanted[key] for key in default if wanted.get(key, default[key]) != default[key]
+            }
             jobs.append(Job(root, path, source, changed, prove))
     return jobs
 

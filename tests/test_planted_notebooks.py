@@ -9,17 +9,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import papermill
 import pytest
 
 from helpers.planted import build
 from suite.registry import PROJECT
 
-SMALL = {"N_PROMPTS": 32, "N_PATCH": 16, "N_LISTS": 12, "N_TEXTS": 2}
+SMALL = {
+    "01": {"N_PROMPTS": 32, "N_PATCH": 16},
+    "05": {"N_PROMPTS": 32, "N_LISTS": 12, "N_TEXTS": 2},
+}
+
+
+pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
+    """The output root of all runs of this file."""
     return tmp_path_factory.mktemp("notebooks")
 
 
@@ -29,20 +35,23 @@ def measured(out):
     model.
     """
     rows = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CIRCUITS_OUT", str(out))
-        patch.setenv("JUPYTER_PATH", str(Path(sys.prefix, "share", "jupyter")))
-        for number in ("01", "05"):
-            [path] = (PROJECT / "notebooks").glob(f"{number}_*.ipynb")
-            known = papermill.inspect_notebook(str(path))
-            parameters = {"MODEL": "planted"} | {
-                key: value for key, value in SMALL.items() if key in known
-            }
-            kind = {"kernel_name": "python3", "progress_bar": False, "cwd": str(out)}
-            papermill.execute_notebook(str(path), str(out / path.name), parameters, **kind)
-            claims = json.loads((out / f"data/results/planted/{number}.json").read_text())["claims"]
-            rows[number] = {row["metric"]: row for row in claims}
+    for number in ("01", "05"):
+        run(out, number, *(f"{name}={value}" for name, value in SMALL[number].items()))
+        content = json.loads((out / f"planted/results/{number}.json").read_text())
+        rows[number] = {row["metric"]: row for row in content["claims"]}
     return rows
+
+
+def run(out: Path, number: str, *settings: str, profile: str = "full") -> str:
+    """Run one notebook on the planted model and return what the runner says."""
+    command = [sys.executable, "-m", "scripts.run_notebooks", "--model", "planted"]
+    command += ["--only", number, "--profile", profile]
+    for setting in settings:
+        command += ["--set", setting]
+    environment = os.environ | {"CIRCUITS_OUT": str(out)}
+    ended = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 def test_the_circuit_of_notebook_01_is_the_plan(measured):
@@ -82,7 +91,7 @@ def test_the_coordinate_follows_the_planted_clock(measured):
 
 
 @pytest.mark.parametrize(
-    "number, said",
+    "number, came_of_it",
     [
         ("02", "skipped, No head moves colors to the logits"),
         ("03", "skipped, The question changes nothing"),
@@ -90,17 +99,15 @@ def test_the_coordinate_follows_the_planted_clock(measured):
         ("06", "skipped, This model answers every list rightly, or none"),
     ],
 )
-def test_the_other_notebooks_run_or_say_why_they_do_not(number, said, measured, out):
-    command = [
-        sys.executable,
-        "-m",
-        "scripts.run_notebooks",
-        "--model",
-        "planted",
-        "--profile",
-        "quick",
-    ]
-    environment = os.environ | {"CIRCUITS_OUT": str(out)}
-    kind = {"cwd": PROJECT, "env": environment, "capture_output": True, "text": True}
-    ended = subprocess.run([*command, "--only", number], **kind)
-    assert ended.returncode == 0 and said in ended.stdout, ended.stderr
+def test_the_other_notebooks_run_or_say_why_they_do_not(number, came_of_it, measured, out):
+    assert came_of_it in run(out, number, profile="quick")
+
+
+def test_what_notebook_02_recorded_before_it_was_skipped_is_kept(measured, out):
+    """Its message says so: A3 is recorded."""
+    said = run(out, "02", profile="quick")
+    assert "A3 is recorded" in said or "up to date" in said
+    rows = json.loads((out / "planted/results/02.json").read_text())["claims"]
+    assert {row["id"] for row in rows} == {"A3"}
+    assert list((out / "planted/figures").glob("02_*.png"))
+    assert not (out / "planted/results/02.partial.json").exists()

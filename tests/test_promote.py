@@ -171,3 +171,5 @@ def test_a_model_by_name_is_its_folder_and_the_default_model_the_default_run(pro
     assert promote.chosen_slugs([], "smollm2") == []
     assert promote.chosen_slugs([], "gpt2-medium") == ["gpt2-medium"]
     assert promote.chosen_slugs([], None) == []
+    nbformat.write(notebook("SEED = 0"), project / "notebooks" / "05_channel.ipynb")
+    assert promote.chosen_slugs([], "paper") == ["gpt2", "gpt2-medium"]  # of 05 and of 01

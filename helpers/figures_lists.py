@@ -213,7 +213,7 @@ def line_of_places(
     *,
     axis: str,
 ) -> Figure:
-    """Attention and answers by place as one coordinate is set; grey: its own range."""
+    """Attention and answers by place as one coordinate is set; gray: its own range."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3), sharey=True)
     panels = {"movers' attention": looked, "answered": answered}
     size = looked.shape[1]
@@ -223,7 +223,7 @@ def line_of_places(
             style = {"ms": 3, "color": colors(place), "label": f"place {place}"}
             ax.plot(coordinate, table[:, place], "o-", **style)
         ax.axvspan(*own_range, color="0.9", zorder=0)
-        ax.set(xlabel=f"coordinate on {axis} (grey: its own range)", title=title)
+        ax.set(xlabel=f"coordinate on {axis} (gray: its own range)", title=title)
         ax.tick_params(labelleft=True)
     axes[0].set_ylabel("share of attention from END")
     axes[1].set_ylabel("share of prompts")

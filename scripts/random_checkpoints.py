@@ -4,7 +4,7 @@ without the hub.
     python -m scripts.random_checkpoints gpt2-medium OUT_DIR --seed 0
 
 The weights mean nothing; shapes, tensor names, config and vocabulary are real. Two things differ
-from the hub: weights are drawn twice as wide as the models' own initialisation (0.04), so that
+from the hub: weights are drawn twice as wide as the models' own initialization (0.04), so that
 attention is not uniform; and pythia-160m gets GPT-2's vocabulary, which fits its embedding. The
 vocabulary is read from $CIRCUITS_ASSETS/models/gpt2-tokenizer.
 """

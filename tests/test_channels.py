@@ -448,7 +448,7 @@ def test_the_reference_table_is_that_of_the_paper_models_tensors(assets):
     ranks = [column for column in measured if "rank" in column]
     assert (
         committed[ranks] - measured[ranks]
-    ).abs().max().max() <= 2  # last digits may swap neighbours
+    ).abs().max().max() <= 2  # last digits may swap neighbors
     rest = {"left": committed.drop(columns=ranks), "right": measured.drop(columns=ranks)}
     pd.testing.assert_frame_equal(**rest, rtol=1e-3, check_dtype=False)
 

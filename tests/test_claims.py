@@ -79,7 +79,8 @@ def test_readme_table_is_written_and_checked(script, results, tmp_path, capsys):
     accuracy = next(cells for key, cells in lines.items() if key.startswith("| **A1**"))
     assert accuracy[1] == "no value given (accuracy)" and accuracy[2].startswith("not run: ")
     assert accuracy[3].startswith(
-        "`accuracy` 66.7 % [60.0 %, 75.0 %] (n = 200, seed 3; swapped names: 1.0 % [0.0 %, 3.0 %]): *transfers*"
+        "`accuracy` 66.7 % [60.0 %, 75.0 %] "
+        "(n = 200, seed 3; swapped names: 1.0 % [0.0 %, 3.0 %]): *transfers*"
     )
     unmeasured = next(cells for key, cells in lines.items() if key.startswith("| **A6**"))
     assert unmeasured[1] == "93.7 % (both)" and unmeasured[2].startswith("not run: ")

@@ -38,7 +38,7 @@ def load(tmp_path, monkeypatch, *entries: str):
             "claim A1, entry: metrics is no mapping of names to fields.",
         ),
         (
-            f"{{{CLAIM}, metrics: {{a: {{{GOOD}, tolerence: 1}}}}}}",
+            f"{{{CLAIM}, metrics: {{a: {{{GOOD}, tolerence: 1}}}}}}",  # codespell:ignore
             "claim A1, metric a: unknown field 'tolerence', use tolerance",
         ),
         (
@@ -121,7 +121,11 @@ def test_a_name_with_an_open_part_has_its_templates_metric(tmp_path, monkeypatch
     "claim_id, metric, message",
     [
         ("A1x", "accuracy", "Unknown claim (data/claims.yaml) 'A1x': use A1"),
-        ("A1", "acuracy", "Unknown metric of A1 'acuracy': use accuracy."),
+        (
+            "A1",
+            "acuracy",
+            "Unknown metric of A1 'acuracy': use accuracy.",
+        ),  # codespell:ignore
     ],
 )
 def test_unknown_names_are_answered_with_near_ones(claim_id, metric, message):

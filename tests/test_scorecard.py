@@ -163,7 +163,12 @@ def test_an_unknown_metric_is_refused(tmp_path):
         tmp_path,
         "smollm2",
         "01",
-        {"id": "A1", "metric": "accurracy", "value": 1.0, "verdict": "partly"},
+        {
+            "id": "A1",
+            "metric": "accurracy",
+            "value": 1.0,
+            "verdict": "partly",
+        },  # codespell:ignore
     )
     with pytest.raises(ClaimError, match="accuracy"):
         measurements(tmp_path)

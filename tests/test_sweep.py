@@ -72,7 +72,8 @@ def test_the_table_by_hand(out, capsys):
 def test_no_results_end_in_one_sentence(tmp_path, capsys):
     assert sweep_table.main([str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
-        f"Error: {tmp_path} holds no results of a sweep: run `make sweep`, or name the folder of one.\n"
+        f"Error: {tmp_path} holds no results of a sweep: "
+        "run `make sweep`, or name the folder of one.\n"
     )
 
 

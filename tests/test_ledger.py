@@ -123,9 +123,9 @@ def test_a_name_with_an_open_part_has_its_templates_metric(tmp_path, monkeypatch
         ("A1x", "accuracy", "Unknown claim (data/claims.yaml) 'A1x': use A1"),
         (
             "A1",
-            "acuracy",
-            "Unknown metric of A1 'acuracy': use accuracy.",
-        ),  # codespell:ignore
+            "acuracy",  # codespell:ignore
+            "Unknown metric of A1 'acuracy': use accuracy.",  # codespell:ignore
+        ),
     ],
 )
 def test_unknown_names_are_answered_with_near_ones(claim_id, metric, message):

@@ -165,10 +165,10 @@ def test_an_unknown_metric_is_refused(tmp_path):
         "01",
         {
             "id": "A1",
-            "metric": "accurracy",
+            "metric": "accurracy",  # codespell:ignore
             "value": 1.0,
             "verdict": "partly",
-        },  # codespell:ignore
+        },
     )
     with pytest.raises(ClaimError, match="accuracy"):
         measurements(tmp_path)

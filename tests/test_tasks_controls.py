@@ -25,7 +25,8 @@ def test_greater_than_by_hand(gpt2_tokenizer):
         assert 1 < int(low) < int(start) < int(high) <= 99
         assert prompts.corrupted_texts[i] == prompts.texts[i].replace(f"17{start} ", "1701 ")
     assert prompts.positions == {"YY": (7,) * 100, "END": (11,) * 100}
-    assert prompts == greater_than(gpt2_tokenizer, 100) != greater_than(gpt2_tokenizer, 100, seed=1)
+    assert prompts == greater_than(gpt2_tokenizer, 100)
+    assert prompts != greater_than(gpt2_tokenizer, 100, seed=1)
 
 
 def test_greater_than_refuses_a_vocabulary_that_splits_digits(tokenizer):
@@ -69,4 +70,5 @@ def test_world_capitals_by_hand(vocabulary_of, request):
     assert {name: set(where) for name, where in prompts.positions.items()} == {
         **{"COUNTRY0": {3}, "ANSWER0": {5}, "COUNTRY": {10}, "END": {11}}
     }
-    assert prompts == world_capitals(tokenizer, 100) != world_capitals(tokenizer, 100, seed=1)
+    assert prompts == world_capitals(tokenizer, 100)
+    assert prompts != world_capitals(tokenizer, 100, seed=1)

@@ -28,12 +28,12 @@ def cached_run(
     """The activations of these names in every layer, and the last residual; ends before the
     unembedding.
     """
-    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-    wanted = {f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in names} | {
-        last
-    }
+    n_layers = model.cfg.n_layers
+    wanted = {f"blocks.{layer}.{name}" for layer in range(n_layers) for name in names}
+    wanted.add(f"blocks.{n_layers - 1}.hook_resid_post")
     with model.hooks(fwd_hooks=[("ln_final.hook_in", _stop)]):
-        return model.run_with_cache(tokens, names_filter=wanted.__contains__)[1]
+        _, cache = model.run_with_cache(tokens, names_filter=wanted.__contains__)
+    return cache
 
 
 def _stop(resid: Tensor, hook: object) -> None:
@@ -50,15 +50,18 @@ class Decoder:
     """
 
     def __init__(self, model: TransformerBridge, length: int) -> None:
-        self.model, cfg = model, model.cfg
-        self.n_layers, self.d_head = cfg.n_layers, cfg.d_head
+        cfg = model.cfg
+        self.model = model
+        self.n_layers = cfg.n_layers
+        self.d_head = cfg.d_head
         self.group = cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)
         self.rotary = cfg.positional_embedding_type == "rotary"
         if self.rotary:
-            dummy = torch.zeros(1, length, cfg.d_model, device=cfg.device)
-            self.cos, self.sin = (
-                t[0] for t in model.rotary_emb(dummy, torch.arange(length, device=cfg.device)[None])
-            )
+            only_its_dtype_counts = torch.zeros(1, length, cfg.d_model, device=cfg.device)
+            positions = torch.arange(length, device=cfg.device)[None]
+            cos, sin = model.rotary_emb(only_its_dtype_counts, positions)
+            self.cos = cos[0]
+            self.sin = sin[0]
 
     def project(
         self,
@@ -69,8 +72,11 @@ class Decoder:
     ) -> Float[Tensor, "... pos heads d_head"]:
         """q, k or v of a layer from the residual stream that enters it."""
         block = self.model.blocks[layer]
-        heads = getattr(block.attn, kind)(block.ln1(resid)).unflatten(-1, (-1, self.d_head))
-        return heads if kind == "v" else self.rotate(heads, positions)
+        projection = getattr(block.attn, kind)
+        heads = projection(block.ln1(resid)).unflatten(-1, (-1, self.d_head))
+        if kind == "v":
+            return heads
+        return self.rotate(heads, positions)
 
     def rotate(
         self, heads: Float[Tensor, "... pos heads d_head"], positions: Sequence[int]
@@ -80,9 +86,12 @@ class Decoder:
         """
         if not self.rotary:
             return heads
-        cos, sin = self.cos[list(positions)], self.sin[list(positions)]
-        turned, rest = heads[..., : cos.shape[-1]], heads[..., cos.shape[-1] :]
-        turned, _ = apply_rotary_pos_emb(turned, turned, cos, sin, unsqueeze_dim=-2)
+        cos = self.cos[list(positions)]
+        sin = self.sin[list(positions)]
+        rotary_dim = cos.shape[-1]
+        turning = heads[..., :rotary_dim]
+        rest = heads[..., rotary_dim:]
+        turned, _ = apply_rotary_pos_emb(turning, turning, cos, sin, unsqueeze_dim=-2)
         return torch.cat([turned, rest], dim=-1)
 
     def mlp(
@@ -92,8 +101,10 @@ class Decoder:
         reads the former.
         """
         block = self.model.blocks[layer]
-        rows = (pre if self.model.cfg.parallel_attn_mlp else mid).flatten(0, -2).split(ROWS_AT_ONCE)
-        return torch.cat([block.mlp(block.ln2(row[None]))[0] for row in rows]).view(mid.shape)
+        resid = pre if self.model.cfg.parallel_attn_mlp else mid
+        chunks = resid.flatten(0, -2).split(ROWS_AT_ONCE)
+        outputs = [block.mlp(block.ln2(rows[None]))[0] for rows in chunks]
+        return torch.cat(outputs).view(mid.shape)
 
 
 EditKind = Literal["q", "k", "v", "z", "scores", "pattern"]
@@ -121,18 +132,15 @@ class Edit:
 
     def to(self, like: Tensor) -> "Edit":
         """The same edit on the device and in the dtype of a tensor."""
-        return replace(
-            self,
-            value=self.value.to(like),
-            matrix=None if self.matrix is None else self.matrix.to(like),
-        )
+        matrix = None if self.matrix is None else self.matrix.to(like)
+        return replace(self, value=self.value.to(like), matrix=matrix)
 
     def of(self, prompts: Sequence[int] | np.ndarray, length: int) -> "Edit":
         """The same edit for some of the prompts, which are `length` tokens long."""
         value = self.value if self.value.shape[1] == 1 else self.value[:, prompts]
-        return replace(
-            self, value=value[..., :length] if self.kind in ("scores", "pattern") else value
-        )
+        if self.kind in ("scores", "pattern"):
+            value = value[..., :length]
+        return replace(self, value=value)
 
 
 class WatchedHead(NamedTuple):
@@ -156,24 +164,26 @@ def resume(
     Only positions from `start` on and layers from the first edit on are computed; earlier keys and
     values are the cache's. A watched head lies in the first edit's layer or later.
     """
-    first, seen = min(edit.head.layer for edit in edits), {}
+    first = min(edit.head.layer for edit in edits)
+    watched: dict[Head, WatchedHead] = {}
     resid = cache["resid_pre", first][None, :, start:]
     positions = range(start, start + resid.shape[2])
     for layer in range(first, decoder.n_layers):
-        mine = [edit.to(resid) for edit in edits if edit.head.layer == layer]
-        k, v = (decoder.project(kind, layer, resid, positions) for kind in "kv")
-        if layer == decoder.n_layers - 1 and all(edit.kind in "kv" for edit in mine):
-            resid, positions = resid[:, :, -1:], positions[-1:]
+        layer_edits = [edit.to(resid) for edit in edits if edit.head.layer == layer]
+        k = decoder.project("k", layer, resid, positions)
+        v = decoder.project("v", layer, resid, positions)
+        is_last = layer == decoder.n_layers - 1
+        if is_last and all(edit.kind in ("k", "v") for edit in layer_edits):
+            resid = resid[:, :, -1:]  # from here on END alone is needed
+            positions = positions[-1:]
         q = decoder.project("q", layer, resid, positions)
-        z, pattern = _attention(decoder, cache, layer, q, k, v, mine)
-        seen |= {
-            h: WatchedHead(pattern[:, :, h.head, -1], z[:, :, -1, h.head])
-            for h in watch
-            if h.layer == layer
-        }
+        z, pattern = _attention(decoder, cache, layer, q, k, v, layer_edits)
+        for head in watch:
+            if head.layer == layer:
+                watched[head] = WatchedHead(pattern[:, :, head.head, -1], z[:, :, -1, head.head])
         mid = resid + decoder.model.blocks[layer].attn.o(z.flatten(-2))
         resid = mid + decoder.mlp(layer, resid.expand_as(mid), mid)
-    return resid[:, :, -1], seen
+    return resid[:, :, -1], watched
 
 
 def _attention(
@@ -194,47 +204,51 @@ def _attention(
     query heads.
     """
     of_kind = {kind: [edit for edit in edits if edit.kind == kind] for kind in get_args(EditKind)}
-    q = q.expand(max([len(q), *(len(edit.value) for edit in edits)]), *q.shape[1:]).clone()
+    n_variants = max([len(q), *(len(edit.value) for edit in edits)])
+    k = k.expand(n_variants, *k.shape[1:])
+    v = v.expand(n_variants, *v.shape[1:])
+    n_recomputed = k.shape[2]
+    start = cache["v", layer].shape[1] - n_recomputed
+    old_k = decoder.rotate(cache["k", layer][:, :start], range(start))
+    old_v = cache["v", layer][:, :start]
+
+    q = q.expand(n_variants, *q.shape[1:]).clone()
     for edit in of_kind["q"]:
         q[:, :, 0, edit.head.head] = edit.value
-    grouped = q.unflatten(-2, (-1, decoder.group))
-    start = cache["v", layer].shape[1] - k.shape[2]
-    old_k, old_v = (
-        decoder.rotate(cache["k", layer][:, :start], range(start)),
-        cache["v", layer][:, :start],
-    )
-    old_scores = torch.einsum("nbqkgd,bpkd->nbkgqp", grouped, old_k)
-    new_scores = torch.einsum("nbqkgd,nbskd->nbkgqs", grouped, k.expand(len(q), *k.shape[1:]))
+
+    grouped_q = q.unflatten(-2, (-1, decoder.group))
+    old_scores = torch.einsum("nbqkgd,bpkd->nbkgqp", grouped_q, old_k)
+    new_scores = torch.einsum("nbqkgd,nbskd->nbkgqs", grouped_q, k)
     scores = torch.cat([old_scores, new_scores], dim=-1).flatten(2, 3)
     for edit in of_kind["k"]:
-        scores[:, :, edit.head.head, :, start] = torch.einsum(
-            "nbqd,nbd->nbq", q[..., edit.head.head, :], edit.value
-        )
-    future = torch.ones(k.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1)[
-        -q.shape[2] :
-    ]
+        head_q = q[..., edit.head.head, :]
+        scores[:, :, edit.head.head, :, start] = torch.einsum("nbqd,nbd->nbq", head_q, edit.value)
+    square = torch.ones(n_recomputed, n_recomputed, dtype=torch.bool, device=q.device)
+    future = square.triu(1)[-q.shape[2] :]
     scores[..., start:].masked_fill_(future, -torch.inf)
     scores.mul_(decoder.d_head**-0.5)
     for edit in of_kind["scores"]:
         scores[:, :, edit.head.head, 0] += edit.value
+
     pattern = scores.softmax(-1)
     for edit in of_kind["pattern"]:
-        now = pattern[:, :, edit.head.head, 0]
-        now.copy_(torch.where(edit.value.isnan(), now, edit.value))
-    grouped = pattern.unflatten(2, (-1, decoder.group))
-    z = torch.einsum("nbkgqp,bpkd->nbqkgd", grouped[..., :start], old_v)
-    z += torch.einsum("nbkgqs,nbskd->nbqkgd", grouped[..., start:], v.expand(len(q), *v.shape[1:]))
+        row = pattern[:, :, edit.head.head, 0]
+        row.copy_(torch.where(edit.value.isnan(), row, edit.value))
+
+    grouped_pattern = pattern.unflatten(2, (-1, decoder.group))
+    z = torch.einsum("nbkgqp,bpkd->nbqkgd", grouped_pattern[..., :start], old_v)
+    z += torch.einsum("nbkgqs,nbskd->nbqkgd", grouped_pattern[..., start:], v)
     z = z.flatten(-3, -2)
     for edit in of_kind["v"]:
         change = edit.value - v[:, :, 0, edit.head.head // decoder.group]
-        z[..., edit.head.head, :] += torch.einsum(
-            "nbq,nbd->nbqd", pattern[:, :, edit.head.head, :, start], change
-        )
+        attention = pattern[:, :, edit.head.head, :, start]
+        z[..., edit.head.head, :] += torch.einsum("nbq,nbd->nbqd", attention, change)
     for edit in of_kind["z"]:
-        now = z[:, :, 0, edit.head.head]
-        z[:, :, 0, edit.head.head] = (
-            edit.value if edit.matrix is None else now @ edit.matrix + edit.value
-        )
+        row = z[:, :, 0, edit.head.head]
+        if edit.matrix is None:
+            row.copy_(edit.value)
+        else:
+            row.copy_(row @ edit.matrix + edit.value)
     return z, pattern
 
 
@@ -249,9 +263,11 @@ def prompts_at_once(
     """How many prompts fit in half of the bound: cached runs, and some copies of one residual per
     sender.
     """
-    cfg, length = model.cfg, max(len(tokens) for tokens in prompts.tokens)
-    floats = 10 * cfg.n_layers * length * cfg.d_model + 6 * n_senders * cfg.d_model
-    return _at_least_one(memory_gib / 2 * 2**30 / (4 * floats), memory_gib)
+    cfg = model.cfg
+    length = max(len(tokens) for tokens in prompts.tokens)
+    cached = 10 * cfg.n_layers * length * cfg.d_model
+    carried = 6 * n_senders * cfg.d_model
+    return _at_least_one(_floats_in_half(memory_gib) / (cached + carried), memory_gib)
 
 
 def variants_at_once(
@@ -260,12 +276,18 @@ def variants_at_once(
     """How many variants of these prompts fit in the other half, and no more than keep the processor
     busy.
     """
-    cfg, length = model.cfg, len(batch.tokens[0])
+    cfg = model.cfg
+    length = len(batch.tokens[0])
     rows = len(batch) * (length - start)
     floats = rows * (10 * cfg.d_model + 3 * cfg.n_heads * length)
-    return _at_least_one(
-        min(memory_gib / 2 * 2**30 / (4 * floats), max(1, 8 * ROWS_AT_ONCE / rows)), memory_gib
-    )
+    fit = _floats_in_half(memory_gib) / floats
+    keep_busy = max(1, 8 * ROWS_AT_ONCE / rows)
+    return _at_least_one(min(fit, keep_busy), memory_gib)
+
+
+def _floats_in_half(memory_gib: float) -> float:
+    """How many float32 fit in half of the bound."""
+    return memory_gib / 2 * 2**30 / 4
 
 
 def _at_least_one(count: float, memory_gib: float) -> int:

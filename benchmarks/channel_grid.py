@@ -1,107 +1,120 @@
 """Many points of a channel, from one cached run per prompt, beside full forward passes; writes to
 results.json here.
 
-python -m benchmarks.channel_grid      lists of 8 items, about 60 tokens, on the embedded model
+python -m benchmarks.channel_grid      lists of 8 items, about 60 tokens, on the bundled model
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from benchmarks.path_patching import FOLDER, entry, judged, save_entries, timed
+from benchmarks.record import FOLDER, make_entry, report_missed, save_entries, time_call
 from helpers.behavior import evaluate
 from helpers.channels import components
 from helpers.engine import Edit
-from helpers.heads import Head
-from helpers.interventions import change_heads, set_coordinates, steer
+from helpers.interventions import Directions, change_heads, set_coordinates, steer
 from helpers.models import attention_weights, load_model
 from helpers.tasks import Prompts, laundry_list
 from suite.errors import ClaimError, ModelError
 from suite.results import found_heads
 
-MODEL, TARGET = "smollm2", 100
+MODEL = "smollm2"
+TARGET = 100
 LIMITS = {"max_difference": 1e-4}  # of logit differences
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if the target and every limit are met, 1 if one is not."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of results.json")
     out = parser.parse_args(arguments).out
     try:
         head = found_heads(MODEL, needed=["inhibition"])["inhibition"][0]
         model = load_model(MODEL)
-        directions = {head: components(attention_weights(MODEL), "OV").V[head][:, :2]}
+        found = components(attention_weights(MODEL), "OV")
     except (ClaimError, ModelError) as error:
         sys.exit(f"Error: {error}")
+    directions = {head: found.V[head][:, :2]}
     prompts = laundry_list(model.tokenizer, 16, size=8)
-    item = entry(
-        "channel_grid", target=TARGET, limits=LIMITS, **compare(model, prompts, directions)
-    )
-    save_entries([item], out)
-    return judged([item])
+    measured = compare(model, prompts, directions)
+    entry = make_entry("channel_grid", target=TARGET, limits=LIMITS, **measured)
+    save_entries([entry], out)
+    return report_missed([entry])
 
 
 def compare(
     model: TransformerBridge,
     prompts: Prompts,
-    directions: dict[Head, torch.Tensor],
+    directions: Directions,
     *,
     side: int = 32,
     sample: int = 3,
     repeats: int = 3,
 ) -> dict[str, Any]:
-    """A grid of side x side points of two coordinates, cached run included, beside full passes of
-    `sample` of them.
+    """A grid of side x side points of two coordinates of one head, cached run included, beside full
+    passes of `sample` of them.
     """
-    [(head, V)] = directions.items()
+    [head] = directions
     axis = torch.linspace(-40, 40, side)
-    points = torch.cartesian_prod(axis, axis)[:, None].to(V)
-    edits = set_coordinates(model, {head: V}, {head: points})
-    runs = [timed(lambda: steer(model, prompts, edits)) for _ in range(repeats)]
-    seconds, fast = median(took for took, _ in runs), runs[-1][1]
-    evaluate(model, prompts)  # warm
+    points = torch.cartesian_prod(axis, axis)[:, None].to(directions[head])
+    edits = set_coordinates(model, directions, {head: points})
+
+    times = []
+    for _ in range(repeats):
+        seconds, fast = time_call(partial(steer, model, prompts, edits))
+        times.append(seconds)
+    evaluate(model, prompts)  # warms up
     picked = np.random.default_rng(0).choice(len(points), sample, replace=False)
-    slow = [timed(lambda i=i: full_pass(model, prompts, edits, int(i))) for i in picked]
-    baseline = sum(took for took, _ in slow) / sample * len(points)
-    differences = [
-        np.abs(fast.logit_difference[i] - found).max()
-        for i, (_, found) in zip(picked, slow, strict=True)
-    ]
+    slow_times = []
+    differences = []
+    for i in picked:
+        seconds, slow = time_call(partial(full_pass, model, prompts, edits, int(i)))
+        slow_times.append(seconds)
+        differences.append(np.abs(fast.logit_difference[i] - slow).max())
+
+    seconds = median(times)
+    baseline = sum(slow_times) / sample * len(points)
     return {
         "ratio": baseline / seconds,
         "max_difference": float(max(differences)),
         "seconds": seconds,
         "baseline_seconds": baseline,
         "n": len(prompts),
-        "tokens": max(map(len, prompts.tokens)),
+        "tokens": max(len(tokens) for tokens in prompts.tokens),
         "points": len(points),
         "points_timed": sample,
-        "repeats": [took for took, _ in runs],
-        "note": f"points: settings of two coordinates of one head at END, every prompt with each; baseline: {sample} "
-        "random points by full forward passes with a hook, scaled linearly to all; seconds: median of the repeats, the "
-        "cached run included",
+        "repeats": times,
+        "note": "points: settings of two coordinates of one head at END, every prompt with each; "
+        f"baseline: {sample} random points by full forward passes with a hook, scaled linearly to "
+        "all; seconds: median of the repeats, the cached run included",
     }
 
 
 def full_pass(
-    model: TransformerBridge, prompts: Prompts, edits: list[Edit], variant: int
+    model: TransformerBridge, prompts: Prompts, edits: Sequence[Edit], variant: int
 ) -> np.ndarray:
     """Logit differences of full forward passes with one variant of the edits at END."""
-    changes = {
-        e.head: lambda z, e=e: torch.cat(
-            [z[:, :-1], z[:, -1:] @ e.matrix[variant] + e.value[variant, 0]], dim=1
-        )
-        for e in edits
-    }
+    changes = {edit.head: partial(_edit_end, edit=edit, variant=variant) for edit in edits}
     with change_heads(model, changes):
         return evaluate(model, prompts).logit_difference
+
+
+def _edit_end(
+    z: Float[Tensor, "batch pos d_head"], *, edit: Edit, variant: int
+) -> Float[Tensor, "batch pos d_head"]:
+    changed = z.clone()
+    changed[:, -1] = z[:, -1] @ edit.matrix[variant] + edit.value[variant, 0]
+    return changed
 
 
 if __name__ == "__main__":

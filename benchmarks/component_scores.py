@@ -1,94 +1,124 @@
 """Component composition scores, all of a model at once beside dense matrices pair by pair; writes
 to results.json here.
 
-python -m benchmarks.component_scores      the embedded model, and GPT-2 Small's tensors where
-CIRCUITS_ASSETS has them
+python -m benchmarks.component_scores      the bundled model, and GPT-2 Small's tensors where
+                                           CIRCUITS_ASSETS has them
 """
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from benchmarks.path_patching import FOLDER, entry, judged, save_entries, timed
+from benchmarks.record import FOLDER, make_entry, report_missed, save_entries, time_call
 from helpers.channels import component_scores, components
 from helpers.models import AttentionWeights, attention_weights
 from suite.errors import ModelError
 
 SIDES = ("query", "key", "value")
+MODELS = {"component_scores": "smollm2", "component_scores_gpt2": "gpt2"}
+NEEDED = "smollm2"
 LIMITS = {"seconds": 60, "peak_memory_gib": 3}
+
+Scores = Mapping[str, Float[Tensor, "sender component receiver"]]
+"""Side -> scores of all components with all heads; NaN where there is none."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if every limit is kept, 1 if one is not."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of results.json")
     out = parser.parse_args(arguments).out
-    entries, models = [], {"component_scores": "smollm2", "component_scores_gpt2": "gpt2"}
-    for name, model in models.items():
+    entries = []
+    for name, model in MODELS.items():
         try:
             weights = attention_weights(model)
         except ModelError as error:
-            if model == "smollm2":
+            if model == NEEDED:
                 sys.exit(f"Error: {error}")
             print(f"{name}: not measured. {error}")
             continue
-        entries.append(entry(name, limits=LIMITS, **compare(weights)))
+        entries.append(make_entry(name, limits=LIMITS, **compare(weights)))
         save_entries(entries, out)
-    return judged(entries)
+    return report_missed(entries)
 
 
 def compare(weights: AttentionWeights, *, sample: int = 200, repeats: int = 3) -> dict[str, Any]:
     """All scores of the three sides at once, beside a random sample of them by dense matrices,
     scaled to all.
     """
-    runs = [
-        timed(lambda: {side: component_scores(weights, side) for side in SIDES})
-        for _ in range(repeats)
-    ]
-    scores, times = runs[-1][1], [seconds for seconds, _ in runs]
-    slow, differences = dense_sample(weights, scores, sample)
+
+    def score_all_sides() -> Scores:
+        return {side: component_scores(weights, side) for side in SIDES}
+
+    times = []
+    for _ in range(repeats):
+        seconds, scores = time_call(score_all_sides)
+        times.append(seconds)
+    dense = time_dense_sample(weights, scores, sample)
     n = sum(int((~table.isnan()).sum()) for table in scores.values())
-    seconds, baseline = median(times), slow / (sample * len(SIDES)) * n
+    n_timed = sample * len(SIDES)
+    seconds = median(times)
+    baseline = dense.seconds / n_timed * n
     return {
         "ratio": baseline / seconds,
-        "max_difference": max(differences),
+        "max_difference": max(dense.differences),
         "seconds": seconds,
         "baseline_seconds": baseline,
         "n": n,
-        "pairs_timed": sample * len(SIDES),
+        "pairs_timed": n_timed,
         "repeats": times,
-        "note": f"n: scores of one component with one later head, three sides; baseline: {sample} random ones of each "
-        "side, d_model x d_model matrices multiplied and their norms taken (forming them not counted), scaled linearly "
-        "to all; seconds: median of the repeats, singular value decomposition included",
+        "note": "n: scores of one component with one later head, three sides; baseline: "
+        f"{sample} random ones of each side, d_model x d_model matrices multiplied and their norms "
+        "taken (forming them not counted), scaled linearly to all; seconds: median of the repeats, "
+        "singular value decomposition included",
     }
 
 
-def dense_sample(
-    weights: AttentionWeights, scores: dict[str, torch.Tensor], sample: int
-) -> tuple[float, list[float]]:
-    """Seconds of the dense computation on random pairs of each side, and how far each score is from
-    ours.
-    """
-    rng, seconds, differences = np.random.default_rng(0), 0.0, []
-    U, S, V = (x.flatten(0, 1) for x in vars(components(weights, "OV")).values())
-    group = weights.n_heads // weights.n_kv_heads
-    W_K, W_V = (w.repeat_interleave(group, dim=1).flatten(0, 1) for w in (weights.W_K, weights.W_V))
-    W_Q, W_O = weights.W_Q.flatten(0, 1), weights.W_O.flatten(0, 1)
-    factors = {"query": (W_Q, W_K.mT), "key": (W_K, W_Q.mT), "value": (W_V, W_O)}
-    for side, (left, right) in factors.items():
+class DenseSample(NamedTuple):
+    """What dense matrices took, and how far each of their scores is from ours."""
+
+    seconds: float
+    differences: list[float]
+
+
+def time_dense_sample(weights: AttentionWeights, scores: Scores, sample: int) -> DenseSample:
+    """The dense computation of random pairs of each side."""
+    rng = np.random.default_rng(0)
+    found = components(weights, "OV")
+    U = found.U.flatten(0, 1)
+    S = found.S.flatten(0, 1)
+    V = found.V.flatten(0, 1)
+    total = 0.0
+    differences = []
+    for side, (left, right) in _receiver_factors(weights).items():
         pairs = (~scores[side].isnan()).nonzero()
-        for sender, k, receiver in pairs[rng.choice(len(pairs), sample, replace=False)].tolist():
-            A = S[sender, k] * torch.outer(U[sender, :, k], V[sender, :, k])
+        picked = pairs[rng.choice(len(pairs), sample, replace=False)]
+        for sender, component, receiver in picked.tolist():
+            direction = torch.outer(U[sender, :, component], V[sender, :, component])
+            A = S[sender, component] * direction
             B = left[receiver] @ right[receiver]
-            took, score = timed(lambda A=A, B=B: (A @ B).norm() / (A.norm() * B.norm()))
-            seconds += took
-            differences.append(abs(float(score - scores[side][sender, k, receiver])))
-    return seconds, differences
+            seconds, score = time_call(lambda A=A, B=B: (A @ B).norm() / (A.norm() * B.norm()))
+            total += seconds
+            differences.append(abs(float(score - scores[side][sender, component, receiver])))
+    return DenseSample(total, differences)
+
+
+def _receiver_factors(weights: AttentionWeights) -> dict[str, tuple[Tensor, Tensor]]:
+    """Side -> the factors [head d_model d_head] and [head d_head d_model] of what is read there."""
+    group = weights.n_heads // weights.n_kv_heads
+    W_K = weights.W_K.repeat_interleave(group, dim=1).flatten(0, 1)
+    W_V = weights.W_V.repeat_interleave(group, dim=1).flatten(0, 1)
+    W_Q = weights.W_Q.flatten(0, 1)
+    W_O = weights.W_O.flatten(0, 1)
+    return {"query": (W_Q, W_K.mT), "key": (W_K, W_Q.mT), "value": (W_V, W_O)}
 
 
 if __name__ == "__main__":

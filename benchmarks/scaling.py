@@ -15,7 +15,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -32,14 +32,14 @@ from torch.profiler import ProfilerActivity, profile
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from benchmarks.path_patching import (
+from benchmarks.operations import needed_flops
+from benchmarks.record import (
     FOLDER,
-    entry,
-    judged,
-    needed_flops,
+    make_entry,
+    report_missed,
     save_entries,
     save_figure,
-    timed,
+    time_call,
 )
 from helpers.heads import Head
 from helpers.models import load_model
@@ -49,7 +49,11 @@ from helpers.tasks import Prompts
 from suite.registry import known_models
 
 Row = dict[str, Any]
-D_HEAD, WORDS = 64, 100
+"""One measurement: a shape, a kind of receiver, seconds, operations, working memory."""
+
+D_HEAD = 64
+WORDS = 100
+GPT2_TOKENS = 50257 + 1024  # words of the vocabulary and positions
 BOUND_GIB = 2.0  # on path patching's working memory beside the model, as in notebook 01
 
 
@@ -62,6 +66,17 @@ class Shape(NamedTuple):
     tokens: int
 
 
+class Costs(NamedTuple):
+    """The cost model."""
+
+    per_layer: float  # seconds
+    per_operation: float  # seconds
+
+    def predict(self, row: Row) -> float:
+        """Seconds of one stage."""
+        return self.per_layer * row["layers"] + self.per_operation * row["operations"]
+
+
 BASE = Shape(layers=8, heads=8, prompts=16, tokens=16)
 FACTORS = {
     "layers": (4, 8, 16, 24),
@@ -72,79 +87,118 @@ FACTORS = {
 NOTEBOOK_01 = {"prompts": 48, "tokens": 15}  # what it patches
 NAMES = ("gpt2", "gpt2-medium", "gpt2-xl")
 DEPTHS = {"logits": 1, "q": 3 / 4, "v": 2 / 3, "k": 7 / 12}
-"""Where a stage's three receivers lie: about where notebook 01 finds them in the embedded model."""
+"""Where a stage's three receivers lie: about where notebook 01 finds them in the bundled model."""
+POSITIONS = {"v": "S2", "k": "S1+1"}
+"""Where a stage's receivers stand, if not at END."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 if the predictions hold, 1 if one is further off than the limit."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--repeats", type=int, default=3, help="the best of so many runs counts")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the outputs")
+    options = parser.parse_args(arguments)
+    torch.manual_seed(0)
+    entry, figure = scaling_entry(options.repeats)
+    save_entries([entry], options.out)
+    save_figure(figure, options.out / "scaling.png")
+    return report_missed([entry])
+
+
+# Shapes, prompts, models --------------------------------------------------------------------------
 
 
 def shape_of(name: str) -> Shape:
     """A known model with the prompts of notebook 01."""
-    return Shape(known_models()[name]["layers"], known_models()[name]["heads"], **NOTEBOOK_01)
+    model = known_models()[name]
+    return Shape(model["layers"], model["heads"], **NOTEBOOK_01)
 
 
 # All four stages are measured on these; gpt2-medium itself takes more than 4 GiB while it is built.
 HELD_OUT = (shape_of("gpt2"), Shape(layers=24, heads=12, prompts=4, tokens=NOTEBOOK_01["tokens"]))
 
 
-def receiver(kind: str, shape: Shape) -> Receiver:
+def receiver_of(kind: str, shape: Shape) -> Receiver:
     """The receiver of one of the four stages."""
-    heads = (
-        ()
-        if kind == "logits"
-        else tuple(Head(round(DEPTHS[kind] * shape.layers), head) for head in range(3))
-    )
-    return Receiver(kind, heads, {"v": "S2", "k": "S1+1"}.get(kind, "END"))
+    if kind == "logits":
+        return Receiver("logits")
+    heads = tuple(Head(_depth(kind, shape), head) for head in range(3))
+    return Receiver(kind, heads, POSITIONS.get(kind, "END"))
+
+
+def _depth(kind: str, shape: Shape) -> int:
+    """The layer of the receivers; the number of layers for the logits."""
+    return round(DEPTHS[kind] * shape.layers)
 
 
 def random_prompts(shape: Shape) -> Prompts:
     """Random words; S1+1 and S2 at a third and at two thirds of the prompt, about as in IOI."""
-    n, rng = shape.prompts, np.random.default_rng(0)
-    clean, corrupted = (
-        tuple(map(tuple, rng.integers(1, WORDS, (n, shape.tokens)).tolist())) for _ in range(2)
-    )
+    n = shape.prompts
+    rng = np.random.default_rng(0)
+    clean = rng.integers(1, WORDS, (n, shape.tokens)).tolist()
+    corrupted = rng.integers(1, WORDS, (n, shape.tokens)).tolist()
     places = {"END": shape.tokens - 1, "S2": 2 * shape.tokens // 3, "S1+1": shape.tokens // 3}
-    positions = {name: (place,) * n for name, place in places.items()}
-    return Prompts(("",) * n, ("",) * n, clean, corrupted, (1,) * n, (2,) * n, positions)
+    return Prompts(
+        texts=("",) * n,
+        corrupted_texts=("",) * n,
+        tokens=tuple(map(tuple, clean)),
+        corrupted=tuple(map(tuple, corrupted)),
+        answers=(1,) * n,
+        distractors=(2,) * n,
+        positions={name: (place,) * n for name, place in places.items()},
+    )
 
 
 def random_model(shape: Shape) -> TransformerBridge:
     """Random weights, and a vocabulary of words that nobody reads."""
-    sizes = {
-        "n_layer": shape.layers,
-        "n_head": shape.heads,
-        "n_embd": shape.heads * D_HEAD,
-        "n_positions": 128,
-    }
     words = Tokenizer(models.WordLevel({"w": 0}, unk_token="w"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w", bos_token="w")
     with tempfile.TemporaryDirectory() as folder, quiet():
-        config = GPT2Config(**sizes, vocab_size=WORDS, bos_token_id=0, eos_token_id=0)
+        config = GPT2Config(
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_embd=shape.heads * D_HEAD,
+            n_positions=128,
+            vocab_size=WORDS,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
         GPT2LMHeadModel(config).save_pretrained(folder)
-        PreTrainedTokenizerFast(
-            tokenizer_object=words, eos_token="w", bos_token="w"
-        ).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         return load_model(folder)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Nothing on stderr, not even what the profiler's C++ writes there."""
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+# Measuring ----------------------------------------------------------------------------------------
 
 
 def operations(shape: Shape, kind: str) -> int:
     """Needed floating-point operations of one stage, every head before the receivers sending."""
-    d, last = shape.heads * D_HEAD, round(DEPTHS[kind] * shape.layers)
+    d_model = shape.heads * D_HEAD
     cfg = SimpleNamespace(
-        n_layers=shape.layers, n_heads=shape.heads, d_head=D_HEAD, d_model=d, d_mlp=4 * d
+        n_layers=shape.layers,
+        n_heads=shape.heads,
+        n_key_value_heads=None,
+        d_head=D_HEAD,
+        d_model=d_model,
+        d_mlp=4 * d_model,
+        gated_mlp=False,
     )
-    cfg.gated_mlp, cfg.n_key_value_heads = False, None
-    senders = [Head(layer, head) for layer in range(last) for head in range(shape.heads)]
-    return needed_flops(cfg, random_prompts(shape), receiver(kind, shape), senders)
+    layers = range(_depth(kind, shape))
+    senders = [Head(layer, head) for layer in layers for head in range(shape.heads)]
+    return needed_flops(cfg, random_prompts(shape), receiver_of(kind, shape), senders)
 
 
 def measure(
@@ -154,50 +208,72 @@ def measure(
     working memory.
     """
     prompts = random_prompts(shape)
-    calls = {
-        kind: partial(path_patch, model, prompts, receiver(kind, shape), memory_gib=BOUND_GIB)
-        for kind in kinds
-    }
-    shared = shape._asdict() | {"working_gib": working_gib(calls[kinds[0]])}
-    return [
-        {**shared, "kind": kind, "operations": operations(shape, kind)}
-        | {"seconds": min(timed(call)[0] for _ in range(repeats))}
-        for kind, call in calls.items()
-    ]
+    calls = {}
+    for kind in kinds:
+        receiver = receiver_of(kind, shape)
+        calls[kind] = partial(path_patch, model, prompts, receiver, memory_gib=BOUND_GIB)
+    working = working_gib(calls[kinds[0]])
+    rows = []
+    for kind, call in calls.items():
+        row = shape._asdict()
+        row["working_gib"] = working
+        row["kind"] = kind
+        row["operations"] = operations(shape, kind)
+        row["seconds"] = min(time_call(call)[0] for _ in range(repeats))
+        rows.append(row)
+    return rows
 
 
-def working_gib(call: partial) -> float:
+def working_gib(call: Callable[[], Any]) -> float:
     """Most memory that the tensors made by a call hold at one time."""
     with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
-    events = [
-        event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"
-    ]
-    return (
-        max(
-            accumulate(
-                event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())
-            )
-        )
-        / 2**30
-    )
+    events = profiled.profiler.kineto_results.events()
+    allocations = [event for event in events if event.name() == "[memory]"]
+    allocations.sort(key=lambda event: event.start_ns())
+    held = accumulate(event.nbytes() for event in allocations)
+    return max(held) / 2**30
 
 
-def fit(rows: Sequence[Row]) -> tuple[float, float]:
+def measure_points(repeats: int) -> list[Row]:
+    """Every size of every factor around the base, paths to the logits and to queries."""
+    shapes = {
+        BASE._replace(**{factor: size}) for factor, sizes in FACTORS.items() for size in sizes
+    }
+    points = []
+    model = None
+    built = None
+    for shape in sorted(shapes):  # by layers and heads: a model is built once
+        if (shape.layers, shape.heads) != built:
+            model = None  # before the next one is built
+            model = random_model(shape)
+            built = (shape.layers, shape.heads)
+        points += measure(model, shape, ("logits", "q"), repeats)
+    return points
+
+
+def measure_held_out() -> list[Row]:
+    """All four stages, once, on shapes that the cost model has not seen."""
+    rows = []
+    for shape in HELD_OUT:
+        rows += measure(random_model(shape), shape, tuple(DEPTHS), 1)
+    return rows
+
+
+# The cost model -----------------------------------------------------------------------------------
+
+
+def fit(rows: Sequence[Row]) -> Costs:
     """Seconds per layer and seconds per operation, neither negative, with the least squared
     relative error.
     """
     features = np.array([[row["layers"], row["operations"]] for row in rows], dtype=float)
-    scale, seconds = features.max(0), np.array([row["seconds"] for row in rows])
-    per_layer, per_operation = (
-        nnls(features / scale / seconds[:, None], np.ones(len(rows)))[0] / scale
-    )
-    return float(per_layer), float(per_operation)
-
-
-def predicted(costs: tuple[float, float], row: Row) -> float:
-    """Seconds of one stage by the cost model."""
-    return costs[0] * row["layers"] + costs[1] * row["operations"]
+    seconds = np.array([row["seconds"] for row in rows])
+    scale = features.max(0)
+    relative = features / scale / seconds[:, None]
+    solution, _ = nnls(relative, np.ones(len(rows)))
+    per_layer, per_operation = solution / scale
+    return Costs(float(per_layer), float(per_operation))
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
@@ -209,115 +285,102 @@ def by_factor(points: Sequence[Row]) -> dict[str, list[Row]]:
     """The points to the logits that differ from the base in one factor only, and the base, in
     order.
     """
-    shapes = {
-        Shape(*(row[name] for name in Shape._fields)): row
-        for row in points
-        if row["kind"] == "logits"
-    }
-    return {
-        factor: [shapes[BASE._replace(**{factor: size})] for size in FACTORS[factor]]
-        for factor in FACTORS
-    }
+    to_logits = {}
+    for row in points:
+        if row["kind"] == "logits":
+            to_logits[_shape_of_row(row)] = row
+    lines = {}
+    for factor, sizes in FACTORS.items():
+        lines[factor] = [to_logits[BASE._replace(**{factor: size})] for size in sizes]
+    return lines
 
 
-def of_model(name: str, costs: tuple[float, float], held_out: Sequence[Row]) -> Row:
+def _shape_of_row(row: Row) -> Shape:
+    return Shape(row["layers"], row["heads"], row["prompts"], row["tokens"])
+
+
+def extrapolate(name: str, costs: Costs, held_out: Sequence[Row]) -> Row:
     """Notebook 01's four stages on one model: predicted, and measured if the held-out runs have as
     many prompts.
     """
-    shape, d = shape_of(name), shape_of(name).heads * D_HEAD
-    stages = [{"layers": shape.layers, "operations": operations(shape, kind)} for kind in DEPTHS]
-    whole = [
-        row["seconds"] for row in held_out if [row[field] for field in Shape._fields] == list(shape)
-    ]
+    shape = shape_of(name)
+    d_model = shape.heads * D_HEAD
+    parameters = 12 * shape.layers * d_model**2 + GPT2_TOKENS * d_model
+    stages = []
+    for kind in DEPTHS:
+        stages.append({"layers": shape.layers, "operations": operations(shape, kind)})
+    measured = [row["seconds"] for row in held_out if _shape_of_row(row) == shape]
     return {
         "name": name,
         "layers": shape.layers,
         "heads": shape.heads,
         "prompts": shape.prompts,
-    } | {
         "operations": sum(stage["operations"] for stage in stages),
-        "predicted": sum(predicted(costs, stage) for stage in stages),
-        "measured": sum(whole) or None,
-        "weights_gib": 4 * (12 * shape.layers * d * d + (50257 + 1024) * d) / 2**30,
+        "predicted": sum(costs.predict(stage) for stage in stages),
+        "measured": sum(measured) or None,
+        "weights_gib": 4 * parameters / 2**30,
     }
+
+
+# The record ---------------------------------------------------------------------------------------
 
 
 def scaling_entry(repeats: int) -> tuple[Row, plt.Figure]:
     """Measure, fit, check and extrapolate: the record and the figure."""
-    shapes = dict.fromkeys(
-        BASE._replace(**{factor: size}) for factor, sizes in FACTORS.items() for size in sizes
-    )
-    points, held_out, model, built = [], [], None, None
-    for shape in sorted(shapes):  # by layers and heads: a model is built once
-        model = model if shape[:2] == built else random_model(shape)
-        points, built = points + measure(model, shape, ("logits", "q"), repeats), shape[:2]
+    points = measure_points(repeats)
     costs = fit(points)
-    for shape in HELD_OUT:
-        del model  # before the next one is built
-        model = random_model(shape)
-        held_out += measure(model, shape, tuple(DEPTHS), 1)
-    held_out = [row | {"predicted": predicted(costs, row)} for row in held_out]
+    held_out = measure_held_out()
+    for row in held_out:
+        row["predicted"] = costs.predict(row)
+    errors = [abs(row["predicted"] / row["seconds"] - 1) for row in held_out]
     lines = by_factor(points)
-    columns = ("seconds", "operations", "working_gib")
-    slopes = {
-        f: [slope(FACTORS[f], [row[key] for row in line]) for key in columns]
-        for f, line in lines.items()
-    }
+    slopes = {factor: _slopes(FACTORS[factor], line) for factor, line in lines.items()}
     base = lines["prompts"][FACTORS["prompts"].index(BASE.prompts)]
-    return entry(
+    # tiny models have no time that grows with operations
+    gflop_per_second = 1e-9 / costs.per_operation if costs.per_operation else None
+    entry = make_entry(
         "scaling",
         seconds=base["seconds"],
         n=BASE.prompts,
-        seconds_per_layer=costs[0],
-        gflop_per_second=1e-9 / costs[1]
-        if costs[1]
-        else None,  # tiny models: no time that grows with operations
+        seconds_per_layer=costs.per_layer,
+        gflop_per_second=gflop_per_second,
         slopes=slopes,
-        held_out_error=max(abs(row["predicted"] / row["seconds"] - 1) for row in held_out),
-        working_gib=max(row["working_gib"] for row in points + held_out),
+        held_out_error=max(errors),
+        working_gib=max(row["working_gib"] for row in [*points, *held_out]),
         working_bound_gib=BOUND_GIB,
-        models=[of_model(name, costs, held_out) for name in NAMES],
+        models=[extrapolate(name, costs, held_out) for name in NAMES],
         held_out=held_out,
         points=points,
-        note="seconds: the base, paths to the logits; slopes: exponents of seconds, operations, working memory of "
-        "such paths; held_out: shapes and stages on which the cost model was not fitted",
-    ), scaling_figure(lines, costs, slopes)
+        note="seconds: the base, paths to the logits; slopes: exponents of seconds, operations, "
+        "working memory of such paths; held_out: shapes and stages on which the cost model was "
+        "not fitted",
+    )
+    return entry, scaling_figure(lines, costs, slopes)
+
+
+def _slopes(sizes: Sequence[int], line: Sequence[Row]) -> list[float]:
+    """Exponents of seconds, operations and working memory."""
+    columns = ("seconds", "operations", "working_gib")
+    return [slope(sizes, [row[column] for row in line]) for column in columns]
 
 
 def scaling_figure(
-    lines: dict[str, list[Row]], costs: tuple[float, float], slopes: dict
+    lines: Mapping[str, Sequence[Row]], costs: Costs, slopes: Mapping[str, Sequence[float]]
 ) -> plt.Figure:
     """Paths to the logits, by factor: seconds measured and by the cost model."""
     figure, axes = plt.subplots(1, len(lines), figsize=(11, 2.8), sharey=True, layout="constrained")
     for ax, (factor, line) in zip(axes, lines.items(), strict=True):
-        ax.loglog(
-            FACTORS[factor],
-            [row["seconds"] for row in line],
-            "o",
-            color=COLORS["inhibition"],
-            label="measured",
-        )
-        model = [predicted(costs, row) for row in line]
-        ax.loglog(FACTORS[factor], model, color="0.6", lw=1, zorder=0, label="cost model")
-        ax.set_xticks(FACTORS[factor], map(str, FACTORS[factor]))
+        sizes = FACTORS[factor]
+        seconds = [row["seconds"] for row in line]
+        predicted = [costs.predict(row) for row in line]
+        ax.loglog(sizes, seconds, "o", color=COLORS["inhibition"], label="measured")
+        ax.loglog(sizes, predicted, color="0.6", lw=1, zorder=0, label="cost model")
+        ax.set_xticks(sizes, map(str, sizes))
         ax.minorticks_off()
         ax.set(xlabel=factor, title=f"{factor}: exponent {slopes[factor][0]:.2f}")
     axes[0].set_ylabel("seconds")
     axes[0].legend(frameon=False)
     return figure
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 if the predictions hold, 1 if one is further off than the limit."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3, help="the best of so many runs counts")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the outputs")
-    options = parser.parse_args(arguments)
-    torch.manual_seed(0)
-    record, figure = scaling_entry(options.repeats)
-    save_entries([record], options.out)
-    save_figure(figure, options.out / "scaling.png")
-    return judged([record])
 
 
 if __name__ == "__main__":

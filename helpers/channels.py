@@ -302,31 +302,25 @@ def writing_vectors(
     Raises ValueError unless the directions are orthonormal and can be written by W_O, as its own
     components are.
     """
-    return _writing_vectors(W_O.double(), directions).to(W_O)
-
-
-def _writing_vectors(
-    W_O: Float[Tensor, "d_head d_model"], directions: Float[Tensor, "_ c"]
-) -> Float[Tensor, "c d_head"]:
-    """`writing_vectors` of a W_O in float64, in float64."""
     if len(directions) != W_O.shape[1]:
         raise ValueError(
             f"Directions have {len(directions)} dimensions, W_O {W_O.shape[1]}: take both from one "
             "model."
         )
-    V = directions.to(W_O)
+    W = W_O.double()
+    V = directions.to(W)
     identity = torch.eye(V.shape[1], dtype=V.dtype, device=V.device)
     if not (V.mT @ V).allclose(identity, atol=1e-4):
         raise ValueError(
             "The directions are not orthonormal: pass them through orthonormal_basis() first."
         )
-    z = V.mT @ torch.linalg.pinv(W_O, rtol=TINY)
-    if not (z @ W_O).allclose(V.mT, atol=1e-4):
+    z = V.mT @ torch.linalg.pinv(W, rtol=TINY)
+    if not (z @ W).allclose(V.mT, atol=1e-4):
         raise ValueError(
             "This head cannot write along these directions: take the v_k of its own W_OV "
             "components."
         )
-    return z
+    return z.to(W_O)
 
 
 def scaling_matrix(
@@ -341,11 +335,10 @@ def scaling_matrix(
     a component, 1 keeps it. M = I + sum_k (f_k - 1) (W_O v_k) z_k, with z_k from `writing_vectors`,
     which says what is refused.
     """
-    W = W_O.double()
-    z = _writing_vectors(W, directions)
-    identity = torch.eye(len(W), dtype=W.dtype, device=W.device)
-    change = (W @ directions.to(W)) * (factors.to(W) - 1)
-    return (identity + change @ z).to(W_O)
+    z = writing_vectors(W_O, directions)
+    identity = torch.eye(len(W_O), dtype=W_O.dtype, device=W_O.device)
+    change = W_O @ directions.to(W_O) * (factors.to(W_O) - 1)
+    return identity + change @ z
 
 
 def _factors(

@@ -1,21 +1,21 @@
-"""The benchmark: its count of operations by hand, its comparison on a tiny model, its targets, and
-what it recorded.
-"""
+"""The benchmarks: their count of operations by hand, their comparisons on tiny models, targets."""
 
-import importlib.util
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import channel_grid, component_scores, scaling
-from benchmarks.path_patching import TARGETS, compare, missed, needed_flops
+from benchmarks import channel_grid, component_scores, path_patching, scaling
+from benchmarks.operations import needed_flops
+from benchmarks.path_patching import compare
+from benchmarks.record import make_entry, missed_targets, save_entries
 from helpers.heads import Head
 from helpers.path_patching import Receiver
 from helpers.tasks import Prompts
+from scripts.readme_table import benchmark_table, scaling_table
 from suite.errors import ModelError
-from suite.registry import PROJECT
 from tests.tiny import tiny_gpt2, tiny_llama
 
 FIELDS = {
@@ -27,33 +27,57 @@ FIELDS = {
     "peak_memory_gib",
     "n",
     "target",
+    "machine",
+    "versions",
 }
-PATHS = [f"path_patching_{case}" for case in TARGETS]
 
 
 def prompts(*tokens: tuple[int, ...], at: int) -> Prompts:
-    partners = tuple((*prompt[:1], *(token + 40 for token in prompt[1:])) for prompt in tokens)
+    """Partners differ in every token but the first; HERE is position `at`."""
+    partners = []
+    for prompt in tokens:
+        first, *rest = prompt
+        partners.append((first, *(token + 40 for token in rest)))
     n = len(tokens)
-    positions = {"END": tuple(len(prompt) - 1 for prompt in tokens), "HERE": (at,) * n}
-    return Prompts(("",) * n, ("",) * n, tokens, partners, (7,) * n, (9,) * n, positions)
+    return Prompts(
+        texts=("",) * n,
+        corrupted_texts=("",) * n,
+        tokens=tokens,
+        corrupted=tuple(partners),
+        answers=(7,) * n,
+        distractors=(9,) * n,
+        positions={"END": tuple(len(prompt) - 1 for prompt in tokens), "HERE": (at,) * n},
+    )
 
 
-# Operations. Three tokens, 2 heads of 2 dimensions, d_model 4, MLP of 8, 10 words. Per position:
-# keys and values 64,
-# q and output 64, MLP 128. Scores and z: 16 per pair, 6 pairs in a whole run. A layer: 3 x 256 + 96
-# = 864.
+SIX_TOKENS = ((1, 2, 3, 4, 5, 6), (6, 5, 4, 3, 2, 1))
+
+# Operations ---------------------------------------------------------------------------------------
+
+# Three tokens, 2 heads of 2 dimensions, d_model 4, MLP of 8, 10 words. Per position: keys and
+# values 64, q and output 64, MLP 128. Scores and z: 16 per pair, 6 pairs in a whole run. A layer:
+# 3 x 256 + 96 = 864.
 
 
 def config(**changes) -> SimpleNamespace:
-    base = {"n_layers": 3, "n_heads": 2, "d_head": 2, "d_model": 4, "d_mlp": 8, "d_vocab": 10}
-    return SimpleNamespace(**base | {"gated_mlp": False, "n_key_value_heads": None} | changes)
+    base = {
+        "n_layers": 3,
+        "n_heads": 2,
+        "d_head": 2,
+        "d_model": 4,
+        "d_mlp": 8,
+        "d_vocab": 10,
+        "gated_mlp": False,
+        "n_key_value_heads": None,
+    }
+    return SimpleNamespace(**{**base, **changes})
 
 
 RUNS = 2 * 3 * 864
-SENT = 16 + 128 + 16  # L0H0 to L1H0: its output, the MLP of layer 0, the receiver's projection
-ABOVE = (
-    256 + 16 * 3
-) + 64  # the last layer: END, which sees 3 positions, and another position's keys and values
+# L0H0 to L1H0: its output, the MLP of layer 0, the receiver's projection
+SENT = 16 + 128 + 16
+# the last layer: END, which sees 3 positions, and another position's keys and values
+ABOVE = (256 + 16 * 3) + 64
 
 
 @pytest.mark.parametrize(
@@ -75,63 +99,58 @@ ABOVE = (
     ],
 )
 def test_needed_operations_by_hand(receiver, senders, expected):
-    assert needed_flops(config(), prompts((1, 2, 3), at=1), receiver, senders) == expected
-    assert (
-        needed_flops(config(), prompts((1, 2, 3), (4, 5, 6), at=1), receiver, senders)
-        == 2 * expected
-    )
+    one = prompts((1, 2, 3), at=1)
+    two = prompts((1, 2, 3), (4, 5, 6), at=1)
+    assert needed_flops(config(), one, receiver, senders) == expected
+    assert needed_flops(config(), two, receiver, senders) == 2 * expected
 
 
 def test_gates_and_shared_keys_are_counted():
-    few = needed_flops(config(), prompts((1, 2, 3), at=1), Receiver("logits"), [])
-    assert (
-        needed_flops(config(gated_mlp=True), prompts((1, 2, 3), at=1), Receiver("logits"), []) - few
-        == 2 * 9 * 64
-    )
-    assert (
-        few
-        - needed_flops(
-            config(n_key_value_heads=1), prompts((1, 2, 3), at=1), Receiver("logits"), []
-        )
-        == 18 * 32
-    )
+    """Two runs of three layers and three positions: 18 times one position of one layer."""
+
+    def runs(cfg: SimpleNamespace) -> int:
+        return needed_flops(cfg, prompts((1, 2, 3), at=1), Receiver("logits"), [])
+
+    assert runs(config(gated_mlp=True)) - runs(config()) == 18 * 64
+    assert runs(config()) - runs(config(n_key_value_heads=1)) == 18 * 32
+
+
+# Comparisons --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tiny", [tiny_gpt2, tiny_llama])
 @pytest.mark.parametrize("kind", ["logits", "q", "k", "v"])
 def test_comparison_on_a_tiny_model(tiny, kind):
-    receiver = (
-        Receiver("logits") if kind == "logits" else Receiver(kind, (Head(1, 1), Head(2, 0)), "HERE")
-    )
-    batch = prompts((1, 2, 3, 4, 5, 6), (6, 5, 4, 3, 2, 1), at=3 if kind in "kv" else 5)
+    receiver = Receiver("logits")
+    if kind != "logits":
+        receiver = Receiver(kind, (Head(1, 1), Head(2, 0)), "HERE")
+    batch = prompts(*SIX_TOKENS, at=3 if kind in ("k", "v") else 5)
     found = compare(tiny(), batch, receiver, sample=3, repeats=2)
     assert found["max_difference"] < 1e-5
-    assert (
-        1 <= found["flop_ratio"] < 1.5
-    )  # no fewer than needed: the count of the needed ones is not too high
+    # no fewer than needed: the count of the needed ones is not too high
+    assert 1 <= found["flop_ratio"] < 1.5
     assert (found["n"], found["tokens"], found["senders"], found["senders_timed"]) == (2, 6, 12, 3)
     assert found["senders_with_path"] == (12 if kind == "logits" else 8)
-    assert (
-        found["ratio"] == found["baseline_seconds"] / found["seconds"]
-        and len(found["repeats"]) == 2
-    )
+    assert found["ratio"] == found["baseline_seconds"] / found["seconds"]
+    assert len(found["repeats"]) == 2
 
 
 @pytest.mark.parametrize("tiny", [tiny_gpt2, tiny_llama])
 def test_the_grid_of_a_channel_on_a_tiny_model(tiny):
-    model, head = tiny(), Head(1, 1)
-    directions = {head: torch.linalg.svd(model.blocks[1].attn.W_O[1], full_matrices=False).Vh[:2].T}
-    batch = prompts((1, 2, 3, 4, 5, 6), (6, 5, 4, 3, 2, 1), at=5)
-    found = channel_grid.compare(model, batch, directions, side=3, sample=2, repeats=2)
+    model = tiny()
+    W_O = model.blocks[1].attn.W_O[1]
+    directions = torch.linalg.svd(W_O, full_matrices=False).Vh[:2].T
+    batch = prompts(*SIX_TOKENS, at=5)
+    found = channel_grid.compare(
+        model, batch, {Head(1, 1): directions}, side=3, sample=2, repeats=2
+    )
     assert found["max_difference"] < 1e-4
     assert (found["n"], found["tokens"], found["points"], found["points_timed"]) == (2, 6, 9, 2)
-    assert (
-        found["ratio"] == found["baseline_seconds"] / found["seconds"]
-        and len(found["repeats"]) == 2
-    )
+    assert found["ratio"] == found["baseline_seconds"] / found["seconds"]
+    assert len(found["repeats"]) == 2
 
 
-# Targets and the record
+# Targets and entries ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -156,74 +175,84 @@ def test_a_missed_target_is_told(change, words):
         "seconds": 300,
         "peak_memory_gib": 2,
     }
-    faults = missed(entry | change)
+    faults = missed_targets({**entry, **change})
     assert len(faults) == bool(words) and all(words in fault for fault in faults)
 
 
-@pytest.fixture(scope="module")
-def recorded():
-    path = PROJECT / "benchmarks" / "results.json"
-    assert path.exists(), "benchmarks/results.json is missing: run `make bench`."
-    return {entry["name"]: entry for entry in json.loads(path.read_text())}
+def test_an_entry_has_every_field_and_four_digits():
+    entry = make_entry("x", seconds=1.23456, n=3)
+    assert set(entry) == FIELDS
+    assert (entry["seconds"], entry["n"], entry["ratio"]) == (1.235, 3, None)
+    assert set(entry["machine"]) >= {"cpu", "cores", "memory_gib"}
+    assert set(entry["versions"]) == {"python", "torch", "transformer_lens", "transformers"}
 
 
-def test_every_benchmark_is_recorded_with_every_field(recorded):
-    assert {*PATHS, "path_patching_linear", "notebook_01", "reproduce"} <= set(recorded)
-    for entry in recorded.values():
-        assert set(entry) >= FIELDS | {"machine", "versions"}
-        assert entry["seconds"] > 0 and entry["n"] > 0
-        assert {"cpu", "cores", "memory_gib"} <= set(entry["machine"])
-        assert set(entry["versions"]) == {"python", "torch", "transformer_lens", "transformers"}
-    for name in PATHS:
-        entry = recorded[name]
-        assert entry["n"] == 16 and entry["tokens"] == (62 if name.endswith("62") else 15)
-        assert entry["senders_timed"] >= 10 and "scaled to all" in entry["note"]
-    assert (PROJECT / "benchmarks" / "path_patching.png").exists()
+def test_an_entry_replaces_the_one_of_its_name_and_leaves_the_others(tmp_path):
+    save_entries([{"name": "a", "n": 1}, {"name": "b", "n": 2}], tmp_path)
+    save_entries([{"name": "a", "n": 3}], tmp_path)
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved == [{"name": "a", "n": 3}, {"name": "b", "n": 2}]
 
 
-def test_every_target_is_met(recorded):
-    assert [fault for entry in recorded.values() for fault in missed(entry)] == []
+def test_notebooks_are_timed_in_a_folder_of_their_own(monkeypatch, tmp_path):
+    """A run leaves <model>/NN_name.ipynb and <model>/results/NN.json below $CIRCUITS_OUT."""
+    out = tmp_path / "bench"
+    jobs = [
+        SimpleNamespace(notebook=Path(name), model=SimpleNamespace(slug="tiny"))
+        for name in ("00_first.ipynb", "04_second.ipynb")
+    ]
+
+    def run(command: list[str], *, cwd: Path, env: dict[str, str]) -> SimpleNamespace:
+        assert env["CIRCUITS_OUT"] == str(out)
+        results = out / "tiny" / "results"
+        results.mkdir(parents=True)
+        for job, seconds, parameters in zip(jobs, (7.0, 9.0), ({"N_PROMPTS": 48}, {}), strict=True):
+            executed = {"metadata": {"papermill": {"duration": seconds}}}
+            (out / "tiny" / job.notebook.name).write_text(json.dumps(executed))
+            provenance = {"peak_memory_gib": 1.5, "parameters": parameters}
+            path = results / f"{job.notebook.name[:2]}.json"
+            path.write_text(json.dumps({"provenance": provenance}))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(path_patching, "plan", lambda *arguments: jobs)
+    monkeypatch.setattr(path_patching.subprocess, "run", run)
+    first, second, reproduce = path_patching.notebook_entries(out)
+    assert (first["name"], first["seconds"], first["n"]) == ("notebook_00", 7.0, 48)
+    assert (second["name"], second["seconds"], second["n"]) == ("notebook_04", 9.0, 1)
+    assert first["peak_memory_gib"] == 1.5
+    assert (reproduce["name"], reproduce["n"]) == ("reproduce", 2)
 
 
-def readme_table():
-    spec = importlib.util.spec_from_file_location(
-        "readme_table", PROJECT / "scripts" / "readme_table.py"
-    )
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+MACHINE = {"cpu": "Some CPU", "cores": 2, "memory_gib": 23.5}
 
 
 def test_readme_shows_the_benchmarks():
-    machine = {"cpu": "Some CPU", "cores": 2, "memory_gib": 23.5}
     fast = {
         "name": "fast",
         "ratio": 123.456,
         "max_difference": 1.234e-6,
         "seconds": 2.5,
         "baseline_seconds": 1234.5,
-    }
-    rest = {
         "flop_ratio": 1.0123,
         "target": 80,
         "ratio_with_path": 99.9,
         "peak_memory_gib": 2.56,
-        "machine": machine,
+        "machine": MACHINE,
     }
     slow = {
         "name": "slow",
         "ratio": None,
         "seconds": 200.0,
         "peak_memory_gib": 3.0,
-        "machine": machine,
+        "machine": MACHINE,
     }
-    lines = readme_table().benchmark_table([fast | rest, slow]).splitlines()
+    lines = benchmark_table([fast, slow]).splitlines()
     assert lines[2] == "| `fast` | 2.5 | 1234 | 123 | 99.9 | 80 | 1.23e-06 | 1.01 | 2.56 |"
     assert lines[3] == "| `slow` | 200 |  |  |  |  |  |  | 3 |"
     assert lines[-1].endswith("Measured on Some CPU, 2 cores, 24 GiB.")
 
 
-def test_without_the_embedded_model_no_target_is_met(monkeypatch, tmp_path, capsys):
+def test_without_the_bundled_model_no_target_is_met(monkeypatch, tmp_path, capsys):
     def missing(name: str) -> None:
         raise ModelError(f"{name} is not there")
 
@@ -233,22 +262,25 @@ def test_without_the_embedded_model_no_target_is_met(monkeypatch, tmp_path, caps
     assert "Every target is met" not in capsys.readouterr().out
 
 
-# How cost grows
+# How cost grows -----------------------------------------------------------------------------------
 
 
 def test_the_cost_model_finds_a_known_law():
-    law = (0.004, 5e-12)  # 4 ms a layer, 200 billion operations a second
+    law = scaling.Costs(per_layer=0.004, per_operation=5e-12)  # 200 billion operations a second
     rows = [
-        {"layers": layers, "operations": count}
-        for layers, count in ((2, 1e9), (8, 1e9), (8, 1e11), (24, 3e11))
+        {"layers": 2, "operations": 1e9},
+        {"layers": 8, "operations": 1e9},
+        {"layers": 8, "operations": 1e11},
+        {"layers": 24, "operations": 3e11},
     ]
-    rows = [row | {"seconds": scaling.predicted(law, row)} for row in rows]
-    assert rows[0]["seconds"] == pytest.approx(0.013) and rows[2]["seconds"] == pytest.approx(0.532)
+    for row in rows:
+        row["seconds"] = law.predict(row)
+    assert rows[0]["seconds"] == pytest.approx(0.013)
+    assert rows[2]["seconds"] == pytest.approx(0.532)
     assert scaling.fit(rows) == pytest.approx(law)
-    no_overhead = [
-        row | {"seconds": row["operations"] / 2e11 - 1e-6 * row["layers"]} for row in rows
-    ]
-    assert scaling.fit(no_overhead)[0] == 0, "a cost is never negative"
+    for row in rows:
+        row["seconds"] = row["operations"] / 2e11 - 1e-6 * row["layers"]
+    assert scaling.fit(rows).per_layer == 0, "a cost is never negative"
 
 
 def test_slopes_by_hand():
@@ -257,90 +289,98 @@ def test_slopes_by_hand():
 
 
 def test_operations_grow_as_the_method_says(monkeypatch):
+    """Two runs of 6 tokens: keys, values, q and output 4 x 2 x 16 x 16, MLP 16 x 16 x 16, 21 pairs
+    of 4 x 16 each. A sender in layer l: its output 2 x 4 x 16, then the MLPs of layers l to 3: 16
+    senders, 40 MLPs.
+    """
     monkeypatch.setattr(scaling, "D_HEAD", 4)
     one = scaling.Shape(layers=4, heads=4, prompts=1, tokens=6)
-    # Two runs of 6 tokens: keys, values, q and output 4 x 2 x 16 x 16, MLP 16 x 16 x 16, 21 pairs
-    # seen of 4 x 16 each;
-    # a sender in layer l: its output 2 x 4 x 16, then the MLPs of layers l to 3: 16 senders, 40
-    # MLPs.
-    assert scaling.operations(one, "logits") == 2 * 4 * (6 * 6144 + 21 * 64) + 16 * 128 + 40 * 4096
-    assert scaling.operations(one._replace(prompts=3), "k") == 3 * scaling.operations(one, "k")
-    assert scaling.operations(one, "k") > scaling.operations(one, "v"), (
-        "it runs again from an earlier position"
-    )
+    runs = 2 * 4 * (6 * 6144 + 21 * 64)
+    assert scaling.operations(one, "logits") == runs + 16 * 128 + 40 * 4096
+    three = one._replace(prompts=3)
+    assert scaling.operations(three, "k") == 3 * scaling.operations(one, "k")
+    # it runs again from an earlier position
+    assert scaling.operations(one, "k") > scaling.operations(one, "v")
 
 
-@pytest.mark.parametrize("costs", [(1e-3, 1e-11), (1e-3, 0.0)])
+@pytest.mark.parametrize("costs", [scaling.Costs(1e-3, 1e-11), scaling.Costs(1e-3, 0.0)])
 def test_scaling_on_tiny_models(monkeypatch, costs):
     monkeypatch.setattr(scaling, "fit", lambda rows: costs)  # times of tiny models are noise
     base = scaling.Shape(layers=4, heads=4, prompts=2, tokens=8)
-    monkeypatch.setattr(scaling, "D_HEAD", 8)
-    monkeypatch.setattr(scaling, "BASE", base)
-    monkeypatch.setattr(
-        scaling, "FACTORS", {"layers": (4, 5), "heads": (4, 5), "prompts": (2, 3), "tokens": (8, 9)}
-    )
-    monkeypatch.setattr(scaling, "NAMES", ("tiny", "larger"))
+    factors = {"layers": (4, 5), "heads": (4, 5), "prompts": (2, 3), "tokens": (8, 9)}
     shapes = {
         "tiny": base._replace(heads=6, prompts=4),
         "larger": base._replace(heads=7, prompts=4),
     }
+    held_out = (shapes["tiny"], shapes["larger"]._replace(prompts=1))
+    monkeypatch.setattr(scaling, "D_HEAD", 8)
+    monkeypatch.setattr(scaling, "BASE", base)
+    monkeypatch.setattr(scaling, "FACTORS", factors)
+    monkeypatch.setattr(scaling, "NAMES", ("tiny", "larger"))
     monkeypatch.setattr(scaling, "shape_of", shapes.get)
-    monkeypatch.setattr(scaling, "HELD_OUT", (shapes["tiny"], shapes["larger"]._replace(prompts=1)))
+    monkeypatch.setattr(scaling, "HELD_OUT", held_out)
     found, figure = scaling.scaling_entry(1)
-    assert [
-        (row["layers"], row["heads"], row["prompts"], row["tokens"]) for row in found["points"]
-    ] == [
-        shape
-        for shape in sorted(
-            [base, *(base._replace(**{f: s[1]}) for f, s in scaling.FACTORS.items())]
-        )
-        for _ in "lq"
-    ]
+
+    varied = [base._replace(**{factor: sizes[1]}) for factor, sizes in factors.items()]
+    expected = [(*shape, kind) for shape in sorted([base, *varied]) for kind in ("logits", "q")]
+    columns = ("layers", "heads", "prompts", "tokens", "kind")
+    assert [tuple(row[column] for column in columns) for row in found["points"]] == expected
     assert [(row["heads"], row["prompts"], row["kind"]) for row in found["held_out"]] == [
-        (heads, prompts, kind)
-        for heads, prompts in ((6, 4), (7, 1))
-        for kind in ("logits", "q", "v", "k")
+        (6, 4, "logits"),
+        (6, 4, "q"),
+        (6, 4, "v"),
+        (6, 4, "k"),
+        (7, 1, "logits"),
+        (7, 1, "q"),
+        (7, 1, "v"),
+        (7, 1, "k"),
     ]
     tiny, larger = found["models"]
-    assert tiny["measured"] == pytest.approx(
-        sum(row["seconds"] for row in found["held_out"][:4]), rel=1e-3
-    )
-    assert larger["measured"] is None and larger["operations"] > tiny["operations"]
-    assert found["gflop_per_second"] == (pytest.approx(100) if costs[1] else None)
-    assert 0 < found["working_gib"] < 0.01 and len(figure.axes) == 4 and FIELDS <= set(found)
+    all_stages = sum(row["seconds"] for row in found["held_out"][:4])
+    assert tiny["measured"] == pytest.approx(all_stages, rel=1e-3)
+    assert larger["measured"] is None
+    assert larger["operations"] > tiny["operations"]
+    if costs.per_operation:
+        assert found["gflop_per_second"] == pytest.approx(100)
+    else:
+        assert found["gflop_per_second"] is None
+    assert 0 < found["working_gib"] < 0.01
+    assert len(figure.axes) == 4
+    assert set(found) >= FIELDS
 
 
 def test_readme_shows_how_cost_grows():
-    model = {
+    small = {
         "name": "small",
         "layers": 12,
         "heads": 10,
         "prompts": 48,
         "operations": 5.44e12,
         "predicted": 30.26,
+        "measured": 33.04,
+        "weights_gib": 0.46,
     }
-    small = model | {"measured": 33.04, "weights_gib": 0.46}
-    large = model | {"name": "large", "measured": None, "predicted": 4567.8, "weights_gib": 5.8}
-    machine = {"cpu": "Some CPU", "cores": 2, "memory_gib": 23.5}
+    large = {
+        **small,
+        "name": "large",
+        "predicted": 4567.8,
+        "measured": None,
+        "weights_gib": 5.8,
+    }
     entry = {
         "models": [small, large],
         "slopes": {"layers": [1.8, 1.9, 1.0]},
         "working_bound_gib": 2.0,
-    }
-    entry |= {
         "seconds_per_layer": 0.0042,
         "gflop_per_second": 160.4,
         "held_out_error": 0.123,
-        "machine": machine,
+        "machine": MACHINE,
     }
-    lines = readme_table().scaling_table(entry).splitlines()
-    assert (
-        lines[2]
-        == "| small | 12 x 10 | 5.4e+12 | 33 measured (model: 30.3) | 0.5 weights + at most 2 |"
-    )
-    assert lines[3] == "| large | 12 x 10 | 5.4e+12 | 4568 extrapolated | 5.8 weights + at most 2 |"
-    assert (
-        "4.2 ms a layer" in lines[-1]
-        and "at most 12 % off" in lines[-1]
-        and "layers^1.80" in lines[-1]
-    )
+    lines = scaling_table(entry).splitlines()
+    shown_small = "| small | 12 x 10 | 5.4e+12 | 33 measured (model: 30.3) | "
+    shown_large = "| large | 12 x 10 | 5.4e+12 | 4568 extrapolated | "
+    assert lines[2] == shown_small + "0.5 weights + at most 2 |"
+    assert lines[3] == shown_large + "5.8 weights + at most 2 |"
+    assert "4.2 ms a layer" in lines[-1]
+    assert "at most 12 % off" in lines[-1]
+    assert "layers^1.80" in lines[-1]

@@ -2,6 +2,7 @@
 whatever the model.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -31,18 +32,32 @@ from tests.tiny import (
 
 TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
 NAN = math.nan
+POSITION = {"logits": "END", "q": "END", "k": "MID", "v": "MID"}
+"""Where receivers stand in random prompts."""
 
 
 def assert_same(fast: PathEffects, slow: PathEffects) -> None:
     """Equal per prompt to 1e-5 of the mean size of the gap (whose signs may cancel), and missing in
     the same places.
     """
-    assert (np.isnan(fast.patched) == np.isnan(slow.patched)).all()
-    assert np.nanmax(np.abs(slow.change)) > 0  # there is something to agree on
-    assert np.nanmax(np.abs(fast.change - slow.change)) / np.abs(slow.gap).mean() < 1e-5
-    np.testing.assert_allclose(
-        (fast.clean, fast.corrupted), (slow.clean, slow.corrupted), atol=1e-4
-    )
+    np.testing.assert_array_equal(np.isnan(fast.patched), np.isnan(slow.patched))
+    change = np.abs(slow.change)
+    assert np.nanmax(change) > 0  # there is something to agree on
+    difference = np.abs(fast.change - slow.change)
+    gap = np.abs(slow.gap)
+    assert np.nanmax(difference) / gap.mean() < 1e-5
+    np.testing.assert_allclose(fast.clean, slow.clean, atol=1e-4)
+    np.testing.assert_allclose(fast.corrupted, slow.corrupted, atol=1e-4)
+
+
+def assert_methods_agree(model, prompts, receiver: Receiver, **options) -> None:
+    fast = path_patch(model, prompts, receiver, **options)
+    assert_same(fast, path_patch_reference(model, prompts, receiver, **options))
+
+
+def receiver_of(kind: str, *heads: Head, position: str = "END") -> Receiver:
+    """These heads, or the logits, which take none."""
+    return Receiver(kind, () if kind == "logits" else heads, position)
 
 
 # Pen and paper ------------------------------------------------------------------------------------
@@ -56,13 +71,25 @@ def relay():
     evenly.
     """
     copy = Wires({("x", "y"): 1})
+    amplify = Wires({("y", "y"): 2 / 3})
     model = hand_model(
         ["x", "y"],
-        {Head(0, 0): copy, Head(0, 1): copy, Head(1, 0): Wires({("y", "y"): 2 / 3})},
-        tokens={"plus": {"x": 1}, "minus": {"x": -1}, "end": {}, "yes": {}, "no": {}},
+        {
+            Head(0, 0): copy,
+            Head(0, 1): copy,
+            Head(1, 0): amplify,
+        },
+        tokens={
+            "plus": {"x": 1},
+            "minus": {"x": -1},
+            "end": {},
+            "yes": {},
+            "no": {},
+        },
         unembed={"yes": {"y": 0.5}, "no": {"y": -0.5}},
     )
-    return model, hand_prompts(model, [("plus end", "minus end", "yes", "no")], {"S": 0, "END": 1})
+    rows = [("plus end", "minus end", "yes", "no")]
+    return model, hand_prompts(model, rows, {"S": 0, "END": 1})
 
 
 @BOTH
@@ -74,7 +101,8 @@ def test_shares_of_the_logits_by_hand(relay, patch):
     directly carries 1/4 of it, L1H0 1/2; together they are everything, since nothing else writes.
     """
     effects = patch(*relay, Receiver("logits"))
-    assert (*effects.clean, *effects.corrupted) == pytest.approx((2, -2), abs=1e-4)
+    assert effects.clean == pytest.approx([2], abs=1e-4)
+    assert effects.corrupted == pytest.approx([-2], abs=1e-4)
     assert effects.percent == pytest.approx(np.array([[25, 25], [50, 0]]), abs=0.01)
     assert effects.percent.sum() == pytest.approx(100, abs=0.01)
 
@@ -86,9 +114,8 @@ def test_values_by_hand(relay, patch, position, percent):
     z of L1H0, 2/3 of that the logits: 2/3 or 1/3 of the gap of 4. Both heads at both positions: 50
     %, all that L1H0 does."""
     effects = patch(*relay, Receiver("v", (Head(1, 0),), position))
-    assert effects.percent == pytest.approx(
-        np.array([[percent, percent], [NAN, NAN]]), abs=0.01, nan_ok=True
-    )
+    expected = np.array([[percent, percent], [NAN, NAN]])
+    assert effects.percent == pytest.approx(expected, abs=0.01, nan_ok=True)
 
 
 def chooser(match: dict[tuple[str, str], float]):
@@ -124,11 +151,14 @@ def test_queries_by_hand(patch):
     (0 %) and L1H0 does it all (100 %).
     """
     model, prompts = chooser({("y", "key"): 40})
-    logits = patch(model, prompts, Receiver("logits"))
-    assert (*logits.clean, *logits.corrupted) == pytest.approx((1, -1), abs=1e-4)
-    assert logits.percent == pytest.approx(np.array([[0, 0], [100, 0]]), abs=0.01)
-    queries = patch(model, prompts, Receiver("q", (Head(1, 0),)))
-    assert queries.percent == pytest.approx(np.array([[50, 50], [NAN, NAN]]), abs=0.01, nan_ok=True)
+    to_logits = patch(model, prompts, Receiver("logits"))
+    assert to_logits.clean == pytest.approx([1], abs=1e-4)
+    assert to_logits.corrupted == pytest.approx([-1], abs=1e-4)
+    direct = np.array([[0, 0], [100, 0]])
+    assert to_logits.percent == pytest.approx(direct, abs=0.01)
+    to_queries = patch(model, prompts, Receiver("q", (Head(1, 0),)))
+    by_queries = np.array([[50, 50], [NAN, NAN]])
+    assert to_queries.percent == pytest.approx(by_queries, abs=0.01, nan_ok=True)
 
 
 @BOTH
@@ -144,14 +174,20 @@ def test_keys_by_hand(patch):
 
     def difference(scores: list[float]) -> float:
         weights = np.exp(scores)
-        return (weights[1] - weights[2]) / weights.sum()
+        left, right = weights[1:3]
+        return (left - right) / weights.sum()
 
     scores = [5, 5 / 2, 5 / 3, 5 / 4, 1]
-    clean, corrupted = difference(scores), difference([-s for s in scores])
+    clean = difference(scores)
+    corrupted = difference([-score for score in scores])
     for at, position in enumerate(["START", "LEFT", "RIGHT"]):
-        got = patch(model, prompts, Receiver("k", (Head(1, 0),), position))
-        expected = (difference(scores[:at] + [0] + scores[at + 1 :]) - clean) / (corrupted - clean)
-        assert got.percent[0] == pytest.approx([100 * expected] * 2, rel=1e-3)
+        receiver = Receiver("k", (Head(1, 0),), position)
+        effects = patch(model, prompts, receiver)
+        patched_scores = list(scores)
+        patched_scores[at] = 0
+        change = difference(patched_scores) - clean
+        percent = 100 * change / (corrupted - clean)
+        assert effects.percent[0] == pytest.approx([percent, percent], rel=1e-3)
 
 
 # Fast against the published loop ------------------------------------------------------------------
@@ -165,23 +201,70 @@ def test_fast_equals_the_published_loop(family, mlps, kind, n):
     """Receivers in two layers, mixed lengths and receiver positions among the prompts, some senders
     of every layer.
     """
-    model, prompts = TINY[family](), random_prompts(n)
-    heads = () if kind == "logits" else (Head(2, 1), Head(2, 3), Head(1, 2))
-    receiver = Receiver(kind, heads, "MID" if kind in "kv" else "END")
-    senders = [
-        Head(0, 1),
-        Head(0, 3),
-        Head(1, 0),
-        Head(1, 2),
-        *([Head(2, 1)] if kind == "logits" else []),
-    ]
-    options = {"senders": senders, "mlps": mlps}
-    assert_same(
-        *(
-            patch(model, prompts, receiver, **options)
-            for patch in (path_patch, path_patch_reference)
-        )
-    )
+    model = TINY[family]()
+    prompts = random_prompts(n)
+    receivers = [Head(2, 1), Head(2, 3), Head(1, 2)]
+    receiver = receiver_of(kind, *receivers, position=POSITION[kind])
+    senders = [Head(0, 1), Head(0, 3), Head(1, 0), Head(1, 2)]
+    if kind == "logits":
+        senders.append(Head(2, 1))
+    assert_methods_agree(model, prompts, receiver, senders=senders, mlps=mlps)
+
+
+@pytest.mark.parametrize("kind", ["k", "v"])
+@pytest.mark.parametrize("heads", [(0, 1), (0,), (1, 2, 3), (0, 1, 2, 3)])
+def test_receivers_that_share_a_key_and_value_head(kind, heads):
+    """Of tiny Llama's query heads 0 and 1 share one, 2 and 3 another: whole pairs, single heads and
+    both in one layer, with a receiver in a later layer.
+    """
+    model = tiny_llama()
+    prompts = random_prompts(3)
+    first_layer = [Head(1, head) for head in heads]
+    receiver = receiver_of(kind, Head(2, 2), *first_layer, position="MID")
+    senders = [Head(0, 2), Head(1, 1)]
+    assert_methods_agree(model, prompts, receiver, senders=senders)
+
+
+def test_a_head_that_shares_the_receivers_key_attends_as_before():
+    """L1H1 shares it with the receiver L1H0."""
+    model = tiny_llama()
+    prompts = random_prompts(2, lengths=(7,))
+    receiver = Receiver("k", (Head(1, 0),), "MID")
+    patterns = []
+
+    def record(pattern: torch.Tensor, hook: object) -> None:
+        patterns.append(pattern)
+
+    with model.hooks(fwd_hooks=[("blocks.1.attn.hook_pattern", record)]):
+        path_patch_reference(model, prompts, receiver, senders=[Head(0, 1)])
+    clean = patterns[0]
+    patched = patterns[-1]
+    assert (patched[:, 0] - clean[:, 0]).abs().max() > 1e-4
+    torch.testing.assert_close(patched[:, 1:], clean[:, 1:])
+
+
+@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("kind", ["q", "k", "v"])
+def test_the_published_loop_follows_the_models_own_scores(family, kind):
+    """Scores that a hook doubles are those of a model whose queries are twice as long: the loop
+    takes them from the model, whatever its scale.
+    """
+    model = TINY[family]()
+    prompts = random_prompts(3)
+    receiver = receiver_of(kind, Head(2, 1), Head(1, 2), position=POSITION[kind])
+    senders = [Head(0, 1), Head(1, 3)]
+
+    def double(now: torch.Tensor, hook: object) -> torch.Tensor:
+        return 2 * now
+
+    def effects_with_doubled(site: str) -> PathEffects:
+        hooks = [(f"blocks.{layer}.attn.{site}", double) for layer in range(3)]
+        with model.hooks(fwd_hooks=hooks):
+            return path_patch_reference(model, prompts, receiver, senders=senders)
+
+    by_scores = effects_with_doubled("hook_attn_scores")
+    by_queries = effects_with_doubled("hook_q")
+    assert_same(by_scores, by_queries)
 
 
 @pytest.mark.parametrize("family", TINY)
@@ -189,39 +272,43 @@ def test_queries_before_the_end(family):
     """A query at a position that END attends to: its effect passes through later layers' keys and
     values.
     """
-    model, receiver = TINY[family](), Receiver("q", (Head(1, 0), Head(1, 3)), "MID")
-    assert_same(
-        *(patch(model, random_prompts(), receiver) for patch in (path_patch, path_patch_reference))
-    )
+    receiver = Receiver("q", (Head(1, 0), Head(1, 3)), "MID")
+    assert_methods_agree(TINY[family](), random_prompts(), receiver)
 
 
 @pytest.mark.parametrize("mlps", ["recompute", "freeze"])
 @pytest.mark.parametrize(
     "kind, position", [("logits", "END"), ("q", "END"), ("k", "S1+1"), ("v", "S2")]
 )
-def test_fast_equals_the_published_loop_on_the_embedded_model(smollm2, kind, position, mlps):
-    prompts = ioi(
-        smollm2.tokenizer,
-        3,
-        templates=["Then, {A} and {B} went to the {place}. {S} gave a ring to"],
+def test_fast_equals_the_published_loop_on_the_bundled_model(smollm2, kind, position, mlps):
+    template = "Then, {A} and {B} went to the {place}. {S} gave a ring to"
+    prompts = ioi(smollm2.tokenizer, 3, templates=[template])
+    last = smollm2.cfg.n_layers - 1
+    middle = smollm2.cfg.n_layers // 2
+    receiver = receiver_of(
+        kind,
+        Head(last - 2, 1),
+        Head(last - 2, 5),
+        Head(middle + 3, 7),
+        position=position,
     )
-    last, middle = smollm2.cfg.n_layers - 1, smollm2.cfg.n_layers // 2
-    heads = () if kind == "logits" else (Head(last - 2, 1), Head(last - 2, 5), Head(middle + 3, 7))
-    senders = [Head(0, 3), Head(middle, 0), Head(middle + 4, 8)]
-    patch = {"receiver": Receiver(kind, heads, position), "senders": senders, "mlps": mlps}
-    assert_same(
-        path_patch(smollm2, prompts, **patch), path_patch_reference(smollm2, prompts, **patch)
-    )
+    senders = [
+        Head(0, 3),
+        Head(middle, 0),
+        Head(middle + 4, 8),
+    ]
+    assert_methods_agree(smollm2, prompts, receiver, senders=senders, mlps=mlps)
 
 
 def test_a_small_memory_bound_changes_nothing_but_the_chunks():
-    model, prompts, receiver = tiny_llama(), random_prompts(), Receiver("v", (Head(2, 1),), "MID")
-    few, many = (path_patch(model, prompts, receiver, memory_gib=gib) for gib in (1e-4, 1.0))
-    np.testing.assert_allclose(few.patched, many.patched, atol=1e-5)
-    with pytest.raises(
-        ValueError,
-        match="memory_gib=1e-06 is too small for a single prompt of this length; raise it",
-    ):
+    model = tiny_llama()
+    prompts = random_prompts()
+    receiver = Receiver("v", (Head(2, 1),), "MID")
+    few_at_once = path_patch(model, prompts, receiver, memory_gib=1e-4)
+    all_at_once = path_patch(model, prompts, receiver, memory_gib=1.0)
+    np.testing.assert_allclose(few_at_once.patched, all_at_once.patched, atol=1e-5)
+    message = "memory_gib=1e-06 is too small for a single prompt of this length; raise it"
+    with pytest.raises(ValueError, match=message):
         path_patch(model, prompts, receiver, memory_gib=1e-6)
 
 
@@ -239,35 +326,38 @@ def test_transformer_lens_agrees_with_mlps_frozen(family, kind):
     that differ at END only leave END as the one position where anything moves, which is where ours
     patches.
     """
-    model, prompts = TINY[family](), random_prompts(3, lengths=(7,), differ=slice(-1, None))
-    tokens, corrupted = prompts.tensors()
+    model = TINY[family]()
+    prompts = random_prompts(3, lengths=(7,), differ=slice(-1, None))
+    tokens, corrupted_tokens = prompts.tensors()
+    _, clean = model.run_with_cache(tokens)
+    _, corrupted = model.run_with_cache(corrupted_tokens)
     rows = range(len(prompts))
 
     def metric(logits: torch.Tensor) -> torch.Tensor:
-        return (
-            logits[rows, -1, list(prompts.answers)] - logits[rows, -1, list(prompts.distractors)]
-        ).mean()
+        right = logits[rows, -1, list(prompts.answers)]
+        wrong = logits[rows, -1, list(prompts.distractors)]
+        return (right - wrong).mean()
 
-    clean_cache, corrupted_cache = (model.run_with_cache(t)[1] for t in (tokens, corrupted))
-    senders = Head(0, 1), Head(0, 3), Head(1, 2)
-    theirs = {
-        sender: get_act_patch_direct_path(
+    senders = [Head(0, 1), Head(0, 3), Head(1, 2)]
+    theirs = {}
+    for sender in senders:
+        theirs[sender] = get_act_patch_direct_path(
             model,
             tokens,
-            corrupted_cache,
-            clean_cache,
+            corrupted,
+            clean,
             metric,
-            *sender,
+            sender.layer,
+            sender.head,
             component=kind,
             verbose=False,
         )
-        for sender in senders
-    }
-    for receiver in (Head(layer, head) for layer in (1, 2) for head in range(4)):
-        ours = path_patch(model, prompts, Receiver(kind, (receiver,)), mlps="freeze")
-        for sender in (sender for sender in senders if sender.layer < receiver.layer):
-            change = theirs[sender][receiver].item() - ours.clean.mean()
-            assert ours.change[sender].mean() == pytest.approx(change, abs=1e-5)
+    for layer, head in itertools.product((1, 2), range(4)):
+        ours = path_patch(model, prompts, Receiver(kind, (Head(layer, head),)), mlps="freeze")
+        for sender in senders:
+            if sender.layer < layer:
+                change = theirs[sender][layer, head].item() - ours.clean.mean()
+                assert ours.change[sender].mean() == pytest.approx(change, abs=1e-5)
 
 
 # What must hold anyway ----------------------------------------------------------------------------
@@ -276,7 +366,7 @@ def test_transformer_lens_agrees_with_mlps_frozen(family, kind):
 @pytest.mark.parametrize("kind", ["logits", "q", "k", "v"])
 def test_nothing_corrupted_changes_nothing(kind):
     model = tiny_gpt2()
-    receiver = Receiver(kind, () if kind == "logits" else (Head(2, 0),))
+    receiver = receiver_of(kind, Head(2, 0))
     with synonyms(model):
         effects = path_patch(model, with_synonyms(random_prompts()), receiver)
     np.testing.assert_allclose(effects.change[:2], 0, atol=1e-5)
@@ -290,15 +380,17 @@ def test_patching_nothing_is_the_clean_run_and_everything_the_corrupted_one(fami
     """With the same word at END, every head's output from the partner is the partner; from itself,
     nothing moves.
     """
-    model, prompts = TINY[family](), random_prompts(n, differ=slice(1, -1))
+    model = TINY[family]()
+    prompts = random_prompts(n, differ=slice(1, -1))
     everyone = [Head(layer, head) for layer in range(3) for head in range(4)]
     nothing, everything = knock_out(model, prompts, [(), everyone])
-    np.testing.assert_allclose(nothing, evaluate(model, prompts).logit_difference, atol=1e-4)
-    np.testing.assert_allclose(
-        everything, evaluate(model, prompts, corrupted=True).logit_difference, atol=1e-4
-    )
+    clean = evaluate(model, prompts)
+    corrupted = evaluate(model, prompts, corrupted=True)
+    np.testing.assert_allclose(nothing, clean.logit_difference, atol=1e-4)
+    np.testing.assert_allclose(everything, corrupted.logit_difference, atol=1e-4)
+    to_logits = Receiver("logits")
     with synonyms(model):
-        effects = path_patch(model, with_synonyms(prompts), Receiver("logits"), mlps=mlps)
+        effects = path_patch(model, with_synonyms(prompts), to_logits, mlps=mlps)
     assert np.abs(effects.change).max() < 1e-5
 
 
@@ -308,47 +400,63 @@ def test_the_residual_is_linear_in_what_a_head_of_the_last_layer_writes(seed):
     """Without MLPs, z = a x + b y at END moves the residual by a times what x moves it plus b times
     what y does.
     """
-    model, prompts, head = tiny_gpt2(), random_prompts(2, lengths=(7,)), Head(2, seed % 4)
+    model = tiny_gpt2()
+    prompts = random_prompts(2, lengths=(7,))
     rng = np.random.default_rng(seed)
-    values = torch.tensor(rng.normal(size=(2, 1, 8)), dtype=torch.float32)
+    x = torch.tensor(rng.normal(size=(1, 8)), dtype=torch.float32)
+    y = torch.tensor(rng.normal(size=(1, 8)), dtype=torch.float32)
     a, b = rng.uniform(-2, 2, 2)
-    runs = torch.cat([values, (a * values[:1] + b * values[1:]).float(), torch.zeros(1, 1, 8)])
-    decoder, (tokens, _) = Decoder(model, 7), prompts.tensors()
-    cache = cached_run(model, tokens, ("hook_resid_pre", "attn.hook_k", "attn.hook_v"))
-    frozen = replace_mlp(decoder)
-    resid, _ = resume(frozen, cache, 6, [Edit("z", head, runs)])
-    first, second, both, none = resid - resid[-1:]
-    torch.testing.assert_close(both, a * first + b * second, atol=1e-4, rtol=1e-4)
-    assert none.abs().max() == 0
-
-
-def replace_mlp(decoder: Decoder) -> Decoder:
-    """The same layers, MLPs writing nothing."""
+    zero = torch.zeros(1, 8)
+    combined = (a * x + b * y).float()
+    edit = Edit("z", Head(2, seed % 4), torch.stack([x, y, combined, zero]))
+    decoder = Decoder(model, 7)
     decoder.mlp = lambda layer, pre, mid: torch.zeros_like(mid)
-    return decoder
+    tokens, _ = prompts.tensors()
+    cache = cached_run(model, tokens, ("hook_resid_pre", "attn.hook_k", "attn.hook_v"))
+    resid, _ = resume(decoder, cache, 6, [edit])
+    of_x, of_y, of_both, of_zero = resid - resid[-1:]
+    expected = a * of_x + b * of_y
+    torch.testing.assert_close(of_both, expected, atol=1e-4, rtol=1e-4)
+    assert of_zero.abs().max() == 0
 
 
 def test_heads_without_a_path_are_missing():
     """Receivers in layers 1 and 2: layer 0 reaches both, layer 1 the second only, layer 2 none."""
-    model, prompts = tiny_gpt2(), random_prompts()
-    both = path_patch(model, prompts, Receiver("q", (Head(1, 0), Head(2, 0))))
-    late = path_patch(model, prompts, Receiver("q", (Head(2, 0),)))
-    assert np.isnan(both.percent).all(axis=1).tolist() == [False, False, True]
-    np.testing.assert_allclose(both.patched[1], late.patched[1], atol=1e-5)
-    only = path_patch(model, prompts, Receiver("logits"), senders=[Head(1, 3), Head(0, 2)])
-    assert np.argwhere(~np.isnan(only.percent)).tolist() == [[0, 2], [1, 3]]
-    assert not np.isnan(path_patch(model, prompts, Receiver("logits")).patched).any()
+    model = tiny_gpt2()
+    prompts = random_prompts()
+    early = Head(1, 0)
+    late = Head(2, 0)
+    to_both = path_patch(model, prompts, Receiver("q", (early, late)))
+    to_late = path_patch(model, prompts, Receiver("q", (late,)))
+    missing = np.isnan(to_both.percent)
+    assert missing.all(axis=1).tolist() == [False, False, True]
+    np.testing.assert_allclose(to_both.patched[1], to_late.patched[1], atol=1e-5)
+
+
+def test_only_the_senders_asked_for_are_measured():
+    model = tiny_gpt2()
+    prompts = random_prompts()
+    to_logits = Receiver("logits")
+    senders = [Head(1, 3), Head(0, 2)]
+    some = path_patch(model, prompts, to_logits, senders=senders)
+    measured = np.argwhere(~np.isnan(some.percent))
+    assert measured.tolist() == [[0, 2], [1, 3]]
+    every = path_patch(model, prompts, to_logits)
+    assert not np.isnan(every.patched).any()
 
 
 def test_per_example_effects_are_those_of_each_prompt_alone():
-    model, prompts, receiver = tiny_neox(), random_prompts(), Receiver("v", (Head(2, 2),), "MID")
+    model = tiny_neox()
+    prompts = random_prompts()
+    receiver = Receiver("v", (Head(2, 2),), "MID")
     together = path_patch(model, prompts, receiver)
     for i in range(len(prompts)):
-        alone = path_patch(model, prompts.select([i]), receiver)
-        np.testing.assert_allclose(alone.patched[..., 0], together.patched[..., i], atol=1e-5)
-        np.testing.assert_allclose(
-            (alone.clean[0], alone.gap[0]), (together.clean[i], together.gap[i]), atol=1e-5
-        )
+        one = prompts.select([i])
+        alone = path_patch(model, one, receiver)
+        patched = alone.patched[..., 0]
+        np.testing.assert_allclose(patched, together.patched[..., i], atol=1e-5)
+        assert alone.clean[0] == pytest.approx(together.clean[i], abs=1e-5)
+        assert alone.gap[0] == pytest.approx(together.gap[i], abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["logits", "q", "v"])
@@ -356,17 +464,21 @@ def test_weight_edits_count(kind):
     """With a sender's W_O set to zero its path carries nothing, and the loop sees the same edited
     model.
     """
-    model, prompts = tiny_gpt2(), random_prompts()
-    receiver = Receiver(kind, () if kind == "logits" else (Head(2, 0),), "END")
-    assert np.abs(path_patch(model, prompts, receiver).change[1, 2]).min() > 1e-3
+    model = tiny_gpt2()
+    prompts = random_prompts()
+    receiver = receiver_of(kind, Head(2, 0))
+    before = path_patch(model, prompts, receiver)
+    assert np.abs(before.change[1, 2]).min() > 1e-3
     weight = model.blocks[1].attn.o.weight
     edited = weight.clone()
-    edited[2 * model.cfg.d_head : 3 * model.cfg.d_head] = 0  # rows of L1H2
+    d_head = model.cfg.d_head
+    edited[2 * d_head : 3 * d_head] = 0  # rows of L1H2
     with temporarily_swap_parameter(weight, edited):
-        effects = path_patch(model, prompts, receiver)
-        assert_same(effects, path_patch_reference(model, prompts, receiver))
-    np.testing.assert_allclose(effects.change[1, 2], 0, atol=1e-5)
-    assert np.abs(effects.change[1, 1]).min() > 1e-3
+        after = path_patch(model, prompts, receiver)
+        reference = path_patch_reference(model, prompts, receiver)
+    assert_same(after, reference)
+    np.testing.assert_allclose(after.change[1, 2], 0, atol=1e-5)
+    assert np.abs(after.change[1, 1]).min() > 1e-3
 
 
 # Errors -------------------------------------------------------------------------------------------
@@ -411,13 +523,14 @@ def test_refuses(patch, receiver, options, message, unchecked):
 @pytest.mark.parametrize("family", TINY)
 def test_an_architecture_the_engine_does_not_know(family):
     """A model whose scores are twice what the engine computes is refused, not silently measured."""
-    model, receiver = TINY[family](), Receiver("q", ONE)
-    with model.hooks(
-        fwd_hooks=[("blocks.2.attn.hook_attn_scores", lambda scores, hook: 2 * scores)]
-    ):
-        with pytest.raises(
-            ValueError,
-            match="an architecture that path_patch does not know.*use path_patch_reference",
-        ):
+    model = TINY[family]()
+    receiver = Receiver("q", ONE)
+
+    def double(scores: torch.Tensor, hook: object) -> torch.Tensor:
+        return 2 * scores
+
+    message = "an architecture that path_patch does not know.*use path_patch_reference"
+    with model.hooks(fwd_hooks=[("blocks.2.attn.hook_attn_scores", double)]):
+        with pytest.raises(ValueError, match=message):
             path_patch(model, random_prompts(), receiver)
     path_patch(model, random_prompts(), receiver)

@@ -323,7 +323,8 @@ def with_biases(weights: AttentionWeights, model) -> AttentionWeights:
 
     W_Q = add_row(weights.W_Q, "b_Q")
     W_K = add_row(weights.W_K, "b_K")
-    return replace(weights, W_Q=W_Q, W_K=W_K)
+    # W_V and W_O only have to fit
+    return replace(weights, W_Q=W_Q, W_K=W_K, W_V=W_K, W_O=W_Q.mT)
 
 
 @pytest.mark.parametrize("matrix, side", [("OV", "value"), ("QK", "query")])

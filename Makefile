@@ -64,11 +64,11 @@ lint: $(READY) ## Lint, format, types and spelling [20 s, the first time 40 s]
 
 check: export HF_HUB_OFFLINE := 1
 check: lint ## For daily work: lint and the fast tests [1 min on 2 cores]
-	$(PY) -m pytest -m "not slow and not kernel and not stress"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope -m "not slow and not kernel and not stress"
 
 test: export HF_HUB_OFFLINE := 1
 test: lint ## Lint, all tests, notebook 00 replayed with nbval, every notebook on fewer prompts against its results [10 min on 2 cores; 1 GB cache]
-	$(PY) -m pytest -m "not stress"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope -m "not stress"
 	rm -rf build/quick
 	CIRCUITS_OUT="$(CURDIR)/build/quick" $(NBVAL) notebooks/00_*.ipynb
 	CIRCUITS_OUT="$(CURDIR)/build/quick" $(PY) -m scripts.run_notebooks --profile quick --prove

@@ -52,9 +52,15 @@ def smollm2():
 
 
 @pytest.fixture(scope="session")
-def tokenizer(smollm2):
-    """The bundled model's tokenizer."""
-    return smollm2.tokenizer
+def tokenizer():
+    """The bundled model's tokenizer, without the seconds that the model takes."""
+    from transformers import AutoTokenizer
+
+    from suite.fetch import ready
+
+    tokenizer = AutoTokenizer.from_pretrained(ready("smollm2").folder, local_files_only=True)
+    tokenizer.add_bos_token = False
+    return tokenizer
 
 
 @pytest.fixture(scope="session")

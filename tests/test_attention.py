@@ -21,6 +21,7 @@ def test_all_heads_stand_by_layer():
     assert all_heads(2, 2) == (Head(0, 0), Head(0, 1), Head(1, 0), Head(1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("i", [0, 1])
 def test_attention_from_end_is_the_last_row_of_each_pattern(i):
     """Prompts of 7 and 9 tokens; behind the END of a shorter one there is nothing."""

@@ -118,6 +118,7 @@ def test_gates_and_shared_keys_are_counted():
 # Comparisons --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiny", [tiny_gpt2, tiny_llama])
 @pytest.mark.parametrize("kind", ["logits", "q", "k", "v"])
 def test_comparison_on_a_tiny_model(tiny, kind):
@@ -303,6 +304,7 @@ def test_operations_grow_as_the_method_says(monkeypatch):
     assert scaling.operations(one, "k") > scaling.operations(one, "v")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("costs", [scaling.Costs(1e-3, 1e-11), scaling.Costs(1e-3, 0.0)])
 def test_scaling_on_tiny_models(monkeypatch, costs):
     monkeypatch.setattr(scaling, "fit", lambda rows: costs)  # times of tiny models are noise

@@ -42,6 +42,7 @@ def site(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_there_is_a_page_for_every_notebook_and_every_link_resolves(site):
     pages = {
         path.name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")

@@ -403,6 +403,7 @@ def test_squared_component_scores_add_up_to_the_head_score(kind, side):
 # Properties
 
 
+@pytest.mark.slow
 @few
 @given(seed=st.integers(0, 10**6), side=st.sampled_from(SIDES), distance=st.integers(0, 50))
 def test_scores_do_not_depend_on_the_basis_of_the_residual_stream(seed, side, distance):
@@ -628,6 +629,7 @@ def test_pairs_without_a_score_are_refused():
         pair_table(weights, scores, [(Head(0, 2), Head(1, 1))])
 
 
+@pytest.mark.slow
 def test_the_reference_table_is_that_of_the_paper_models_tensors(assets):
     committed = pd.read_csv(CHANNELS).astype({"into": "Int64"})
     measured = gpt2_channels()

@@ -345,6 +345,7 @@ def test_the_table_of_an_empty_circuit_has_its_columns():
     assert empty.empty and list(empty) == list(full)
 
 
+@pytest.mark.slow
 def test_overlap_by_hand():
     """Stage 1 shares L0H0 of {L0H0 L1H2} and {L0H0 L0H1}; stage 2, in layer 0 alone, L0H1 of {0, 1}
     and {1, 2}.
@@ -646,6 +647,7 @@ def test_attention_and_copying_on_colored_objects(family):
                 assert copying[layer, head, i] == pytest.approx(np.mean(own), abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
 def test_knock_out_puts_in_the_corrupted_z(family):
     """Nothing, two heads of layer 0 (whose other positions matter too), everything: beside plain

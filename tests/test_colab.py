@@ -150,6 +150,7 @@ def modules_imported_by(source: str) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_every_package_that_helpers_suite_and_notebooks_import_is_installed():
     sources = []
     for folder in ("helpers", "suite"):

@@ -176,6 +176,7 @@ def test_offline(hub_cache):
 # Attention tensors alone
 
 
+@pytest.mark.slow
 def test_attention_tensors_stand_in_for_gpt2_if_they_are_its_own(
     assets, hub_cache, tmp_path, monkeypatch
 ):
@@ -229,6 +230,7 @@ def overwrite(path: Path) -> None:
     path.write_bytes(b"x" * path.stat().st_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut_in_half, Path.unlink, overwrite])
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "sha256.json"])
 def test_altered_cache_is_rebuilt(damage, file, stand_in, capsys):
@@ -298,6 +300,7 @@ def test_gguf_cut_in_the_middle(tmp_path, monkeypatch):
         load_model("smollm2")
 
 
+@pytest.mark.slow
 def test_conversion_is_deterministic():
     converted = model_provenance("smollm2")["weights_sha256"]
     assert converted == known_models()["smollm2"]["converted_sha256"]

@@ -222,6 +222,7 @@ def test_shares_of_attention_differ_between_prompts_of_different_lengths():
 # Any model ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_steering_equals_full_forward_passes(family):
     model = TINY[family]()
@@ -269,6 +270,7 @@ def test_changing_nothing_changes_nothing(family):
         assert changed.logit_difference == pytest.approx(clean, abs=1e-5)
 
 
+@pytest.mark.slow
 @FAMILIES
 @settings(max_examples=10, deadline=None, database=None)
 @given(seed=st.integers(0, 2**16), raises=st.booleans())
@@ -295,6 +297,7 @@ def test_an_edit_of_the_weights_is_an_edit_of_the_output_and_leaves_no_trace(fam
     assert not any(hook.fwd_hooks for hook in model.hook_dict.values())
 
 
+@pytest.mark.slow
 @FAMILIES
 @settings(max_examples=10, deadline=None, database=None)
 @given(a=st.floats(-2, 2), b=st.floats(-2, 2))
@@ -414,6 +417,7 @@ def test_edits_follow_the_models_precision(tmp_path):
         assert double[name] == pytest.approx(single[name], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_maps_of_weights_and_directions_follow_the_models_precision(tmp_path):
     prompts = random_prompts()
     single = tiny_gpt2()
@@ -612,6 +616,7 @@ def test_learned_coordinates_by_hand(two_ways):
     assert for_no < half - 1
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_learning_lowers_the_loss_and_subspaces_do_not_mix(family):
     model = TINY[family]()

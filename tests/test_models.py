@@ -95,6 +95,7 @@ def test_log_probabilities_of_tiny_models(folder):
     assert max_log_prob_difference(model, folder, WORDS) < 1e-3
 
 
+@pytest.mark.slow
 def test_log_probabilities_of_embedded_model(smollm2):
     assert max_log_prob_difference(smollm2, ready("smollm2").location, SENTENCE) < 1e-3
 
@@ -127,6 +128,7 @@ def other_weights(tensors: dict) -> dict:
     return {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in tensors.items()}
 
 
+@pytest.mark.slow
 def test_a_whole_file_wins_over_shards_that_an_older_save_left(gpt2):
     """As in transformers; loading, attention weights and provenance use the same file."""
     AutoModelForCausalLM.from_pretrained(gpt2).save_pretrained(gpt2, max_shard_size="40KB")
@@ -176,6 +178,7 @@ def test_other_unknown_tensors_are_an_error(gpt2):
 # Precision
 
 
+@pytest.mark.slow
 def test_double_precision_works_and_agrees_with_single(folder):
     single, double = (load_model(str(folder), dtype=d) for d in (torch.float32, torch.float64))
     assert double.W_Q.dtype == torch.float64
@@ -241,6 +244,7 @@ def test_bos_is_refused_without_a_bos_token(gpt2):
         load_model(str(gpt2), bos=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["smollm2", "planted"])
 def test_known_models_have_no_bos_by_their_own_tokenizer_either(name, monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained(ready(name).location)
@@ -307,6 +311,7 @@ def test_attention_weights_keep_the_dtype_of_a_loaded_model(gpt2):
     assert attention_weights(str(gpt2)).W_Q.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_attention_weights_of_embedded_model(smollm2):
     weights = attention_weights("smollm2")
     assert_same_attention(weights, smollm2)
@@ -315,6 +320,7 @@ def test_attention_weights_of_embedded_model(smollm2):
     assert (weights.rotary_base, weights.rotary_dim) == (100_000, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mistral", "qwen2"])
 def test_a_new_architecture_is_one_line_of_layouts(family, tmp_path, monkeypatch):
     """As the README says: here of models named as Llama's tensors are, Qwen's with biases that
@@ -403,6 +409,7 @@ def test_partial_checkpoint_asked_to_run(gpt2):
         load_model(str(gpt2))
 
 
+@pytest.mark.slow
 def test_real_partial_checkpoint_asked_to_run(assets):
     with pytest.raises(ModelError, match=r"partial checkpoint .* attention_weights\("):
         load_model(str(assets / "models" / "gpt2-attention"))
@@ -560,6 +567,7 @@ def test_config_missing_or_of_another_family(gpt2):
 # Checkpoints with random weights
 
 
+@pytest.mark.slow
 def test_random_checkpoint_has_the_real_shape(assets, tmp_path):
     script = runpy.run_path(str(PROJECT / "scripts" / "random_checkpoints.py"))
     script["write"]("gpt2", tmp_path / "gpt2", assets / "models" / "gpt2-tokenizer", seed=0)

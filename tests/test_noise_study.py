@@ -123,6 +123,7 @@ def test_only_limits_of_size_are_halved_and_doubled():
     assert not {*GRADED} & {"accuracy", "roles", *MARGINS}
 
 
+@pytest.mark.slow
 def test_shuffled_weights_are_the_same_numbers_in_another_order():
     plan = Plan(seed=1)
     before = build(plan).hf_model.transformer.h[0].attn.c_attn.weight

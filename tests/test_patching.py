@@ -193,6 +193,7 @@ def test_keys_by_hand(patch):
 # Fast against the published loop ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
 @pytest.mark.parametrize("mlps", ["recompute", "freeze"])
 @pytest.mark.parametrize("kind", ["logits", "q", "k", "v"])
@@ -211,6 +212,7 @@ def test_fast_equals_the_published_loop(family, mlps, kind, n):
     assert_methods_agree(model, prompts, receiver, senders=senders, mlps=mlps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["k", "v"])
 @pytest.mark.parametrize("heads", [(0, 1), (0,), (1, 2, 3), (0, 1, 2, 3)])
 def test_receivers_that_share_a_key_and_value_head(kind, heads):
@@ -243,6 +245,7 @@ def test_a_head_that_shares_the_receivers_key_attends_as_before():
     torch.testing.assert_close(patched[:, 1:], clean[:, 1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
 @pytest.mark.parametrize("kind", ["q", "k", "v"])
 def test_the_published_loop_follows_the_models_own_scores(family, kind):
@@ -267,6 +270,7 @@ def test_the_published_loop_follows_the_models_own_scores(family, kind):
     assert_same(by_scores, by_queries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
 def test_queries_before_the_end(family):
     """A query at a position that END attends to: its effect passes through later layers' keys and
@@ -276,6 +280,7 @@ def test_queries_before_the_end(family):
     assert_methods_agree(TINY[family](), random_prompts(), receiver)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mlps", ["recompute", "freeze"])
 @pytest.mark.parametrize(
     "kind, position", [("logits", "END"), ("q", "END"), ("k", "S1+1"), ("v", "S2")]
@@ -315,6 +320,7 @@ def test_a_small_memory_bound_changes_nothing_but_the_chunks():
 # Another library ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family, kind", [("gpt2", "q"), ("gpt2", "k"), ("gpt2", "v"), ("llama", "q")]
 )
@@ -373,6 +379,7 @@ def test_nothing_corrupted_changes_nothing(kind):
     np.testing.assert_array_equal(effects.gap, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
 @settings(max_examples=4, deadline=None, database=None)
 @given(n=st.integers(1, 6), mlps=st.sampled_from(["recompute", "freeze"]))
@@ -459,6 +466,7 @@ def test_per_example_effects_are_those_of_each_prompt_alone():
         assert alone.gap[0] == pytest.approx(together.gap[i], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["logits", "q", "v"])
 def test_weight_edits_count(kind):
     """With a sender's W_O set to zero its path carries nothing, and the loop sees the same edited

@@ -43,6 +43,8 @@ from suite import registry
 from suite.errors import ModelError
 from tests.test_channels import head_scores
 
+pytestmark = pytest.mark.slow  # searches and patching on whole models
+
 HEADS = [Head(layer, head) for layer in range(6) for head in range(4)]
 
 

@@ -112,6 +112,7 @@ def boxes(figure: Figure) -> dict[str, Bbox]:
 # One stage ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stage_figure_frames_and_names_the_heads_found():
     figure = stage_figure("logits")
     green, red = plots.COLORS["movers"], plots.COLORS["negative_movers"]
@@ -124,6 +125,7 @@ def test_stage_figure_frames_and_names_the_heads_found():
     assert lowest < highest  # head 0 stands at the bottom
 
 
+@pytest.mark.slow
 def test_stage_figure_shows_attention_on_one_prompt_and_on_average():
     one, average = attention_axes(stage_figure("logits"))
     rows = ["movers L3H0", "movers L3H1", "negative movers L3H2"]
@@ -168,6 +170,7 @@ def test_a_map_of_no_effects_is_drawn():
     plots.head_map(ax, np.zeros((2, 3)), {}, title="T")
 
 
+@pytest.mark.slow
 def test_stage_figure_shows_at_most_three_heads_of_a_role():
     many = tuple(Head(3 - i, i) for i in range(4))
     figure = stage_figure("logits", FOUND | {"movers": many})
@@ -179,6 +182,7 @@ def test_stage_figure_shows_at_most_three_heads_of_a_role():
     assert "first" not in attention_axes(stage_figure("logits"))[0].get_title(loc="left")
 
 
+@pytest.mark.slow
 def test_no_title_of_a_stage_is_clipped():
     """Fault C13: `(first 3 heads of a role)` ran over the right edge."""
     many = tuple(Head(3 - i, i) for i in range(4))
@@ -201,6 +205,7 @@ def test_a_long_title_of_a_stage_is_broken_into_lines():
     assert len(first) <= 72 and len(more) == 1 and last == "second"
 
 
+@pytest.mark.slow
 def test_stage_figure_greys_heads_without_a_path():
     figure = stage_figure("movers.q")
     assert framed(figure) == {(2, 0): plots.COLORS["inhibition"]}

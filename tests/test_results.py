@@ -248,6 +248,7 @@ def one_line_figure(title: str = "A line"):
     return figure
 
 
+@pytest.mark.slow
 def test_a_figure_is_written_as_both_files_and_the_same_each_time(results, tmp_path, monkeypatch):
     written = []
     for attempt in ("first", "second"):

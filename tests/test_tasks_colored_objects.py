@@ -123,6 +123,7 @@ def test_colored_objects_positions_by_hand(tokenizer, tmp_path):
     assert prompt.corrupted_texts[0] == BY_HAND.replace("the plate?", "the ball?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary_of", ["tokenizer", "gpt2_tokenizer"])
 def test_colored_objects_prompts_are_what_their_fields_say(vocabulary_of, request):
     tokenizer = request.getfixturevalue(vocabulary_of)
@@ -163,6 +164,7 @@ def test_colored_objects_prompts_are_what_their_fields_say(vocabulary_of, reques
     )
 
 
+@pytest.mark.slow
 def test_the_authors_file_in_place_of_the_generator(assets, tokenizer, gpt2_tokenizer):
     file = assets / "data" / "colored_objects_authors" / "cobjs_data_42.json"
     pairs = json.loads(file.read_text())

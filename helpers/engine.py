@@ -1,25 +1,45 @@
-"""The engine: a cached run, and runs resumed from it with some heads edited at one position."""
+"""The engine: a cached run, and runs resumed from it with some heads edited at one position.
 
-from collections.abc import Iterable, Sequence
+Attention at the recomputed positions is computed here, for all variants at once, over the cached
+keys and values of earlier positions. All else is left to the model's own modules: a `Decoder` runs
+a layer up to its scores, or with the output of its attention given. Norms before and after a
+sublayer, norms of queries and keys, rotation, scaled residuals and experts are theirs, so a new
+family needs no code here. And nothing is taken on trust: `decoder_for` reruns some prompts and
+compares their logits with the model's.
+"""
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers import Cache
+from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
 
+from helpers.behavior import final_logits
 from helpers.heads import Head, check_heads
 from helpers.tasks.prompts import Prompts
+from suite.errors import ModelError
 
 ROWS_AT_ONCE = 1024
 """Residual vectors per matrix product: enough for full speed, few enough that intermediates stay in
 the CPU's cache.
 """
+
+TRIED_PROMPTS = 4
+"""How many prompts a model is tried on, for each length."""
+
+HIDDEN = -1e4
+"""Attention masks add 0 to the scores of keys that are seen, and less than this to the others."""
 
 
 def cached_run(
@@ -40,72 +60,331 @@ def _stop(resid: Tensor, hook: object) -> None:
     raise StopAtLayerException(resid)  # TransformerLens' own way to end a forward pass early
 
 
-class Decoder:
-    """The model's layers as functions of any leading shape, calling the bridge's own modules (so
-    weight edits count).
+# What a model's layers do ------------------------------------------------------------------------
 
-    Shapes: residuals [... pos d_model]; q [... pos head d_head]; k and v [... pos kv_head d_head],
-    q and k rotated where the model rotates. `length`: the longest position that will be asked for.
-    `group`: how many query heads in a row share each key and value head.
+
+class Projections(NamedTuple):
+    """What a layer's scores and outputs are made of: queries and keys as they are compared (normed
+    and rotated where the model does that), and values.
     """
 
-    def __init__(self, model: TransformerBridge, length: int) -> None:
+    q: Float[Tensor, "variant batch pos head d_head"]
+    k: Float[Tensor, "variant batch pos kv_head d_head"]
+    v: Float[Tensor, "variant batch pos kv_head d_head"]
+
+
+class Decoder:
+    """A model's layers, run in pieces by the model's own modules, so that edits of weights count.
+
+    Knows what the layers are told about prompts of one length, such as rotations and masks. Made by
+    `decoder_for`, which tries it first. `group`: how many query heads in a row share each key and
+    value head.
+    """
+
+    def __init__(self, model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
         cfg = model.cfg
         self.model = model
         self.n_layers = cfg.n_layers
-        self.d_head = cfg.d_head
         self.group = cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)
-        self.rotary = cfg.positional_embedding_type == "rotary"
-        if self.rotary:
-            only_its_dtype_counts = torch.zeros(1, length, cfg.d_model, device=cfg.device)
-            positions = torch.arange(length, device=cfg.device)[None]
-            cos, sin = model.rotary_emb(only_its_dtype_counts, positions)
-            self.cos = cos[0]
-            self.sin = sin[0]
+        rotated_key = "blocks.0.attn.hook_rot_k"
+        with _recorded_calls(model) as calls:
+            _, cache = model.run_with_cache(tokens, names_filter=rotated_key.__eq__)
+        self.calls = calls
+        self.hooks_see_rotation = rotated_key in cache
+        """Whether hooks show queries and keys as they are compared, or before rotation."""
+
+    @property
+    def cached_names(self) -> tuple[str, ...]:
+        """The activations that a cache needs for `resume`."""
+        key = "attn.hook_rot_k" if self.hooks_see_rotation else "attn.hook_k"
+        return ("hook_resid_pre", key, "attn.hook_v")
+
+    def cached_keys(
+        self, cache: ActivationCache, layer: int, stop: int
+    ) -> Float[Tensor, "batch pos kv_head d_head"]:
+        """The keys before position `stop`, as queries are compared with them."""
+        if self.hooks_see_rotation:
+            return cache["rot_k", layer][:, :stop]
+        return self._rotate(cache["k", layer][:, :stop], layer, range(stop))
 
     def project(
         self,
-        kind: str,
         layer: int,
-        resid: Float[Tensor, "... pos d_model"],
+        resid: Float[Tensor, "variant batch pos d_model"],
         positions: Sequence[int],
-    ) -> Float[Tensor, "... pos heads d_head"]:
-        """q, k or v of a layer from the residual stream that enters it."""
-        block = self.model.blocks[layer]
-        projection = getattr(block.attn, kind)
-        heads = projection(block.ln1(resid)).unflatten(-1, (-1, self.d_head))
-        if kind == "v":
-            return heads
-        return self.rotate(heads, positions)
-
-    def rotate(
-        self, heads: Float[Tensor, "... pos heads d_head"], positions: Sequence[int]
-    ) -> Float[Tensor, "... pos heads d_head"]:
-        """q or k turned by its position in a rotary model (only the part that the model turns),
-        else as it is.
+    ) -> Projections:
+        """The layer, run up to its scores on the residual stream that enters it at these
+        positions.
         """
-        if not self.rotary:
-            return heads
-        cos = self.cos[list(positions)]
-        sin = self.sin[list(positions)]
-        rotary_dim = cos.shape[-1]
-        turning = heads[..., :rotary_dim]
-        rest = heads[..., rotary_dim:]
-        turned, _ = apply_rotary_pos_emb(turning, turning, cos, sin, unsqueeze_dim=-2)
-        return torch.cat([turned, rest], dim=-1)
+        kept: dict[str, Tensor] = {}
+        attention = f"blocks.{layer}.attn"
+        prefix = "rot_" if self.hooks_see_rotation else ""
+        sites = {"q": f"hook_{prefix}q", "k": f"hook_{prefix}k", "v": "hook_v"}
+        hooks = [
+            (f"{attention}.{site}", partial(_keep, kept, name)) for name, site in sites.items()
+        ]
+        hooks.append((f"{attention}.hook_attn_scores", _stop))
+        args, kwargs = self.calls[layer].at(positions)
+        with self.model.hooks(fwd_hooks=hooks), suppress(StopAtLayerException):
+            self.model.blocks[layer](resid.flatten(0, 1), *args, **kwargs)
+        q, k, v = (kept[name].unflatten(0, resid.shape[:2]) for name in "qkv")
+        if self.hooks_see_rotation:
+            return Projections(q, k, v)
+        return Projections(self._rotate(q, layer, positions), self._rotate(k, layer, positions), v)
 
-    def mlp(
-        self, layer: int, pre: Float[Tensor, "... d_model"], mid: Float[Tensor, "... d_model"]
+    def _rotate(
+        self, heads: Float[Tensor, "... pos heads d_head"], layer: int, positions: Sequence[int]
+    ) -> Float[Tensor, "... pos heads d_head"]:
+        """q or k turned by its position, where the model rotates out of the sight of hooks."""
+        rotation = self.calls[layer].kwargs.get("position_embeddings")
+        if rotation is None:
+            return heads
+        cos, sin = (part[0, list(positions)] for part in rotation)
+        turned, _ = apply_rotary_pos_emb(heads, heads, cos, sin, unsqueeze_dim=-2)
+        return turned
+
+    def finish(
+        self,
+        layer: int,
+        resid: Float[Tensor, "... d_model"],
+        attention_output: Float[Tensor, "... d_model"],
+        mlp_output: Float[Tensor, "... d_model"] | None = None,
     ) -> Float[Tensor, "... d_model"]:
-        """MLP output of a layer from the residual before and after attention; a parallel block
-        reads the former.
+        """The residual stream after a layer whose attention gives this output, before any norm of
+        it; so does the MLP, where its output is given.
         """
         block = self.model.blocks[layer]
-        resid = pre if self.model.cfg.parallel_attn_mlp else mid
-        chunks = resid.flatten(0, -2).split(ROWS_AT_ONCE)
-        outputs = [block.mlp(block.ln2(rows[None]))[0] for rows in chunks]
-        return torch.cat(outputs).view(mid.shape)
+        args, kwargs = self.calls[layer].at([0])  # the same for every position: attention is given
+        given = [attention_output] if mlp_output is None else [attention_output, mlp_output]
+        rows = [part.expand_as(attention_output).flatten(0, -2) for part in (resid, *given)]
+        outputs = []
+        for into, attended, *rest in zip(*(part.split(ROWS_AT_ONCE) for part in rows), strict=True):
+            with ExitStack() as stack:
+                stack.enter_context(_gives(block.attn, (attended[None], None)))
+                if rest:
+                    stack.enter_context(_gives(block.mlp, rest[0][None]))
+                output = block(into[None], *args, **kwargs)
+            outputs.append(output[0] if isinstance(output, tuple) else output)
+        return torch.cat(outputs, dim=1).view(attention_output.shape)
 
+    def scores(
+        self, layer: int, products: Float[Tensor, "variant batch head query pos"]
+    ) -> Float[Tensor, "variant batch head query pos"]:
+        """Scores before the mask, of the products of queries and keys: scaled, and capped where the
+        model does that.
+        """
+        attention = self.model.blocks[layer].attn.original_component
+        scores = products.mul_(attention.scaling)
+        cap = getattr(attention, "attn_logit_softcapping", None)
+        return scores if cap is None else cap * torch.tanh(scores / cap)
+
+    def written(
+        self,
+        head: Head,
+        z: Float[Tensor, "... d_head"],
+        attention_output: Float[Tensor, "... d_model"],
+    ) -> Float[Tensor, "... d_model"]:
+        """What a head adds to the residual stream: z W_O, and where the model norms the output of
+        attention, its share of what the norm gives.
+        """
+        block = self.model.blocks[head.layer]
+        alone = z @ block.attn.W_O[head.head]
+        norm = getattr(block, "ln1_post", None)
+        if norm is None:
+            return alone
+        return alone * _norm_factors(norm, attention_output)
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """What a model tells a layer beside the residual stream, on prompts of one length."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    blocked: Bool[Tensor, "query key"]
+    """Which keys a query does not see: later ones, and those that its window has left."""
+
+    def at(self, positions: Sequence[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same for some of the positions, without cache and mask."""
+        args = tuple(_at_positions(value, positions) for value in self.args)
+        kwargs = {name: _at_positions(value, positions) for name, value in self.kwargs.items()}
+        return args, kwargs
+
+
+def _at_positions(value: Any, positions: Sequence[int]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_at_positions(part, positions) for part in value)
+    if isinstance(value, Cache) or _is_mask(value):
+        return None
+    if isinstance(value, Tensor):  # [prompt, pos, ...], and prompts of one length are told the same
+        return value[:1, list(positions)]
+    return value
+
+
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4  # [prompt, head, query, key]
+
+
+@contextmanager
+def _recorded_calls(model: TransformerBridge) -> Iterator[list[LayerCall]]:
+    """What each layer is told in the run inside this block, in order."""
+    calls: list[LayerCall] = []
+
+    def record(block: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        told = dict(kwargs)
+        resid = told.pop("hidden_states", None)
+        others = args
+        if resid is None:
+            resid, *others = args
+        masks = [value for value in (*others, *told.values()) if _is_mask(value)]
+        calls.append(LayerCall(tuple(others), told, _blocked(masks, resid.shape[1], resid.device)))
+
+    handles = [block.register_forward_pre_hook(record, with_kwargs=True) for block in model.blocks]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _blocked(
+    masks: Sequence[Tensor], length: int, device: torch.device
+) -> Bool[Tensor, "query key"]:
+    """Raises ModelError for a mask that does more than to hide keys."""
+    if not masks:
+        square = torch.ones(length, length, dtype=torch.bool, device=device)
+        return square.triu(1)
+    mask = masks[0][0, 0]
+    if mask.dtype == torch.bool:
+        return ~mask
+    blocked = mask < HIDDEN
+    if mask[~blocked].any():
+        raise ModelError(REFUSAL)
+    return blocked
+
+
+def _keep(kept: dict[str, Tensor], name: str, now: Tensor, hook: object) -> None:
+    kept[name] = now
+
+
+@contextmanager
+def _gives(module: torch.nn.Module, output: Any) -> Iterator[None]:
+    """While this lasts, a module gives this output whatever enters it.
+
+    Raises ModelError where the model does not call it.
+    """
+    was_called = False
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        nonlocal was_called
+        was_called = True
+        return output
+
+    own = vars(module)  # the bridge hands what is set on its modules on to the wrapped ones
+    own["forward"] = forward
+    try:
+        yield
+    finally:
+        del own["forward"]
+    if not was_called:
+        raise ModelError(
+            f"The layers of this model do not call their {type(module).__name__}, so its output "
+            "cannot be given: use path_patch_reference, or mlps='recompute'."
+        )
+
+
+def _norm_factors(
+    norm: torch.nn.Module, x: Float[Tensor, "... d_model"]
+) -> Float[Tensor, "... d_model"]:
+    """What an RMSNorm multiplies x by: its gain, the same for every x, over the size of this x."""
+    gain = norm_gain(norm, x.shape[-1])
+    scaled = x * gain
+    size = (scaled * norm(x)).sum(-1, keepdim=True) / scaled.square().sum(-1, keepdim=True)
+    return gain * size
+
+
+def norm_gain(norm: torch.nn.Module, width: int) -> Float[Tensor, " width"]:
+    """The gain of an RMSNorm however it is stored: what becomes of ones, whose size is one."""
+    example = next(norm.parameters())
+    ones = torch.ones(1, 1, width, dtype=example.dtype, device=example.device)
+    return norm(ones)[0, 0].detach()
+
+
+def output_weights(model: TransformerBridge, layer: int) -> Float[Tensor, "head d_head d_model"]:
+    """W_O as it acts on the residual stream: where a norm follows attention, with its gain."""
+    block = model.blocks[layer]
+    W_O = block.attn.W_O
+    norm = getattr(block, "ln1_post", None)
+    return W_O if norm is None else W_O * norm_gain(norm, W_O.shape[-1])
+
+
+def rotation_per_token(model: TransformerBridge) -> Float[Tensor, "layer pair"] | None:
+    """By how many radians a token turns each pair of dimensions, on the CPU; None without rotary
+    positions.
+    """
+    two_tokens = torch.zeros(1, 2, dtype=torch.long, device=model.cfg.device)
+    with torch.no_grad(), _recorded_calls(model) as calls:
+        model(two_tokens)
+    if any("position_embeddings" not in call.kwargs for call in calls):
+        return None
+    angles = []
+    for call in calls:
+        cos, sin = call.kwargs["position_embeddings"]
+        pairs = cos.shape[-1] // 2  # each angle is there twice
+        angles.append(torch.atan2(sin[0, 1, :pairs], cos[0, 1, :pairs]))
+    return torch.stack(angles).cpu()
+
+
+# Whether they are understood ----------------------------------------------------------------------
+
+REFUSAL = (
+    "Recomputing a run of this model does not give the model's own logits (an architecture that is "
+    "not known here, or values too large for its precision): use path_patch_reference and hooks."
+)
+
+_tried: weakref.WeakKeyDictionary[TransformerBridge, dict[int, Decoder]]
+_tried = weakref.WeakKeyDictionary()
+
+
+def decoder_for(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Decoder:
+    """The model's decoder for prompts of this length, tried once on a few of these.
+
+    Raises ModelError where the rerun does not give the model's own logits: for an architecture that
+    is not known, and for values too large for the precision.
+    """
+    by_length = _tried.setdefault(model, {})
+    length = tokens.shape[1]
+    if length not in by_length:
+        by_length[length] = _tried_decoder(model, tokens[:TRIED_PROMPTS])
+    return by_length[length]
+
+
+def _tried_decoder(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Decoder:
+    with torch.no_grad():
+        expected = model(tokens, logits_to_keep=1)[:, -1]
+        try:
+            decoder = Decoder(model, tokens)
+            logits = _rerun(decoder, tokens)
+        except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise ModelError(REFUSAL) from error
+    if not torch.allclose(logits, expected, rtol=1e-4, atol=1e-3):
+        raise ModelError(REFUSAL)
+    return decoder
+
+
+def _rerun(decoder: Decoder, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch d_vocab"]:
+    """The logits at END of a run whose second half is recomputed from the first layer on, after an
+    edit that changes nothing.
+    """
+    model = decoder.model
+    cache = cached_run(model, tokens, decoder.cached_names)
+    no_change = torch.zeros(1, 1, tokens.shape[1], device=tokens.device)
+    edit = Edit("scores", Head(0, 0), no_change)
+    resid, _ = resume(decoder, cache, tokens.shape[1] // 2, [edit])
+    return final_logits(model, resid)[0]
+
+
+# Runs resumed -------------------------------------------------------------------------------------
 
 EditKind = Literal["q", "k", "v", "z", "scores", "pattern"]
 """What an `Edit` changes in a head."""
@@ -148,6 +427,7 @@ class WatchedHead(NamedTuple):
 
     pattern: Float[Tensor, "variant batch key"]
     z: Float[Tensor, "variant batch d_head"]
+    written: Float[Tensor, "variant batch d_model"]  # what the head adds to the residual stream
 
 
 def resume(
@@ -157,32 +437,34 @@ def resume(
     edits: Sequence[Edit],
     *,
     watch: Iterable[Head] = (),
+    n_layers: int | None = None,
 ) -> tuple[Float[Tensor, "variant batch d_model"], dict[Head, WatchedHead]]:
     """Runs that equal the cached one but for `edits` at position `start`: the final residual and
     watched heads, at END.
 
-    Only positions from `start` on and layers from the first edit on are computed; earlier keys and
-    values are the cache's. A watched head lies in the first edit's layer or later.
+    cache: with `decoder.cached_names`. Only positions from `start` on and layers from the first
+    edit on are computed; earlier keys and values are the cache's. n_layers: stop after as many,
+    with the residual there. A watched head lies in the first edit's layer or later.
     """
     first = min(edit.head.layer for edit in edits)
+    last = (n_layers or decoder.n_layers) - 1
     watched: dict[Head, WatchedHead] = {}
     resid = cache["resid_pre", first][None, :, start:]
     positions = range(start, start + resid.shape[2])
-    for layer in range(first, decoder.n_layers):
+    for layer in range(first, last + 1):
         layer_edits = [edit.to(resid) for edit in edits if edit.head.layer == layer]
-        k = decoder.project("k", layer, resid, positions)
-        v = decoder.project("v", layer, resid, positions)
-        is_last = layer == decoder.n_layers - 1
-        if is_last and all(edit.kind in ("k", "v") for edit in layer_edits):
-            resid = resid[:, :, -1:]  # from here on END alone is needed
-            positions = positions[-1:]
-        q = decoder.project("q", layer, resid, positions)
-        z, pattern = _attention(decoder, cache, layer, q, k, v, layer_edits)
+        q, k, v = decoder.project(layer, resid, positions)
+        if layer == last and all(edit.kind in ("k", "v") for edit in layer_edits):
+            q = q[:, :, -1:]  # from here on END alone is needed
+            resid = resid[:, :, -1:]
+        z, pattern = _attention(decoder, cache, layer, Projections(q, k, v), layer_edits)
+        attention_output = decoder.model.blocks[layer].attn.o(z.flatten(-2))
         for head in watch:
             if head.layer == layer:
-                watched[head] = WatchedHead(pattern[:, :, head.head, -1], z[:, :, -1, head.head])
-        mid = resid + decoder.model.blocks[layer].attn.o(z.flatten(-2))
-        resid = mid + decoder.mlp(layer, resid.expand_as(mid), mid)
+                own_z = z[:, :, -1, head.head]
+                written = decoder.written(head, own_z, attention_output[:, :, -1])
+                watched[head] = WatchedHead(pattern[:, :, head.head, -1], own_z, written)
+        resid = decoder.finish(layer, resid, attention_output)
     return resid[:, :, -1], watched
 
 
@@ -190,9 +472,7 @@ def _attention(
     decoder: Decoder,
     cache: ActivationCache,
     layer: int,
-    q: Float[Tensor, "#variant batch query head d_head"],
-    k: Float[Tensor, "#variant batch suffix kv_head d_head"],
-    v: Float[Tensor, "#variant batch suffix kv_head d_head"],
+    projections: Projections,
     edits: Sequence[Edit],
 ) -> tuple[
     Float[Tensor, "variant batch query head d_head"], Float[Tensor, "variant batch head query pos"]
@@ -204,29 +484,29 @@ def _attention(
     query heads.
     """
     of_kind = {kind: [edit for edit in edits if edit.kind == kind] for kind in get_args(EditKind)}
+    q, k, v = projections
     n_variants = max([len(q), *(len(edit.value) for edit in edits)])
-    k = k.expand(n_variants, *k.shape[1:])
-    v = v.expand(n_variants, *v.shape[1:])
-    n_recomputed = k.shape[2]
-    start = cache["v", layer].shape[1] - n_recomputed
-    old_k = decoder.rotate(cache["k", layer][:, :start], range(start))
+    q, k, v = (part.expand(n_variants, *part.shape[1:]) for part in (q, k, v))
+    start = cache["v", layer].shape[1] - k.shape[2]
+    old_k = decoder.cached_keys(cache, layer, start)
     old_v = cache["v", layer][:, :start]
 
-    q = q.expand(n_variants, *q.shape[1:]).clone()
+    if of_kind["q"]:
+        q = q.clone()
     for edit in of_kind["q"]:
         q[:, :, 0, edit.head.head] = edit.value
 
     grouped_q = q.unflatten(-2, (-1, decoder.group))
-    old_scores = torch.einsum("nbqkgd,bpkd->nbkgqp", grouped_q, old_k)
-    new_scores = torch.einsum("nbqkgd,nbskd->nbkgqs", grouped_q, k)
-    scores = torch.cat([old_scores, new_scores], dim=-1).flatten(2, 3)
+    old_products = torch.einsum("nbqkgd,bpkd->nbkgqp", grouped_q, old_k)
+    new_products = torch.einsum("nbqkgd,nbskd->nbkgqs", grouped_q, k)
+    products = torch.cat([old_products, new_products], dim=-1).flatten(2, 3)
     for edit in of_kind["k"]:
         head_q = q[..., edit.head.head, :]
-        scores[:, :, edit.head.head, :, start] = torch.einsum("nbqd,nbd->nbq", head_q, edit.value)
-    square = torch.ones(n_recomputed, n_recomputed, dtype=torch.bool, device=q.device)
-    future = square.triu(1)[-q.shape[2] :]
-    scores[..., start:].masked_fill_(future, -torch.inf)
-    scores.mul_(decoder.d_head**-0.5)
+        product = torch.einsum("nbqd,nbd->nbq", head_q, edit.value)
+        products[:, :, edit.head.head, :, start] = product
+    scores = decoder.scores(layer, products)
+    blocked = decoder.calls[layer].blocked[-q.shape[2] :]
+    scores = scores.masked_fill(blocked, -torch.inf)
     for edit in of_kind["scores"]:
         scores[:, :, edit.head.head, 0] += edit.value
 
@@ -250,6 +530,9 @@ def _attention(
         else:
             row.copy_(row @ edit.matrix + edit.value)
     return z, pattern
+
+
+# How much fits ------------------------------------------------------------------------------------
 
 
 def require_heads(model: TransformerBridge, heads: Iterable[Head]) -> None:

@@ -14,7 +14,6 @@ from transformer_lens.model_bridge.generalized_components import AttentionBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from helpers.checkpoint import (
-    FAMILIES,
     LOCAL,
     AttentionWeights,
     LayerWeights,
@@ -25,6 +24,7 @@ from helpers.checkpoint import (
     tensor_files,
 )
 from helpers.engine import norm_gain, output_weights, rotation_per_token
+from helpers.families import FAMILIES
 from suite.errors import ModelError
 from suite.fetch import ready
 from suite.files import sha256

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from helpers.heads import Head
 from helpers.models import load_model
 from helpers.path_patching import Receiver, path_patch
-from helpers.published import path_patch_reference
+from helpers.published_loop import path_patch_reference
 from suite.files import write_text
 from suite.registry import PROJECT
 from tests.tiny import KINDS, random_prompts, tiny_folder

@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import models
 from helpers.behavior import evaluate
-from helpers.checkpoint import FAMILIES, Family
 from helpers.engine import Edit
+from helpers.families import FAMILIES, Family
 from helpers.heads import Head
 from helpers.interventions import steer
 from helpers.models import AttentionWeights, attention_weights, load_model, model_provenance
 from helpers.path_patching import Receiver, path_patch
-from helpers.published import path_patch_reference
+from helpers.published_loop import path_patch_reference
 from suite.errors import ModelError
 from suite.fetch import ready
 from suite.files import sha256

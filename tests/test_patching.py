@@ -18,7 +18,7 @@ from helpers.engine import Edit, cached_run, decoder_for, resume
 from helpers.heads import Head
 from helpers.interventions import knock_out
 from helpers.path_patching import PathEffects, Receiver, path_patch
-from helpers.published import path_patch_reference
+from helpers.published_loop import path_patch_reference
 from helpers.tasks import ioi
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import (

@@ -14,7 +14,13 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.channels import scaling_matrix, writing_vectors
-from helpers.engine import ROWS_AT_ONCE, Edit, cached_run, decoder_for, output_weights, resume
+from helpers.decoder import ROWS_AT_ONCE, output_weights
+from helpers.engine import (
+    Edit,
+    cached_run,
+    decoder_for,
+    resume,
+)
 from helpers.heads import Head
 from helpers.tasks.prompts import Prompts
 

@@ -29,15 +29,13 @@ from helpers.behavior import (
     unembedded,
 )
 from helpers.channels import scaling_matrix, writing_vectors
+from helpers.decoder import ROWS_AT_ONCE, Decoder, output_weights
 from helpers.engine import (
-    ROWS_AT_ONCE,
-    Decoder,
     Edit,
     EditKind,
     WatchedHead,
     cached_run,
     decoder_for,
-    output_weights,
     prompts_at_once,
     require_heads,
     resume,

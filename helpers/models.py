@@ -23,7 +23,7 @@ from helpers.checkpoint import (
     require_finite,
     tensor_files,
 )
-from helpers.engine import norm_gain, output_weights, rotation_per_token
+from helpers.decoder import norm_gain, output_weights, rotation_per_token
 from helpers.families import FAMILIES
 from suite.errors import ModelError
 from suite.fetch import ready

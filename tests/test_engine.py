@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.decoder import output_weights, rotation_per_token
 from helpers.engine import (
     Edit,
     cached_run,
     decoder_for,
-    output_weights,
     resume,
-    rotation_per_token,
 )
 from helpers.families import FAMILIES, Family
 from helpers.heads import Head

@@ -14,7 +14,12 @@ from transformer_lens.patching import get_act_patch_direct_path
 from transformer_lens.utilities import temporarily_swap_parameter
 
 from helpers.behavior import evaluate
-from helpers.engine import Edit, cached_run, decoder_for, resume
+from helpers.engine import (
+    Edit,
+    cached_run,
+    decoder_for,
+    resume,
+)
 from helpers.heads import Head
 from helpers.interventions import knock_out
 from helpers.path_patching import PathEffects, Receiver, path_patch

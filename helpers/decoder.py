@@ -4,7 +4,7 @@ The model's own modules do the work. Norms before and after a sublayer, norms of
 rotation, scaled residuals and experts are theirs, so a new family needs no code here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +34,10 @@ REFUSAL = (
     "Recomputing a run of this model does not give the model's own logits (an architecture that is "
     "not known here, or values too large for its precision): use path_patch_reference and hooks."
 )
+
+
+Hook = tuple[str, Callable[[Tensor, object], None]]
+"""Name of an activation, and what is done when it comes."""
 
 
 class Projections(NamedTuple):
@@ -93,10 +97,9 @@ class Decoder:
         attention = f"blocks.{layer}.attn"
         prefix = "rot_" if self.hooks_see_rotation else ""
         sites = {"q": f"hook_{prefix}q", "k": f"hook_{prefix}k", "v": "hook_v"}
-        hooks = [
-            (f"{attention}.{site}", partial(_keep, kept, name)) for name, site in sites.items()
-        ]
-        hooks.append((f"{attention}.hook_attn_scores", stop_here))
+        hooks: list[Hook] = [(f"{attention}.hook_attn_scores", stop_here)]
+        for name, site in sites.items():
+            hooks.append((f"{attention}.{site}", partial(_keep, kept, name)))
         args, kwargs = self.calls[layer].at(positions)
         with self.model.hooks(fwd_hooks=hooks), suppress(StopAtLayerException):
             self.model.blocks[layer](resid.flatten(0, 1), *args, **kwargs)
@@ -205,12 +208,10 @@ def _recorded_calls(model: TransformerBridge) -> Iterator[list[LayerCall]]:
 
     def record(block: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         told = dict(kwargs)
-        resid = told.pop("hidden_states", None)
-        others = args
-        if resid is None:
-            resid, *others = args
-        masks = [value for value in (*others, *told.values()) if _is_mask(value)]
-        calls.append(LayerCall(tuple(others), told, _blocked(masks, resid.shape[1], resid.device)))
+        resid = args[0] if args else told.pop("hidden_states")
+        masks = [value for value in (*args, *told.values()) if _is_mask(value)]
+        blocked = _blocked(masks, resid.shape[1], resid.device)
+        calls.append(LayerCall(args[1:], told, blocked))
 
     handles = [block.register_forward_pre_hook(record, with_kwargs=True) for block in model.blocks]
     try:

@@ -133,7 +133,9 @@ class Edit:
 
     def of(self, prompts: Sequence[int] | np.ndarray, length: int) -> "Edit":
         """The same edit for some of the prompts, which are `length` tokens long."""
-        value = self.value if self.value.shape[1] == 1 else self.value[:, prompts]
+        value = self.value
+        if value.shape[1] > 1:
+            value = value[:, prompts]
         if self.kind in ("scores", "pattern"):
             value = value[..., :length]
         return replace(self, value=value)

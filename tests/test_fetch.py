@@ -19,6 +19,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import close_session
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 from helpers.models import attention_weights, load_model, model_provenance
 from suite import fetch as fetching
@@ -209,7 +210,7 @@ def stand_in(gpt2, tmp_path, monkeypatch) -> list[Path]:
         shutil.copytree(gpt2, folder)
 
     monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetching, "_write_converted", copy)
+    monkeypatch.setattr(fetching, "convert_gguf", copy)
     return conversions
 
 
@@ -250,7 +251,7 @@ def test_interrupted_conversion_leaves_nothing(stand_in, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fetching, "_write_converted", interrupt)
+        patch.setattr(fetching, "convert_gguf", interrupt)
         fetch("smollm2")
     assert [path.suffix for path in cache_dir().iterdir()] == [".lock"]
     killed = resolve("smollm2").location.with_suffix(".part")  # kill -9 leaves what it wrote
@@ -271,8 +272,8 @@ def test_what_cannot_be_read_is_not_said_to_be_unwritable(tmp_path, monkeypatch)
         raise PermissionError(errno.EACCES, "Permission denied", "the.gguf")
 
     monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetching.AutoModelForCausalLM, "from_pretrained", refuse)
-    with pytest.raises(ModelError, match=r"\.gguf cannot be read .*make setup"):
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
+    with pytest.raises(ModelError, match=r"\.gguf cannot be read .*allow reading it"):
         fetch("smollm2")
 
 
@@ -280,13 +281,13 @@ def test_a_full_disk_while_converting(stand_in, monkeypatch):
     def full(gguf: Path, folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(fetching, "_write_converted", full)
+    monkeypatch.setattr(fetching, "convert_gguf", full)
     with pytest.raises(ModelError, match="Cannot write .*No space left.*CIRCUITS_CACHE"):
         fetch("smollm2")
 
 
 def test_gguf_cut_in_the_middle(tmp_path, monkeypatch):
-    gguf = fetching._gguf(resolve("smollm2"))
+    gguf = fetching._bundled_gguf(resolve("smollm2"))
     package = tmp_path / gguf.parent.name
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('never imported')")

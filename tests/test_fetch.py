@@ -25,9 +25,11 @@ from helpers.models import attention_weights, load_model, model_provenance
 from suite import fetch as fetching
 from suite.errors import ModelError
 from suite.fetch import fetch, ready
+from suite.files import sha256
 from suite.registry import cache_dir, known_models, resolve
 from tests.fake_hub import COMMIT, FakeHub, running_hub
 from tests.tiny import cut_in_half, tiny_folder
+from tests.tiny_gguf import tiny_model, write_gguf
 
 
 @pytest.fixture
@@ -172,6 +174,46 @@ def test_offline(hub_cache):
     for get in (load_model, attention_weights, fetch):
         with pytest.raises(ModelError, match="no network.*make fetch MODEL=gpt2-medium"):
             get("gpt2-medium")
+
+
+# Quantized copies
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch) -> Path:
+    """The known copy of qwen2.5-0.5b below CIRCUITS_ASSETS: here a tiny Llama."""
+    models = tmp_path / "assets" / "models"
+    models.mkdir(parents=True)
+    file = write_gguf(models / "qwen2.5-0.5b.gguf", "llama", tiny_model("llama"))
+    own = {"gguf_sha256": sha256(file), "gguf_bytes": file.stat().st_size}
+    entry = known_models()["qwen2.5-0.5b"]
+    monkeypatch.setitem(known_models(), "qwen2.5-0.5b", {**entry, **own})
+    monkeypatch.setenv("CIRCUITS_ASSETS", str(tmp_path / "assets"))
+    monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
+    return file
+
+
+def test_results_say_that_a_copy_was_measured(copy, hub_cache):
+    record = model_provenance("qwen2.5-0.5b")
+    digest = sha256(copy)
+    assert record["model"] == "qwen2.5-0.5b" and record["revision"] == digest
+    model = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+    assert record["source"] == f"gguf: {model}, quantized copy, sha256 {digest}"
+    assert record["bos"] is False  # as data/models.yaml says, whatever this file's tokenizer does
+    assert model_provenance(str(copy)) == record
+
+
+def test_fetch_prefers_the_hub_to_a_copy(copy, hub: FakeHub, capsys):
+    hub.refusal = (503, "")
+    assert fetch("qwen2.5-0.5b").kind == "gguf"
+    said = capsys.readouterr().out
+    assert "The hub refuses model 'qwen2.5-0.5b'" in said and "a quantized copy." in said
+    hub.refusal = None
+    assert fetch("qwen2.5-0.5b").kind == "hub"
+    assert load_model("qwen2.5-0.5b").cfg.n_heads == 4
+    hub.requests.clear()
+    assert fetch(str(copy)).kind == "gguf"
+    assert hub.requests == []  # a file that is given is meant
 
 
 # Attention tensors alone

@@ -5,7 +5,7 @@
 PYTHON ?= python3#                the Python that makes .venv
 TORCH ?=#                         of setup: cpu, for the smaller build without CUDA on Linux
 PIP_FLAGS ?=#                     of setup: options for pip install
-MODEL ?= smollm2#                 a name of data/models.yaml, "paper", a hub id or a folder
+MODEL ?= smollm2#                 a name of data/models.yaml, "paper", a hub id, a folder or a GGUF file
 PROFILE ?= full#                  full, or quick: the same claims on fewer prompts
 N_PROMPTS ?=
 SEED ?=
@@ -90,7 +90,7 @@ notebooks: $(READY) ## Run with the defaults, then promote the outputs to notebo
 	@env -u CIRCUITS_OUT $(PY) -m scripts.run_notebooks --model "$(MODEL)"
 	@env -u CIRCUITS_OUT $(PY) -m scripts.promote --model "$(MODEL)"
 
-fetch: $(READY) ## Download a model of the papers for offline use: MODEL=gpt2-medium [network; sizes in data/models.yaml]
+fetch: $(READY) ## Download a model of data/models.yaml or of the hub for offline use: MODEL=gpt2-medium [network; sizes in data/models.yaml]
 	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m suite.fetch "$(MODEL)"
 
 exercises: $(READY) ## Student copies without solutions and outputs, notebooks/exercises/: FORCE=1 overwrites [5 s]

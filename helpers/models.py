@@ -28,7 +28,8 @@ from helpers.families import FAMILIES
 from suite.errors import ModelError
 from suite.fetch import ready
 from suite.files import sha256
-from suite.registry import TOKENIZER_FILES, ModelSource, known_models
+from suite.memory import require_memory_to_load
+from suite.registry import TOKENIZER_FILES, ModelSource, known_models, weight_files
 
 # Buffers that older versions of transformers stored beside the weights: masks and angles that a
 # model computes anew.
@@ -48,16 +49,17 @@ def load_model(
 ) -> TransformerBridge:
     """Load a model with folded norms and centered weights, in evaluation mode, without gradients.
 
-    name: a short name of data/models.yaml, a hub id or a folder. dtype: float32 or float64. bos:
-    whether prompts begin with the BOS token; None: as the model's own tokenizer does. The tasks
-    read that decision from `model.tokenizer.add_bos_token`. Raises ModelError, with the remedy, for
-    a model that is unknown, unreachable, partial, damaged, not what its config says, or whose
-    log-probabilities are not those of transformers' own; for a device that is not available, for
-    another dtype, and for bos=True without a BOS token.
+    name: a short name of data/models.yaml, a hub id, a folder or a GGUF file. dtype: float32 or
+    float64. bos: whether prompts begin with the BOS token; None: as the model's own tokenizer does.
+    The tasks read that decision from `model.tokenizer.add_bos_token`. Raises ModelError, with the
+    remedy, for a model that is unknown, unreachable, partial, damaged, too large for the memory,
+    not what its config says, or whose log-probabilities are not those of transformers' own; for a
+    device that is not available, for another dtype, and for bos=True without a BOS token.
     """
     _require_device(device)
     _require_precision(dtype)
     source = ready(name)
+    require_memory_to_load(source.slug, weight_files(source), bytes_each=dtype.itemsize)
     hf_model = _load_hf(source, dtype).to(device)
     tokenizer = _load_tokenizer(source, hf_model.config.vocab_size)
     if bos is None:

@@ -40,6 +40,7 @@ from suite.provenance import file_parameters, package_versions, require_one_chec
 from suite.registry import (
     PROJECT,
     ModelSource,
+    absolute_name,
     circuit_path,
     figures_dir,
     output_root,
@@ -318,7 +319,7 @@ def plan(
         for name in models(path, model, known):
             source = resolve(name)
             if "MODEL" in default:
-                wanted["MODEL"] = str(source.location) if source.kind == "folder" else name
+                wanted["MODEL"] = absolute_name(name)
             changed = {
                 key: wanted[key] for key in default if wanted.get(key, default[key]) != default[key]
             }
@@ -613,7 +614,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model",
         default="smollm2",
-        help="short name, hub id, folder, or 'paper': each notebook on its paper's",
+        help="short name, hub id, folder, GGUF file, or 'paper': each notebook on its paper's",
     )
     parser.add_argument(
         "--set",

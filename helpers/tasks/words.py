@@ -96,7 +96,8 @@ def single_token(tokenizer: Any, word: str) -> int:
     ids = word_ids(tokenizer, word)
     if len(ids) != 1:
         raise VocabularyError(
-            f"{word!r} is {len(ids)} tokens in this model's vocabulary; choose a word of one token."
+            f"{word!r} is {len(ids)} tokens in this model's vocabulary; choose a word of one token "
+            "or another model."
         )
     return ids[0]
 

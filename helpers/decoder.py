@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
@@ -58,16 +58,15 @@ class Decoder:
     value head.
     """
 
-    def __init__(self, model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> None:
+    def __init__(
+        self, model: TransformerBridge, calls: "list[LayerCall]", *, hooks_see_rotation: bool
+    ) -> None:
         cfg = model.cfg
         self.model = model
         self.n_layers = cfg.n_layers
         self.group = cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)
-        rotated_key = "blocks.0.attn.hook_rot_k"
-        with _recorded_calls(model) as calls:
-            _, cache = model.run_with_cache(tokens, names_filter=rotated_key.__eq__)
         self.calls = calls
-        self.hooks_see_rotation = rotated_key in cache
+        self.hooks_see_rotation = hooks_see_rotation
         """Whether hooks show queries and keys as they are compared, or before rotation."""
 
     @property
@@ -202,7 +201,7 @@ def _is_mask(value: Any) -> bool:
 
 
 @contextmanager
-def _recorded_calls(model: TransformerBridge) -> Iterator[list[LayerCall]]:
+def recorded_calls(model: TransformerBridge) -> Iterator[list[LayerCall]]:
     """What each layer is told in the run inside this block, in order."""
     calls: list[LayerCall] = []
 
@@ -302,7 +301,7 @@ def rotation_per_token(model: TransformerBridge) -> Float[Tensor, "layer pair"] 
     positions.
     """
     two_tokens = torch.zeros(1, 2, dtype=torch.long, device=model.cfg.device)
-    with torch.no_grad(), _recorded_calls(model) as calls:
+    with torch.no_grad(), recorded_calls(model) as calls:
         model(two_tokens)
     if any("position_embeddings" not in call.kwargs for call in calls):
         return None

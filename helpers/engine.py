@@ -18,12 +18,12 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.behavior import final_logits
-from helpers.decoder import REFUSAL, ROWS_AT_ONCE, Decoder, Projections, stop_here
+from helpers.decoder import REFUSAL, ROWS_AT_ONCE, Decoder, Projections, recorded_calls, stop_here
 from helpers.heads import Head, check_heads
 from helpers.tasks.prompts import Prompts
 from suite.errors import ModelError
 
-TRIED_PROMPTS = 4
+TRIED_PROMPTS = 2
 """How many prompts a model is tried on, for each length."""
 
 
@@ -33,14 +33,18 @@ def cached_run(
     """The activations of these names in every layer, and the last residual; ends before the
     unembedding.
     """
-    n_layers = model.cfg.n_layers
-    wanted = set()
-    for layer in range(n_layers):
-        wanted.update(f"blocks.{layer}.{name}" for name in names)
-    wanted.add(f"blocks.{n_layers - 1}.hook_resid_post")
+    wanted = _in_every_layer(model, names)
+    wanted.add(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
     with model.hooks(fwd_hooks=[("ln_final.hook_in", stop_here)]):
         _, cache = model.run_with_cache(tokens, names_filter=wanted.__contains__)
     return cache
+
+
+def _in_every_layer(model: TransformerBridge, names: Sequence[str]) -> set[str]:
+    everywhere = set()
+    for layer in range(model.cfg.n_layers):
+        everywhere.update(f"blocks.{layer}.{name}" for name in names)
+    return everywhere
 
 
 # Whether they are understood ----------------------------------------------------------------------
@@ -66,26 +70,31 @@ def decoder_for(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> D
 
 
 def _tried_decoder(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Decoder:
+    names = ("hook_resid_pre", "attn.hook_k", "attn.hook_rot_k", "attn.hook_v")
     with torch.no_grad():
-        expected = model(tokens, logits_to_keep=1)[:, -1]
         try:
-            decoder = Decoder(model, tokens)
-            logits = _rerun(decoder, tokens)
+            with recorded_calls(model) as calls:
+                logits, cache = model.run_with_cache(
+                    tokens,
+                    names_filter=_in_every_layer(model, names).__contains__,
+                    logits_to_keep=1,
+                )
+            sees_rotation = "blocks.0.attn.hook_rot_k" in cache
+            decoder = Decoder(model, calls, hooks_see_rotation=sees_rotation)
+            rerun = _rerun(decoder, cache, tokens.shape[1])
         except FAILURES as error:
             raise ModelError(REFUSAL) from error
-    if not torch.allclose(logits, expected, rtol=1e-4, atol=1e-3):
+    if not torch.allclose(rerun, logits[:, -1], rtol=1e-4, atol=1e-3):
         raise ModelError(REFUSAL)
     return decoder
 
 
-def _rerun(decoder: Decoder, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch d_vocab"]:
+def _rerun(decoder: Decoder, cache: ActivationCache, length: int) -> Float[Tensor, "batch d_vocab"]:
     """The logits at END of a run whose second half is recomputed from the first layer on, after an
     edit that changes nothing.
     """
     model = decoder.model
-    cache = cached_run(model, tokens, decoder.cached_names)
-    length = tokens.shape[1]
-    nothing = torch.zeros(1, 1, length, device=tokens.device)
+    nothing = torch.zeros(1, 1, length, device=model.cfg.device)
     edit = Edit("scores", Head(0, 0), nothing)
     resid, _ = resume(decoder, cache, length // 2, [edit])
     return final_logits(model, resid)[0]

@@ -3,6 +3,7 @@
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from helpers.models import load_model
 from suite.errors import ModelError
@@ -37,16 +38,23 @@ def test_the_sentence_says_how_much_is_needed(free):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_model_that_does_not_fit_is_refused_before_it_is_read(dtype, free, tmp_path):
     """GPT-2 of 3 layers: 100 words and 64 positions of 32 numbers, 12 x 32 x 32 weights and 13 x 32
-    biases and gains a layer, and the last norm.
+    biases and gains a layer, and the last norm; then an unembedding of its own.
     """
     folder = tiny_folder("gpt2", tmp_path / "gpt2")
     n_parameters = 164 * 32 + 3 * (12 * 32 * 32 + 13 * 32) + 2 * 32
-    needed = COPIES_WHILE_LOADING * n_parameters * dtype.itemsize
+    needed = int(COPIES_WHILE_LOADING * (n_parameters + 100 * 32) * dtype.itemsize)
     free(needed - 1)
-    with pytest.raises(ModelError, match="Loading .*gpt2.* needs about 0.0 GiB of memory and"):
+    with pytest.raises(ModelError, match="Loading local-gpt2-.* needs about 0.0 GiB of memory and"):
         load_model(str(folder), dtype=dtype)
-    free(needed)
+    free(needed + 1)
     assert load_model(str(folder), dtype=dtype).cfg.n_layers == 3
+
+
+def test_an_unembedding_that_is_stored_counts_once(free, tmp_path):
+    weights = tiny_folder("neox", tmp_path / "neox") / "model.safetensors"
+    n_parameters = sum(tensor.numel() for tensor in load_file(weights).values())
+    free(int(COPIES_WHILE_LOADING * n_parameters * 4))
+    require_memory_to_load("it", [weights], bytes_each=4)
 
 
 def test_files_that_cannot_be_read_are_left_for_the_reader(free, tmp_path):

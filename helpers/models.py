@@ -74,7 +74,7 @@ def load_model(
     _set_bos(model, bos)
     _correct_config(model, source, hf_model.config)
     model.eval().requires_grad_(False)
-    if not torch.allclose(_log_probabilities(model), expected, atol=1e-3):
+    if not torch.allclose(_log_probabilities(model), expected, atol=1e-3, rtol=1e-3):
         raise ModelError(
             f"{source.folder} does not give the log-probabilities of its own model here "
             "(config.json asks for what TransformerLens does not do): use another model."

@@ -34,7 +34,7 @@ from helpers.roles import Role, Scheme, Stage
 from helpers.tasks import Prompts
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import (
-    EVERY_KIND,
+    FAST_KINDS,
     VOCAB,
     tiny_gpt2,
     tiny_model,
@@ -539,7 +539,7 @@ def random_ioi(n: int = 8) -> Prompts:
     )
 
 
-@pytest.mark.parametrize("family", EVERY_KIND)
+@pytest.mark.parametrize("family", FAST_KINDS)
 def test_the_search_runs_on_every_family(family):
     """Without thresholds: roles are what `select` names, and a stage runs if its receivers were
     found past layer 0.
@@ -652,7 +652,7 @@ def test_attention_and_copying_on_colored_objects(family):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", EVERY_KIND)
+@pytest.mark.parametrize("family", FAST_KINDS)
 def test_knock_out_puts_in_the_corrupted_z(family):
     """Nothing, two heads of layer 0 (whose other positions matter too), everything: beside plain
     hooks.

@@ -288,7 +288,8 @@ def test_an_edit_of_the_weights_is_an_edit_of_the_output_and_leaves_no_trace(fam
     changes = {head: partial(torch.matmul, other=M) for head, M in maps.items()}
     with change_heads(model, changes):
         expected = evaluate(model, prompts).logit_difference
-    weights = ["W_O"] if family == "llama" else ["W_O", "W_V"]
+    shares_values = model.cfg.n_key_value_heads is not None
+    weights = ["W_O"] if shares_values else ["W_O", "W_V"]
     for weight in weights:
         with (
             contextlib.suppress(KeyboardInterrupt),

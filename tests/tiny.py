@@ -51,7 +51,7 @@ SCALED = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
-OWN_SCALE = GROUPED | {"head_dim": 12, "query_pre_attn_scalar": 16}  # scores are divided by 4
+OWN_SCALE = GROUPED | {"head_dim": 8, "query_pre_attn_scalar": 16}  # scores are divided by 4
 WINDOW = {"sliding_window": 4}  # shorter than the prompts of `random_prompts`
 CAPS = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 10.0}
 TWO_ROTATIONS = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -65,7 +65,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("mistral", GROUPED | WINDOW),
     "mistral-long": ("mistral", GROUPED | {"sliding_window": 32}),
     "qwen2": ("qwen2", GROUPED),
-    "qwen3": ("qwen3", GROUPED | {"head_dim": 12}),
+    "qwen3": ("qwen3", GROUPED | {"head_dim": 8}),
     "olmo2": ("olmo2", GROUPED),
     "gemma2": ("gemma2", OWN_SCALE | WINDOW | CAPS),
     "gemma3": ("gemma3_text", OWN_SCALE | WINDOW | {"layer_types": TWO_ROTATIONS}),

@@ -41,7 +41,7 @@ from helpers.heads import Head
 from helpers.models import load_model
 from helpers.path_patching import PathEffects, Receiver, path_patch
 from helpers.plots import COLORS
-from helpers.published import path_patch_reference
+from helpers.published_loop import path_patch_reference
 from helpers.tasks import Prompts, ioi, vocabulary
 from scripts.run_notebooks import Job, plan
 from suite.errors import ClaimError, ModelError

@@ -123,17 +123,48 @@ def surprisal(
     return sums, counts
 
 
+def final_logits(
+    model: TransformerBridge, resid: Float[Tensor, "... d_model"]
+) -> Float[Tensor, "... d_vocab"]:
+    """Logits of the full vocabulary, read from the final residual."""
+    return unembedded(model, model.ln_final(resid))
+
+
+def unembedded(
+    model: TransformerBridge, normed: Float[Tensor, "... d_model"]
+) -> Float[Tensor, "... d_vocab"]:
+    """Logits of the full vocabulary, read from the normed final residual."""
+    return _capped(model, model.unembed(normed))
+
+
 def logit_difference(
     model: TransformerBridge, resid: Float[Tensor, "... batch d_model"], prompts: Prompts
 ) -> Float[Tensor, "... batch"]:
     """logit(answer) - logit(distractor) read from the final residual at END, without the full
     unembedding.
     """
-    direction = answer_direction(model, prompts)
+    normed = model.ln_final(resid)
+    if model.cfg.output_logits_soft_cap > 0:  # a difference of capped logits
+        of_answers = _logits_of(model, normed, prompts.answers)
+        return of_answers - _logits_of(model, normed, prompts.distractors)
     answer_bias = model.b_U[list(prompts.answers)]
     distractor_bias = model.b_U[list(prompts.distractors)]
-    read = (model.ln_final(resid) * direction).sum(-1)
+    read = (normed * answer_direction(model, prompts)).sum(-1)
     return read + (answer_bias - distractor_bias)
+
+
+def _logits_of(
+    model: TransformerBridge, normed: Float[Tensor, "... batch d_model"], tokens: Sequence[int]
+) -> Float[Tensor, "... batch"]:
+    """The logit of one token per prompt."""
+    columns = model.W_U[:, list(tokens)].T
+    return _capped(model, (normed * columns).sum(-1) + model.b_U[list(tokens)])
+
+
+def _capped(model: TransformerBridge, logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Logits as the model gives them: some models (Gemma 2) keep them below a cap."""
+    cap = model.cfg.output_logits_soft_cap
+    return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
 
 def answer_direction(model: TransformerBridge, prompts: Prompts) -> Float[Tensor, "batch d_model"]:

@@ -14,7 +14,13 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.channels import scaling_matrix, writing_vectors
-from helpers.engine import ROWS_AT_ONCE, Decoder, Edit, cached_run, resume
+from helpers.decoder import ROWS_AT_ONCE, output_weights
+from helpers.engine import (
+    Edit,
+    cached_run,
+    decoder_for,
+    resume,
+)
 from helpers.heads import Head
 from helpers.tasks.prompts import Prompts
 
@@ -122,7 +128,7 @@ def written_along(
 ) -> Float[np.ndarray, "direction batch"]:
     """What a head writes along each direction at END, of the prompts or of their partners."""
     result = np.zeros((directions.shape[1], len(prompts)))
-    W_O = model.blocks[head.layer].attn.W_O[head.head].cpu()
+    W_O = output_weights(model, head.layer)[head.head].cpu()
     for index in prompts.groups(size=BATCH):
         clean, partner = prompts.select(index).tensors()
         tokens = partner if corrupted else clean
@@ -146,6 +152,7 @@ def attention_from_end(
     The same as the attention of `steer`, but nothing after the last watched head is computed.
     """
     watch = [head for head in watch if head.layer > edit.head.layer]
+    last_layer = max(head.layer for head in watch)
     result = np.zeros((len(edit.value), len(keys), len(prompts)))
     for index in prompts.groups(size=BATCH):
         batch = prompts.select(index)
@@ -153,15 +160,16 @@ def attention_from_end(
         places = torch.tensor(masks, dtype=torch.float32, device=model.cfg.device)
         tokens = batch.tensors()[0].to(model.cfg.device)
         length = tokens.shape[1]
-        decoder = Decoder(model, length)
-        decoder.n_layers = max(head.layer for head in watch) + 1
-        cache = cached_run(model, tokens, ("hook_resid_pre", "attn.hook_k", "attn.hook_v"))
+        decoder = decoder_for(model, tokens)
+        cache = cached_run(model, tokens, decoder.cached_names)
         own_edit = edit.of(index, length)
         at_once = max(1, ROWS_AT_ONCE // len(index))
         for start in range(0, len(edit.value), at_once):
             part = slice(start, start + at_once)
             edits = [own_edit.only(part)]
-            _, watched = resume(decoder, cache, length - 1, edits, watch=watch)
+            _, watched = resume(
+                decoder, cache, length - 1, edits, watch=watch, n_layers=last_layer + 1
+            )
             pattern = sum(watched[head].pattern for head in watch) / len(watch)
             to_keys = torch.einsum("vbp,kbp->vkb", pattern.float(), places)
             result[part, :, index] = to_keys.cpu()

@@ -361,9 +361,10 @@ def _rotated(
     """W_Q as seen by a key `distance` tokens earlier: rotary positions turn each pair of dimensions
     by an angle.
     """
-    turning, still = weights.W_Q.tensor_split([weights.rotary_dim], dim=-1)
-    exponent = torch.arange(0, weights.rotary_dim, 2, dtype=torch.float64) / weights.rotary_dim
-    angle = (distance * weights.rotary_base**-exponent).repeat(2)
+    rotation = weights.rotation
+    assert rotation is not None
+    angle = (distance * rotation.double()).repeat(1, 2)[:, None, None]  # [layer 1 1 dimension]
+    turning, still = weights.W_Q.tensor_split([angle.shape[-1]], dim=-1)
     turned = turning * angle.cos().float() + rotate_half(turning) * angle.sin().float()
     return torch.cat([turned, still], dim=-1)
 

@@ -4,10 +4,10 @@
 checkpoint with nothing but attention tensors is enough.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from einops import EinopsError, rearrange
@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 
+from helpers.families import FAMILIES, NEEDS
 from suite.errors import ModelError
 from suite.registry import ModelSource, weight_files
 
@@ -34,12 +35,9 @@ class Layout:
     qkv: tuple[str, ...]  # one joint module, or three
     out: str
     joint: str  # einops axes of the joint output; `i` counts heads
-    layer_norm: bool  # LayerNorm, which removes the mean and has a shift, rather than RMSNorm
-    needs: Mapping[str, Any] = field(default_factory=dict)  # config.json must say this
 
 
-# The supported families, by the `model_type` of config.json. A NEW ARCHITECTURE IS ONE LINE HERE,
-# such as "mistral": LAYOUTS["llama"] for a family with Llama's tensor names.
+# Families whose attention weights can be read without the model; those of others are taken from it.
 LAYOUTS = {
     "gpt2": Layout(
         block="h.{}.",
@@ -47,7 +45,6 @@ LAYOUTS = {
         qkv=("attn.c_attn",),
         out="attn.c_proj",
         joint="(qkv i h)",
-        layer_norm=True,
     ),
     "gpt_neox": Layout(
         block="layers.{}.",
@@ -55,8 +52,6 @@ LAYOUTS = {
         qkv=("attention.query_key_value",),
         out="attention.dense",
         joint="(i qkv h)",
-        layer_norm=True,
-        needs={"attention_bias": True},  # TransformerLens splits that bias
     ),
     "llama": Layout(
         block="layers.{}.",
@@ -64,15 +59,7 @@ LAYOUTS = {
         qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         out="self_attn.o_proj",
         joint="(qkv i h)",
-        layer_norm=False,
     ),
-}
-
-# What a config may say of attention: plain rotation, and scores divided by sqrt(d_head) alone.
-USUAL = {
-    "rope_type": "default",
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
 }
 
 PREFIXES = ("transformer.", "gpt_neox.", "model.")  # before tensor names, in some checkpoints
@@ -80,8 +67,14 @@ PREFIXES = ("transformer.", "gpt_neox.", "model.")  # before tensor names, in so
 
 @dataclass(frozen=True, eq=False)
 class AttentionWeights:
-    """Attention weights processed as in the loaded model: norm folded, centered (LayerNorm); no
-    biases.
+    """Attention weights as they act on the residual stream: gains of norms before and after
+    attention, and of norms of queries and keys, are folded in; centered where the norm removes the
+    mean.
+
+    Left out are biases, and what depends on the token: by how much a norm shrinks what it gets.
+    Before attention and after it, that is one factor for everything a head reads or writes, and
+    normalized scores do not know it. A norm of queries and keys makes scores a cosine of the two,
+    and W_QK is then its numerator.
     """
 
     W_Q: Float[Tensor, "layer head d_model d_head"]
@@ -90,9 +83,15 @@ class AttentionWeights:
     W_O: Float[Tensor, "layer head d_head d_model"]
     n_heads: int
     n_kv_heads: int
-    positional: Literal["absolute", "rotary"]
-    rotary_base: float | None  # None, as rotary_dim, for absolute positions
-    rotary_dim: int | None  # dimensions of each head that rotate
+    rotation: Float[Tensor, "layer pair"] | None
+    """By how many radians a token turns each pair of a head's first dimensions; None for absolute
+    positions.
+    """
+
+    @property
+    def positional(self) -> Literal["absolute", "rotary"]:
+        """How the model tells positions apart."""
+        return "absolute" if self.rotation is None else "rotary"
 
 
 class LayerWeights(NamedTuple):
@@ -110,26 +109,20 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(source.folder, **LOCAL)
     except (OSError, ValueError) as error:
         raise source.error(f"{source.folder} has no readable config.json") from error
-    if config.model_type not in LAYOUTS:
-        families = ", ".join(LAYOUTS)
+    if config.model_type not in FAMILIES:
+        families = ", ".join(FAMILIES)
         raise ModelError(
             f"Models of type {config.model_type!r} are not supported: use one of {families}."
         )
-    unusual = _unusual_settings(config)
+    needs = NEEDS.get(config.model_type, {})
+    settings = config.to_dict()
+    unusual = [f"{name} {settings[name]!r}" for name in needs if settings[name] != needs[name]]
     if unusual:
         raise ModelError(
-            f"{source.folder} is not supported here (config.json: {unusual}): use another model."
+            f"{source.folder} is not supported here (config.json: {', '.join(unusual)}): use "
+            "another model."
         )
     return config
-
-
-def _unusual_settings(config: PreTrainedConfig) -> str:
-    """The settings of attention that these methods do not know, as text; empty where none is."""
-    usual = {**USUAL, **LAYOUTS[config.model_type].needs}
-    rotation = getattr(config, "rope_parameters", None) or {}
-    settings = {**usual, **config.to_dict(), **rotation}
-    unusual = [name for name, value in usual.items() if settings[name] != value]
-    return ", ".join(f"{name} {settings[name]!r}" for name in unusual)
 
 
 def tensor_files(source: ModelSource) -> dict[str, Path]:
@@ -195,12 +188,26 @@ def _without_prefix(name: str) -> str:
     return name
 
 
+def can_be_read(config: PreTrainedConfig) -> bool:
+    """Whether `read_attention_weights` knows where this model keeps its attention, and how it
+    rotates.
+    """
+    rotation = getattr(config, "rope_parameters", None) or {"rope_type": "default"}
+    return config.model_type in LAYOUTS and rotation.get("rope_type") == "default"
+
+
 def read_attention_weights(source: ModelSource) -> AttentionWeights:
     """Read the attention weights of a checkpoint (float32) without building its model.
 
-    Raises ModelError for what is missing, damaged, not finite or not of the shape the config says.
+    Raises ModelError for what is missing, damaged, not finite or not of the shape the config says,
+    and for a family that is not read so.
     """
     config = read_config(source)
+    if not can_be_read(config):
+        raise ModelError(
+            f"The attention of {source.folder} cannot be read without its model: load it whole, "
+            "and give it to attention_weights."
+        )
     read = TensorReader(source)
     mismatch = source.error(f"The weights in {source.folder} are not those of its config.json")
     layout = LAYOUTS[config.model_type]
@@ -219,21 +226,19 @@ def read_attention_weights(source: ModelSource) -> AttentionWeights:
         W_O,
         n_heads=W_Q.shape[1],
         n_kv_heads=W_K.shape[1],
-        **positional_facts(config, d_head=W_Q.shape[-1]),
+        rotation=_plain_rotation(config, d_head=W_Q.shape[-1]),
     )
 
 
-def positional_facts(config: PreTrainedConfig, *, d_head: int) -> dict[str, Any]:
-    """How a model tells positions apart: the last three fields of `AttentionWeights`."""
+def _plain_rotation(config: PreTrainedConfig, *, d_head: int) -> Float[Tensor, "layer pair"] | None:
+    """The same angles in every layer: from one radian down to one by the rotary base."""
     rotation = getattr(config, "rope_parameters", None)
     if not rotation:
-        return {"positional": "absolute", "rotary_base": None, "rotary_dim": None}
-    rotating_share = rotation.get("partial_rotary_factor", 1.0)
-    return {
-        "positional": "rotary",
-        "rotary_base": float(rotation["rope_theta"]),
-        "rotary_dim": int(d_head * rotating_share),
-    }
+        return None
+    rotary_dim = int(d_head * rotation.get("partial_rotary_factor", 1.0))
+    exponent = torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim
+    angles = float(rotation["rope_theta"]) ** -exponent
+    return angles.expand(config.num_hidden_layers, -1)
 
 
 def _read_layers(read: TensorReader, config: PreTrainedConfig) -> Iterator[LayerWeights]:
@@ -260,7 +265,7 @@ def _read_layer(read: TensorReader, layer: int, config: PreTrainedConfig) -> Lay
     W_O = rearrange(
         _read_linear(read, f"{block}{layout.out}", config), "(i h) d_model -> i h d_model", h=d_head
     )
-    if layout.layer_norm:
+    if FAMILIES[config.model_type].removes_mean:
         joint = joint - joint.mean(-2, keepdim=True)
         W_O = W_O - W_O.mean(-1, keepdim=True)
     W_Q, W_K, W_V = joint.split([n_heads, n_kv_heads, n_kv_heads])

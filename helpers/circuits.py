@@ -20,6 +20,7 @@ from scipy.stats import hypergeom
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.decoder import output_weights
 from helpers.engine import cached_run
 from helpers.heads import Head, Heads
 from helpers.path_patching import Mlps, PathEffects, path_patch
@@ -566,7 +567,7 @@ def _copying_scores(
     """How much each head raises each candidate token, in standard deviations over candidates."""
     query_heads_per_value = model.cfg.n_heads // value.shape[1]
     value = value.repeat_interleave(query_heads_per_value, dim=1)
-    written = torch.einsum("bhd,hdm->bhm", value, model.blocks[layer].attn.W_O)
+    written = torch.einsum("bhd,hdm->bhm", value, output_weights(model, layer))
     logits = written @ model.W_U[:, candidates]
     centered = logits - logits.mean(-1, keepdim=True)
     return centered / logits.std(-1, keepdim=True)

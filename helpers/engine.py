@@ -1,5 +1,11 @@
-"""The engine: a cached run, and runs resumed from it with some heads edited at one position."""
+"""The engine: a cached run, and runs resumed from it with some heads edited at one position.
 
+Attention at the recomputed positions is computed here, for all variants at once, over the cached
+keys and values of earlier positions; all else is the model's own (see `helpers.decoder`). Nothing
+is taken on trust: `decoder_for` reruns some prompts and compares their logits with the model's.
+"""
+
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
@@ -10,16 +16,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.exceptions import StopAtLayerException
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from helpers.behavior import final_logits
+from helpers.decoder import REFUSAL, ROWS_AT_ONCE, Decoder, Projections, recorded_calls, stop_here
 from helpers.heads import Head, check_heads
 from helpers.tasks.prompts import Prompts
+from suite.errors import ModelError
 
-ROWS_AT_ONCE = 1024
-"""Residual vectors per matrix product: enough for full speed, few enough that intermediates stay in
-the CPU's cache.
-"""
+TRIED_PROMPTS = 2
+"""How many prompts a model is tried on, for each length."""
 
 
 def cached_run(
@@ -28,84 +33,74 @@ def cached_run(
     """The activations of these names in every layer, and the last residual; ends before the
     unembedding.
     """
-    n_layers = model.cfg.n_layers
-    wanted = {f"blocks.{layer}.{name}" for layer in range(n_layers) for name in names}
-    wanted.add(f"blocks.{n_layers - 1}.hook_resid_post")
-    with model.hooks(fwd_hooks=[("ln_final.hook_in", _stop)]):
+    wanted = _in_every_layer(model, names)
+    wanted.add(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
+    with model.hooks(fwd_hooks=[("ln_final.hook_in", stop_here)]):
         _, cache = model.run_with_cache(tokens, names_filter=wanted.__contains__)
     return cache
 
 
-def _stop(resid: Tensor, hook: object) -> None:
-    raise StopAtLayerException(resid)  # TransformerLens' own way to end a forward pass early
+def _in_every_layer(model: TransformerBridge, names: Sequence[str]) -> set[str]:
+    everywhere = set()
+    for layer in range(model.cfg.n_layers):
+        everywhere.update(f"blocks.{layer}.{name}" for name in names)
+    return everywhere
 
 
-class Decoder:
-    """The model's layers as functions of any leading shape, calling the bridge's own modules (so
-    weight edits count).
+# Whether they are understood ----------------------------------------------------------------------
 
-    Shapes: residuals [... pos d_model]; q [... pos head d_head]; k and v [... pos kv_head d_head],
-    q and k rotated where the model rotates. `length`: the longest position that will be asked for.
-    `group`: how many query heads in a row share each key and value head.
+ByLength = dict[int, Decoder]
+_tried: weakref.WeakKeyDictionary[TransformerBridge, ByLength] = weakref.WeakKeyDictionary()
+
+# What running a model of an unknown kind in pieces may end in.
+FAILURES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+
+def decoder_for(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Decoder:
+    """The model's decoder for prompts of this length, tried once on a few of these.
+
+    Raises ModelError where the rerun does not give the model's own logits: for an architecture that
+    is not known, and for values too large for the precision.
     """
+    by_length = _tried.setdefault(model, {})
+    length = tokens.shape[1]
+    if length not in by_length:
+        by_length[length] = _tried_decoder(model, tokens[:TRIED_PROMPTS])
+    return by_length[length]
 
-    def __init__(self, model: TransformerBridge, length: int) -> None:
-        cfg = model.cfg
-        self.model = model
-        self.n_layers = cfg.n_layers
-        self.d_head = cfg.d_head
-        self.group = cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)
-        self.rotary = cfg.positional_embedding_type == "rotary"
-        if self.rotary:
-            only_its_dtype_counts = torch.zeros(1, length, cfg.d_model, device=cfg.device)
-            positions = torch.arange(length, device=cfg.device)[None]
-            cos, sin = model.rotary_emb(only_its_dtype_counts, positions)
-            self.cos = cos[0]
-            self.sin = sin[0]
 
-    def project(
-        self,
-        kind: str,
-        layer: int,
-        resid: Float[Tensor, "... pos d_model"],
-        positions: Sequence[int],
-    ) -> Float[Tensor, "... pos heads d_head"]:
-        """q, k or v of a layer from the residual stream that enters it."""
-        block = self.model.blocks[layer]
-        projection = getattr(block.attn, kind)
-        heads = projection(block.ln1(resid)).unflatten(-1, (-1, self.d_head))
-        if kind == "v":
-            return heads
-        return self.rotate(heads, positions)
+def _tried_decoder(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Decoder:
+    names = ("hook_resid_pre", "attn.hook_k", "attn.hook_rot_k", "attn.hook_v")
+    with torch.no_grad():
+        try:
+            with recorded_calls(model) as calls:
+                logits, cache = model.run_with_cache(
+                    tokens,
+                    names_filter=_in_every_layer(model, names).__contains__,
+                    logits_to_keep=1,
+                )
+            sees_rotation = "blocks.0.attn.hook_rot_k" in cache
+            decoder = Decoder(model, calls, hooks_see_rotation=sees_rotation)
+            rerun = _rerun(decoder, cache, tokens.shape[1])
+        except FAILURES as error:
+            raise ModelError(REFUSAL) from error
+    if not torch.allclose(rerun, logits[:, -1], rtol=1e-4, atol=1e-3):
+        raise ModelError(REFUSAL)
+    return decoder
 
-    def rotate(
-        self, heads: Float[Tensor, "... pos heads d_head"], positions: Sequence[int]
-    ) -> Float[Tensor, "... pos heads d_head"]:
-        """q or k turned by its position in a rotary model (only the part that the model turns),
-        else as it is.
-        """
-        if not self.rotary:
-            return heads
-        cos = self.cos[list(positions)]
-        sin = self.sin[list(positions)]
-        rotary_dim = cos.shape[-1]
-        turning = heads[..., :rotary_dim]
-        rest = heads[..., rotary_dim:]
-        turned, _ = apply_rotary_pos_emb(turning, turning, cos, sin, unsqueeze_dim=-2)
-        return torch.cat([turned, rest], dim=-1)
 
-    def mlp(
-        self, layer: int, pre: Float[Tensor, "... d_model"], mid: Float[Tensor, "... d_model"]
-    ) -> Float[Tensor, "... d_model"]:
-        """MLP output of a layer from the residual before and after attention; a parallel block
-        reads the former.
-        """
-        block = self.model.blocks[layer]
-        resid = pre if self.model.cfg.parallel_attn_mlp else mid
-        chunks = resid.flatten(0, -2).split(ROWS_AT_ONCE)
-        outputs = [block.mlp(block.ln2(rows[None]))[0] for rows in chunks]
-        return torch.cat(outputs).view(mid.shape)
+def _rerun(decoder: Decoder, cache: ActivationCache, length: int) -> Float[Tensor, "batch d_vocab"]:
+    """The logits at END of a run whose second half is recomputed from the first layer on, after an
+    edit that changes nothing.
+    """
+    model = decoder.model
+    nothing = torch.zeros(1, 1, length, device=model.cfg.device)
+    edit = Edit("scores", Head(0, 0), nothing)
+    resid, _ = resume(decoder, cache, length // 2, [edit])
+    return final_logits(model, resid)[0]
 
+
+# Runs resumed -------------------------------------------------------------------------------------
 
 EditKind = Literal["q", "k", "v", "z", "scores", "pattern"]
 """What an `Edit` changes in a head."""
@@ -125,6 +120,16 @@ class Edit:
     value: Float[Tensor, "variant _ _"]  # [variant, one per prompt or one for all, d_head or pos]
     matrix: Float[Tensor, "variant d_head d_head"] | None = None
 
+    @property
+    def layer(self) -> int:
+        """The head's layer."""
+        return self.head.layer
+
+    @property
+    def number(self) -> int:
+        """Which of its layer's heads."""
+        return self.head.head
+
     def only(self, variants: slice) -> "Edit":
         """The same edit for some of the variants."""
         matrix = None if self.matrix is None else self.matrix[variants]
@@ -137,7 +142,9 @@ class Edit:
 
     def of(self, prompts: Sequence[int] | np.ndarray, length: int) -> "Edit":
         """The same edit for some of the prompts, which are `length` tokens long."""
-        value = self.value if self.value.shape[1] == 1 else self.value[:, prompts]
+        value = self.value
+        if value.shape[1] > 1:
+            value = value[:, prompts]
         if self.kind in ("scores", "pattern"):
             value = value[..., :length]
         return replace(self, value=value)
@@ -148,6 +155,7 @@ class WatchedHead(NamedTuple):
 
     pattern: Float[Tensor, "variant batch key"]
     z: Float[Tensor, "variant batch d_head"]
+    written: Float[Tensor, "variant batch d_model"]  # what the head adds to the residual stream
 
 
 def resume(
@@ -157,32 +165,35 @@ def resume(
     edits: Sequence[Edit],
     *,
     watch: Iterable[Head] = (),
+    n_layers: int | None = None,
 ) -> tuple[Float[Tensor, "variant batch d_model"], dict[Head, WatchedHead]]:
     """Runs that equal the cached one but for `edits` at position `start`: the final residual and
     watched heads, at END.
 
-    Only positions from `start` on and layers from the first edit on are computed; earlier keys and
-    values are the cache's. A watched head lies in the first edit's layer or later.
+    cache: with `decoder.cached_names`. Only positions from `start` on and layers from the first
+    edit on are computed; earlier keys and values are the cache's. n_layers: stop after as many,
+    with the residual there. A watched head lies in the first edit's layer or later.
     """
-    first = min(edit.head.layer for edit in edits)
+    first = min(edit.layer for edit in edits)
+    last = (n_layers or decoder.n_layers) - 1
     watched: dict[Head, WatchedHead] = {}
     resid = cache["resid_pre", first][None, :, start:]
     positions = range(start, start + resid.shape[2])
-    for layer in range(first, decoder.n_layers):
-        layer_edits = [edit.to(resid) for edit in edits if edit.head.layer == layer]
-        k = decoder.project("k", layer, resid, positions)
-        v = decoder.project("v", layer, resid, positions)
-        is_last = layer == decoder.n_layers - 1
-        if is_last and all(edit.kind in ("k", "v") for edit in layer_edits):
-            resid = resid[:, :, -1:]  # from here on END alone is needed
-            positions = positions[-1:]
-        q = decoder.project("q", layer, resid, positions)
-        z, pattern = _attention(decoder, cache, layer, q, k, v, layer_edits)
+    for layer in range(first, last + 1):
+        layer_edits = [edit.to(resid) for edit in edits if edit.layer == layer]
+        q, k, v = decoder.project(layer, resid, positions)
+        if layer == last and all(edit.kind in ("k", "v") for edit in layer_edits):
+            q = q[:, :, -1:]  # from here on END alone is needed
+            resid = resid[:, :, -1:]
+        z, pattern = _attention(decoder, cache, layer, Projections(q, k, v), layer_edits)
+        attention_output = decoder.model.blocks[layer].attn.o(z.flatten(-2))
         for head in watch:
             if head.layer == layer:
-                watched[head] = WatchedHead(pattern[:, :, head.head, -1], z[:, :, -1, head.head])
-        mid = resid + decoder.model.blocks[layer].attn.o(z.flatten(-2))
-        resid = mid + decoder.mlp(layer, resid.expand_as(mid), mid)
+                z_at_end = z[:, :, -1, head.head]
+                pattern_at_end = pattern[:, :, head.head, -1]
+                written = decoder.written(head, z_at_end, attention_output[:, :, -1])
+                watched[head] = WatchedHead(pattern_at_end, z_at_end, written)
+        resid = decoder.finish(layer, resid, attention_output)
     return resid[:, :, -1], watched
 
 
@@ -190,66 +201,89 @@ def _attention(
     decoder: Decoder,
     cache: ActivationCache,
     layer: int,
-    q: Float[Tensor, "#variant batch query head d_head"],
-    k: Float[Tensor, "#variant batch suffix kv_head d_head"],
-    v: Float[Tensor, "#variant batch suffix kv_head d_head"],
+    projections: Projections,
     edits: Sequence[Edit],
 ) -> tuple[
     Float[Tensor, "variant batch query head d_head"], Float[Tensor, "variant batch head query pos"]
 ]:
     """z and attention of the recomputed positions, which attend to the cached prefix and to each
     other.
-
-    In the products heads are split as [... kv_head member ...]: `member` counts a key/value head's
-    query heads.
     """
-    of_kind = {kind: [edit for edit in edits if edit.kind == kind] for kind in get_args(EditKind)}
-    n_variants = max([len(q), *(len(edit.value) for edit in edits)])
-    k = k.expand(n_variants, *k.shape[1:])
-    v = v.expand(n_variants, *v.shape[1:])
-    n_recomputed = k.shape[2]
-    start = cache["v", layer].shape[1] - n_recomputed
-    old_k = decoder.rotate(cache["k", layer][:, :start], range(start))
-    old_v = cache["v", layer][:, :start]
+    sizes = [len(projections.q)]
+    sizes += [len(edit.value) for edit in edits]
+    n_variants = max(sizes)
+    q, k, v = (part.expand(n_variants, *part.shape[1:]) for part in projections)
+    start = cache["v", layer].shape[1] - k.shape[2]
+    by_kind: dict[str, list[Edit]] = {kind: [] for kind in get_args(EditKind)}
+    for edit in edits:
+        by_kind[edit.kind].append(edit)
 
-    q = q.expand(n_variants, *q.shape[1:]).clone()
-    for edit in of_kind["q"]:
-        q[:, :, 0, edit.head.head] = edit.value
+    if by_kind["q"]:
+        q = q.clone()
+    for edit in by_kind["q"]:
+        q[:, :, 0, edit.number] = edit.value
+    products = _products(q, decoder.cached_keys(cache, layer, start), k)
+    for edit in by_kind["k"]:
+        head_q = q[..., edit.number, :]
+        new_product = torch.einsum("nbqd,nbd->nbq", head_q, edit.value)
+        products[:, :, edit.number, :, start] = new_product
 
-    grouped_q = q.unflatten(-2, (-1, decoder.group))
-    old_scores = torch.einsum("nbqkgd,bpkd->nbkgqp", grouped_q, old_k)
-    new_scores = torch.einsum("nbqkgd,nbskd->nbkgqs", grouped_q, k)
-    scores = torch.cat([old_scores, new_scores], dim=-1).flatten(2, 3)
-    for edit in of_kind["k"]:
-        head_q = q[..., edit.head.head, :]
-        scores[:, :, edit.head.head, :, start] = torch.einsum("nbqd,nbd->nbq", head_q, edit.value)
-    square = torch.ones(n_recomputed, n_recomputed, dtype=torch.bool, device=q.device)
-    future = square.triu(1)[-q.shape[2] :]
-    scores[..., start:].masked_fill_(future, -torch.inf)
-    scores.mul_(decoder.d_head**-0.5)
-    for edit in of_kind["scores"]:
-        scores[:, :, edit.head.head, 0] += edit.value
-
+    scores = decoder.scores(layer, products)
+    n_queries = q.shape[2]
+    blocked = decoder.calls[layer].blocked[-n_queries:]
+    scores = scores.masked_fill(blocked, -torch.inf)
+    for edit in by_kind["scores"]:
+        scores[:, :, edit.number, 0] += edit.value
     pattern = scores.softmax(-1)
-    for edit in of_kind["pattern"]:
-        row = pattern[:, :, edit.head.head, 0]
-        row.copy_(torch.where(edit.value.isnan(), row, edit.value))
+    for edit in by_kind["pattern"]:
+        row = pattern[:, :, edit.number, 0]
+        changed = torch.where(edit.value.isnan(), row, edit.value)
+        row.copy_(changed)
 
-    grouped_pattern = pattern.unflatten(2, (-1, decoder.group))
-    z = torch.einsum("nbkgqp,bpkd->nbqkgd", grouped_pattern[..., :start], old_v)
-    z += torch.einsum("nbkgqs,nbskd->nbqkgd", grouped_pattern[..., start:], v)
-    z = z.flatten(-3, -2)
-    for edit in of_kind["v"]:
-        change = edit.value - v[:, :, 0, edit.head.head // decoder.group]
-        attention = pattern[:, :, edit.head.head, :, start]
-        z[..., edit.head.head, :] += torch.einsum("nbq,nbd->nbqd", attention, change)
-    for edit in of_kind["z"]:
-        row = z[:, :, 0, edit.head.head]
-        if edit.matrix is None:
-            row.copy_(edit.value)
-        else:
-            row.copy_(row @ edit.matrix + edit.value)
+    z = _mean_of_values(pattern, cache["v", layer][:, :start], v)
+    for edit in by_kind["v"]:
+        change = edit.value - v[:, :, 0, edit.number // decoder.group]
+        attention = pattern[:, :, edit.number, :, start]
+        z[..., edit.number, :] += torch.einsum("nbq,nbd->nbqd", attention, change)
+    for edit in by_kind["z"]:
+        row = z[:, :, 0, edit.number]
+        kept = 0 if edit.matrix is None else row @ edit.matrix
+        row.copy_(kept + edit.value)
     return z, pattern
+
+
+# In the products below heads are split as [... kv_head member ...]: `member` counts the query heads
+# of a key and value head.
+
+
+def _products(
+    q: Float[Tensor, "variant batch query head d_head"],
+    old_k: Float[Tensor, "batch prefix kv_head d_head"],
+    new_k: Float[Tensor, "variant batch suffix kv_head d_head"],
+) -> Float[Tensor, "variant batch head query pos"]:
+    """Each query times each key, the cached ones first."""
+    n_kv_heads = old_k.shape[2]
+    grouped_q = q.unflatten(-2, (n_kv_heads, -1))
+    old_products = torch.einsum("nbqkgd,bpkd->nbkgqp", grouped_q, old_k)
+    new_products = torch.einsum("nbqkgd,nbskd->nbkgqs", grouped_q, new_k)
+    products = torch.cat([old_products, new_products], dim=-1)
+    return products.flatten(2, 3)
+
+
+def _mean_of_values(
+    pattern: Float[Tensor, "variant batch head query pos"],
+    old_v: Float[Tensor, "batch prefix kv_head d_head"],
+    new_v: Float[Tensor, "variant batch suffix kv_head d_head"],
+) -> Float[Tensor, "variant batch query head d_head"]:
+    """What attention takes from each value, the cached ones first."""
+    _, n_old, n_kv_heads, _ = old_v.shape
+    grouped = pattern.unflatten(2, (n_kv_heads, -1))
+    from_old = torch.einsum("nbkgqp,bpkd->nbqkgd", grouped[..., :n_old], old_v)
+    from_new = torch.einsum("nbkgqs,nbskd->nbqkgd", grouped[..., n_old:], new_v)
+    return (from_old + from_new).flatten(-3, -2)
+
+
+# How much fits ------------------------------------------------------------------------------------
 
 
 def require_heads(model: TransformerBridge, heads: Iterable[Head]) -> None:

@@ -26,15 +26,16 @@ from helpers.behavior import (
     empty_behavior,
     logit_difference,
     score_logits,
+    unembedded,
 )
 from helpers.channels import scaling_matrix, writing_vectors
+from helpers.decoder import ROWS_AT_ONCE, Decoder, output_weights
 from helpers.engine import (
-    ROWS_AT_ONCE,
-    Decoder,
     Edit,
     EditKind,
     WatchedHead,
     cached_run,
+    decoder_for,
     prompts_at_once,
     require_heads,
     resume,
@@ -348,8 +349,8 @@ def steer(
                 result[name][variants, index] = values
             direction = _attribution_direction(model, batch, resid, normed)
             for i, head in enumerate(watch):
-                written = watched[head].z @ model.blocks[head.layer].attn.W_O[head.head]
-                result["attribution"][variants, i, index] = (written * direction).sum(-1).cpu()
+                attributed = (watched[head].written * direction).sum(-1)
+                result["attribution"][variants, i, index] = attributed.cpu()
                 for j, mask in enumerate(masks):
                     attention = (watched[head].pattern * mask).sum(-1)
                     result["attention"][variants, i, j, index] = attention.cpu()
@@ -395,10 +396,9 @@ class _EndRun:
         """The run of some of the prompts; extra: names of more activations to keep."""
         batch = prompts.select(index)
         tokens = batch.tensors()[0].to(model.cfg.device)
-        length = tokens.shape[1]
-        names = ("hook_resid_pre", "attn.hook_k", "attn.hook_v", *extra)
-        cache = cached_run(model, tokens, names)
-        return cls(index, batch, Decoder(model, length), cache, end=length - 1)
+        decoder = decoder_for(model, tokens)
+        cache = cached_run(model, tokens, (*decoder.cached_names, *extra))
+        return cls(index, batch, decoder, cache, end=tokens.shape[1] - 1)
 
     def resume(
         self, edits: Sequence[Edit], *, watch: Sequence[Head] = ()
@@ -412,7 +412,8 @@ def _behavior_at_end(
     """The fields of Behavior, some variants at a time: their logits are larger than all else."""
     variants_at_a_time = max(1, ROWS_AT_ONCE // len(batch))
     chunks = [
-        vars(score_logits(batch, model.unembed(rows))) for rows in normed.split(variants_at_a_time)
+        vars(score_logits(batch, unembedded(model, rows)))
+        for rows in normed.split(variants_at_a_time)
     ]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
@@ -453,7 +454,7 @@ class Subspace:
         that the head cannot write.
         """
         require_heads(model, [head])
-        W_O = model.blocks[head.layer].attn.W_O[head.head]
+        W_O = output_weights(model, head.layer)[head.head]
         units = writing_vectors(W_O, directions)
         rest = scaling_matrix(W_O, directions, torch.zeros(directions.shape[1]))
         return cls(head, directions, units, rest)
@@ -485,7 +486,7 @@ def _coordinates_at_end(
     head: Head,
     directions: Float[Tensor, "d_model c"],
 ) -> Float[Tensor, "batch c"]:
-    W_O = model.blocks[head.layer].attn.W_O[head.head]
+    W_O = output_weights(model, head.layer)[head.head]
     return cache["z", head.layer][:, -1, head.head] @ (W_O @ directions.to(W_O))
 
 

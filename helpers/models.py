@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components import AttentionBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from helpers.checkpoint import (
-    LAYOUTS,
     LOCAL,
     AttentionWeights,
-    positional_facts,
+    LayerWeights,
+    can_be_read,
     read_attention_weights,
     read_config,
     require_finite,
     tensor_files,
 )
+from helpers.decoder import norm_gain, output_weights, rotation_per_token
+from helpers.families import FAMILIES
 from suite.errors import ModelError
 from suite.fetch import ready
 from suite.files import sha256
@@ -29,6 +34,8 @@ from suite.registry import TOKENIZER_FILES, ModelSource, known_models, weight_fi
 # Buffers that older versions of transformers stored beside the weights: masks and angles that a
 # model computes anew.
 BUFFERS = re.compile(r"\.(attn|attention|self_attn)\.(bias|masked_bias|rotary_emb\.inv_freq)$")
+
+TRIED_TOKENS = 16  # on which a loaded model is compared with transformers' own
 
 PRECISIONS = (torch.float32, torch.float64)
 
@@ -45,9 +52,9 @@ def load_model(
     name: a short name of data/models.yaml, a hub id, a folder or a GGUF file. dtype: float32 or
     float64. bos: whether prompts begin with the BOS token; None: as the model's own tokenizer does.
     The tasks read that decision from `model.tokenizer.add_bos_token`. Raises ModelError, with the
-    remedy, for a model that is unknown, unreachable, partial, damaged, too large for the memory, or
-    not what its config says, for a device that is not available, for another dtype, and for
-    bos=True without a BOS token.
+    remedy, for a model that is unknown, unreachable, partial, damaged, too large for the memory,
+    not what its config says, or whose log-probabilities are not those of transformers' own; for a
+    device that is not available, for another dtype, and for bos=True without a BOS token.
     """
     _require_device(device)
     _require_precision(dtype)
@@ -59,13 +66,33 @@ def load_model(
         bos = _bos_convention(source, tokenizer)
     if bos:
         _require_bos_token(source, tokenizer, hf_model.config.vocab_size)
+    expected = _log_probabilities(hf_model)
     model = TransformerBridge.boot_transformers(
         str(source.folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
     )
     model.enable_compatibility_mode(disable_warnings=True, **_weight_processing(hf_model.config))
     _set_bos(model, bos)
     _correct_config(model, source, hf_model.config)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    if not torch.allclose(_log_probabilities(model), expected, atol=1e-3):
+        raise ModelError(
+            f"{source.folder} does not give the log-probabilities of its own model here "
+            "(config.json asks for what TransformerLens does not do): use another model."
+        )
+    return model
+
+
+def _log_probabilities(model: torch.nn.Module) -> Float[Tensor, "1 pos d_vocab"]:
+    """Those of a model, as transformers has it or as it is studied, for some tokens of its
+    vocabulary.
+    """
+    every_token = torch.arange(model.get_input_embeddings().num_embeddings)
+    stride = max(1, len(every_token) // TRIED_TOKENS)
+    tokens = every_token[::stride][None, :TRIED_TOKENS].to(next(model.parameters()).device)
+    with torch.no_grad():
+        output = model(tokens)
+    logits = output if isinstance(output, Tensor) else output.logits
+    return logits.log_softmax(-1)
 
 
 def _require_device(device: str) -> None:
@@ -122,12 +149,13 @@ def _require_every_tensor(source: ModelSource, info: dict[str, Any]) -> None:
 
 def _weight_processing(config: PreTrainedConfig) -> dict[str, bool]:
     """How weights are processed. Writing weights are centered only where the norm removes the mean
-    (LayerNorm).
+    (LayerNorm), the unembedding only where logits are not capped.
     """
+    family = FAMILIES[config.model_type]
     return {
-        "fold_ln": True,
-        "center_writing_weights": LAYOUTS[config.model_type].layer_norm,
-        "center_unembed": True,
+        "fold_ln": family.norm_comes_first,
+        "center_writing_weights": family.removes_mean,
+        "center_unembed": getattr(config, "final_logit_softcapping", None) is None,
         "fold_value_biases": True,
     }
 
@@ -137,8 +165,8 @@ def _correct_config(
 ) -> None:
     """Set what the bridge records wrongly; its forward pass is right."""
     model.cfg.model_name = source.slug
-    rotation = getattr(config, "rope_parameters", None)
-    if rotation:
+    rotation = getattr(config, "rope_parameters", None) or {}
+    if "rope_theta" in rotation:  # else it differs between layers
         model.cfg.rotary_base = int(rotation["rope_theta"])
 
 
@@ -218,12 +246,16 @@ def _set_bos(model: TransformerBridge, bos: bool) -> None:
 # What a result says about its model
 
 
-def model_provenance(name: str) -> dict[str, Any]:
+def model_provenance(name: str, *, bos: bool | None = None) -> dict[str, Any]:
     """What a result says about its model: source, revision, sha256 of weights and tokenizer, weight
     processing, and whether prompts begin with the BOS token (None: there is no tokenizer).
+
+    bos: as for `load_model`.
     """
     source = ready(name)
     tokenizer = _tokenizer_files(source)
+    if bos is None and tokenizer:
+        bos = _bos_convention(source, _read_tokenizer(source))
     return {
         "model": source.slug,
         "source": f"{source.kind}: {source.origin}",
@@ -231,7 +263,7 @@ def model_provenance(name: str) -> dict[str, Any]:
         "weights_sha256": sha256(*sorted(set(tensor_files(source).values()))),
         "tokenizer_sha256": sha256(*tokenizer) if tokenizer else None,
         "weight_processing": _weight_processing(read_config(source)),
-        "bos": _bos_convention(source, _read_tokenizer(source)) if tokenizer else None,
+        "bos": bos,
     }
 
 
@@ -241,21 +273,45 @@ def model_provenance(name: str) -> dict[str, Any]:
 def attention_weights(model: TransformerBridge | str) -> AttentionWeights:
     """The attention weights of a loaded model, on the CPU and in its dtype.
 
-    A model's *name* reads them (float32) from its checkpoint, without loading the model; that also
-    works on a checkpoint with nothing but attention tensors. Raises ModelError for a checkpoint
-    that is missing, damaged, not finite or not of the shape its config says.
+    A model's *name* reads them (float32) from its checkpoint where the family allows it, without
+    loading the model; that also works on a checkpoint with nothing but attention tensors. Raises
+    ModelError for a checkpoint that is missing, damaged, not finite or not of the shape its config
+    says.
     """
     if isinstance(model, str):
-        return read_attention_weights(ready(model))
-    W_Q = model.W_Q.detach().cpu()
-    W_K = model.W_K.detach().cpu()
-    config = model.original_model.config
+        source = ready(model)
+        if can_be_read(read_config(source)):
+            return read_attention_weights(source)
+        model = load_model(model)
+    layers = [_effective_weights(model, layer) for layer in range(model.cfg.n_layers)]
+    W_Q, W_K, W_V, W_O = (torch.stack(matrices).cpu() for matrices in zip(*layers, strict=True))
     return AttentionWeights(
         W_Q=W_Q,
         W_K=W_K,
-        W_V=model.W_V.detach().cpu(),
-        W_O=model.W_O.detach().cpu(),
+        W_V=W_V,
+        W_O=W_O,
         n_heads=W_Q.shape[1],
         n_kv_heads=W_K.shape[1],
-        **positional_facts(config, d_head=W_Q.shape[-1]),
+        rotation=rotation_per_token(model),
     )
+
+
+def _effective_weights(model: TransformerBridge, layer: int) -> LayerWeights:
+    """One layer's matrices with every gain folded in."""
+    attention = model.blocks[layer].attn
+    return LayerWeights(
+        attention.W_Q.detach() * _head_gain(attention, "q_norm"),
+        attention.W_K.detach() * _head_gain(attention, "k_norm"),
+        attention.W_V.detach(),
+        output_weights(model, layer).detach(),
+    )
+
+
+def _head_gain(attention: AttentionBridge, norm: str) -> Tensor | float:
+    """The gain of a norm of queries or keys, [head 1 d_head] or [d_head]; 1 where there is none."""
+    if norm not in attention.submodules:
+        return 1.0
+    module = getattr(attention, norm)
+    gain = norm_gain(module, module.original_component.weight.shape[-1])
+    d_head = attention.config.d_head
+    return gain if len(gain) == d_head else gain.view(-1, 1, d_head)

@@ -25,8 +25,7 @@ from helpers.interventions import edit_weights, knock_out, resample_heads
 from helpers.models import AttentionWeights, attention_weights, load_model
 from helpers.path_patching import PathEffects, path_patch
 from helpers.planted import Plan, Planted
-from helpers.tasks.prompts import Prompts
-from helpers.worked_out import (
+from helpers.planted_by_hand import (
     members,
     name_places,
     planned_pairs,
@@ -36,6 +35,7 @@ from helpers.worked_out import (
     worked_effect,
     worked_scaling,
 )
+from helpers.tasks.prompts import Prompts
 
 STAGE_OF = {role.name: role.stage for role in circuits.IOI.roles}
 

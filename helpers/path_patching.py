@@ -24,9 +24,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.behavior import logit_difference
 from helpers.engine import (
-    Decoder,
     Edit,
     cached_run,
+    decoder_for,
     prompts_at_once,
     require_heads,
     resume,
@@ -103,8 +103,8 @@ def path_patch(
     senders: every head before the receiver by default. memory_gib: bound on the working memory
     beside the model; prompts and senders are processed in chunks that fit. Raises ValueError for an
     unknown head or mode, a receiver before its sender or named twice, a bound too small for one
-    prompt, and where recomputing the clean run does not give the model's own logits (an unknown
-    architecture, values too large for float32: use `path_patch_reference`).
+    prompt; ModelError where a rerun does not give the model's own logits (see
+    `engine.decoder_for`: use `path_patch_reference`).
     """
     senders = checked_senders(model, receiver, senders, mlps)
     clean = np.zeros(len(prompts))
@@ -114,13 +114,7 @@ def path_patch(
     for index in prompts.groups(receiver.position, size=at_once):
         runs = _CachedRuns(model, prompts.select(index), receiver, mlps)
         clean[index], corrupted[index] = runs.logit_differences.cpu()
-        recomputed, *differences = runs.patch_paths(senders, memory_gib).cpu()
-        if not np.allclose(recomputed, clean[index], atol=1e-3):
-            raise ValueError(
-                "Recomputing the clean run does not give the model's own logits (an architecture "
-                "that path_patch does not know, or values too large for float32): use "
-                "path_patch_reference."
-            )
+        differences = runs.patch_paths(senders, memory_gib).cpu()
         for sender, difference in zip(senders, differences, strict=True):
             patched[sender.layer, sender.head, index] = difference
     return PathEffects(clean, corrupted, patched)
@@ -136,16 +130,14 @@ class _CachedRuns:
     ) -> None:
         tokens = torch.cat(batch.tensors()).to(model.cfg.device)
         self.model = model
-        self.decoder = Decoder(model, tokens.shape[1])
+        self.decoder = decoder_for(model, tokens)
         self.batch = batch
         self.receiver = receiver
         self.freeze_mlps = mlps == "freeze"
         self.position = int(batch.position(receiver.position)[0])
-        names = ["hook_resid_pre", "hook_attn_out", "attn.hook_z"]
-        if receiver.kind != "logits":
-            names += ["attn.hook_k", "attn.hook_v"]
+        names = [*self.decoder.cached_names, "attn.hook_out", "attn.hook_z"]
         if self.freeze_mlps:
-            names.append("hook_mlp_out")
+            names.append("mlp.hook_out")
         n = len(batch)
         both = cached_run(model, tokens, names)
         self.clean = both.apply_slice_to_batch_dim(slice(n))
@@ -157,13 +149,13 @@ class _CachedRuns:
     def patch_paths(
         self, senders: Sequence[Head], memory_gib: float
     ) -> Float[Tensor, "variant batch"]:
-        """Logit difference when no sender is patched (variant 0), then for each sender in turn."""
+        """Logit difference with the path from each sender patched in turn."""
         if self.receiver.kind == "logits":
             n_layers = self.decoder.n_layers
             arrived = dict(self._arrivals(senders, {n_layers}))[n_layers]
-            return logit_difference(self.model, arrived[:, :, 0], self.batch)
-        n_variants = 1 + len(senders)
-        edits = self._receiver_edits(senders, n_variants)
+            return logit_difference(self.model, arrived[1:, :, 0], self.batch)
+        n_variants = len(senders)
+        edits = self._receiver_edits(senders)
         at_once = variants_at_once(self.model, self.batch, self.position, memory_gib)
         differences = []
         for start in range(0, n_variants, at_once):
@@ -172,7 +164,7 @@ class _CachedRuns:
             differences.append(logit_difference(self.model, resid, self.batch))
         return torch.cat(differences)
 
-    def _receiver_edits(self, senders: Sequence[Head], n_variants: int) -> list[Edit]:
+    def _receiver_edits(self, senders: Sequence[Head]) -> list[Edit]:
         """What arrives, as edits of the receiving heads; a sender that does not come before a
         receiver leaves it clean.
         """
@@ -181,10 +173,10 @@ class _CachedRuns:
         receiving_layers = {head.layer for head in self.receiver.heads}
         edits = []
         for layer, resid in self._arrivals(senders, receiving_layers):
-            arrived = self.decoder.project(kind, layer, resid, [self.position])[:, :, 0]
-            n_without_path = n_variants - len(arrived)
-            clean = arrived[:1].expand(n_without_path, *arrived.shape[1:])
-            values = torch.cat([arrived, clean])
+            projections = self.decoder.project(layer, resid, [self.position])
+            clean, *arrived = getattr(projections, kind)[:, :, 0]
+            without_path = len(senders) - len(arrived)
+            values = torch.stack([*arrived, *[clean] * without_path])
             for head in self.receiver.heads:
                 if head.layer == layer:
                     number = head.head if kind == "q" else head.head // self.decoder.group
@@ -197,7 +189,7 @@ class _CachedRuns:
         """Each of these layers with the residuals that enter it: clean, then one per earlier
         sender.
         """
-        carried = self._clean_here("resid_pre", 0)[None]
+        carried = self._clean_here("hook_resid_pre", 0)[None]
         for layer in range(max(layers)):
             if layer in layers:
                 yield layer, carried
@@ -212,22 +204,24 @@ class _CachedRuns:
     ) -> Float[Tensor, "more_variants batch 1 d_model"]:
         """The residuals after a layer, whose own senders add a variant each."""
         heads = [sender.head for sender in senders if sender.layer == layer]
-        clean = self._clean_here("resid_pre", layer)
+        clean = self._clean_here("hook_resid_pre", layer)
         pre = torch.cat([carried, clean.expand(len(heads), *clean.shape)])
-        mid = pre + self._clean_here("attn_out", layer)
-        mid[len(carried) :] += self._written_change(layer, heads)[:, :, None]
-        if self.freeze_mlps:
-            return mid + self._clean_here("mlp_out", layer)
-        return mid + self.decoder.mlp(layer, pre, mid)
+        attended = self._clean_here("attn.hook_out", layer).repeat(len(pre), 1, 1, 1)
+        attended[len(carried) :] += self._written_change(layer, heads)[:, :, None]
+        mlp_output = self._clean_here("mlp.hook_out", layer) if self.freeze_mlps else None
+        return self.decoder.finish(layer, pre, attended, mlp_output)
 
     def _clean_here(self, name: str, layer: int) -> Float[Tensor, "batch 1 d_model"]:
         """An activation of the clean run at the receiver's position."""
-        return self.clean[name, layer][:, self.position : self.position + 1]
+        activation = self.clean[f"blocks.{layer}.{name}"]
+        return activation[:, self.position : self.position + 1]
 
     def _written_change(
         self, layer: int, heads: Sequence[int]
     ) -> Float[Tensor, "head batch d_model"]:
-        """What each head writes in the corrupted run minus what it writes in the clean one."""
+        """What each head gives to the output of attention in the corrupted run minus in the clean
+        one.
+        """
         change = (self.corrupted["z", layer] - self.clean["z", layer])[:, self.position, heads]
         W_O = self.model.blocks[layer].attn.W_O[heads]
         return torch.einsum("bhd,hdm->hbm", change, W_O)

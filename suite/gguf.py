@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-from helpers.checkpoint import LAYOUTS, LOCAL
+from helpers.checkpoint import LOCAL
+from helpers.families import FAMILIES
 from suite.errors import ModelError
 from suite.memory import require_memory
 from suite.registry import WEIGHTS
@@ -110,7 +111,7 @@ def _require_supported(gguf: Path, header: Header) -> None:
 def supported_families() -> list[str]:
     """The families, in GGUF's names, that transformers converts and that can be studied."""
     families = sorted(GGUF_SUPPORTED_ARCHITECTURES)
-    return [family for family in families if MODEL_TYPES.get(family, family) in LAYOUTS]
+    return [family for family in families if MODEL_TYPES.get(family, family) in FAMILIES]
 
 
 def _read_gguf(gguf: Path) -> tuple[PreTrainedModel, Any]:

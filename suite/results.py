@@ -61,6 +61,10 @@ class Results:
         self._files = {name: sha256(path) for name, path in file_parameters(parameters).items()}
 
     @property
+    def _model_facts(self) -> dict[str, Any]:
+        return _model_facts(self.source, self.parameters.get("BOS"))
+
+    @property
     def partial_path(self) -> Path:
         """The rows of a notebook that has not called `save` yet."""
         return results_path(self.model, f"{self.notebook}.partial")
@@ -162,7 +166,7 @@ class Results:
                 roles[role].append({"head": str(head), "effect_percent": effect})
         content = {
             "model": self.model,
-            "weights_sha256": _model_facts(self.source)["weights_sha256"],
+            "weights_sha256": self._model_facts["weights_sha256"],
             "rule": asdict(circuit.rule),
             "roles": roles,
         }
@@ -201,7 +205,7 @@ class Results:
     def _provenance(self) -> dict[str, Any]:
         """Everything about this run on which its numbers depend, and what it cost so far."""
         return {
-            **_model_facts(self.source),
+            **self._model_facts,
             **self._git,
             "packages": _packages(),
             "data_sha256": _data_facts(),
@@ -297,9 +301,9 @@ def _contains(low: Number | None, high: Number | None, value) -> bool:
 
 
 @functools.cache
-def _model_facts(source: str) -> dict[str, Any]:
+def _model_facts(source: str, bos: bool | None) -> dict[str, Any]:
     """`model_provenance`, which reads every weight, once for all rows of a run."""
-    return model_provenance(source)
+    return model_provenance(source, bos=bos)
 
 
 @functools.cache
@@ -360,7 +364,7 @@ def found_heads(model: str, *, needed: Sequence[str] = ()) -> dict[str, Heads]:
         roles = _heads_by_role(content["roles"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ClaimError(f"{path} is damaged: run {command} again.") from error
-    if weights != _model_facts(model)["weights_sha256"]:
+    if weights != _model_facts(model, None)["weights_sha256"]:
         raise ClaimError(
             f"The heads in {path} were found in other weights than those of {model}: "
             f"run {command} first."

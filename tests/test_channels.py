@@ -36,10 +36,13 @@ from helpers.channels import (
 from helpers.heads import Head
 from helpers.models import AttentionWeights, attention_weights
 from scripts.reference_tables import CHANNELS, gpt2_channels
-from tests.tiny import tiny_folder, tiny_gpt2, tiny_llama, tiny_neox
+from tests.tiny import (
+    EVERY_KIND,
+    tiny_folder,
+    tiny_model,
+)
 
 SIDES = ["query", "key", "value"]
-TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
 E0, E1, E2, E3 = torch.eye(4)
 L0, L1 = Head(0, 0), Head(1, 0)
 few = settings(
@@ -55,9 +58,7 @@ def make_weights(W_Q, W_K, W_V, W_O, **changes) -> AttentionWeights:
     fields = {
         "n_heads": W_Q.shape[1],
         "n_kv_heads": W_K.shape[1],
-        "positional": "absolute",
-        "rotary_base": None,
-        "rotary_dim": None,
+        "rotation": None,
         **changes,
     }
     return AttentionWeights(W_Q, W_K, W_V, W_O, **fields)
@@ -116,9 +117,7 @@ def random_weights(
         random(kv, d_model, 4),
         random(kv, d_model, 4),
         random(n_heads, 4, d_model),
-        positional="rotary",
-        rotary_base=100.0,
-        rotary_dim=2,
+        rotation=torch.ones(n_layers, 1),  # one radian per token, of the first two dimensions
     )
 
 
@@ -243,7 +242,7 @@ def test_given_heads_are_rows_and_columns_of_the_whole_table():
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_component_scores_equal_the_dense_computation(kind, side):
     weights = read(kind)
     distances = (0,) if kind == "gpt2" else (1, 5)
@@ -269,10 +268,10 @@ def test_component_scores_equal_the_dense_computation(kind, side):
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_scores_of_whole_heads_equal_those_of_transformer_lens(kind, side):
     initial = side[0].upper()
-    theirs = TINY[kind]().all_composition_scores(initial).scores
+    theirs = tiny_model(kind).all_composition_scores(initial).scores
     ours = head_scores(read(kind), side)
     assert_near(ours.nan_to_num(0), theirs)
 
@@ -293,7 +292,7 @@ def test_scores_of_whole_heads_at_distances_equal_the_dense_average(kind):
 
 @pytest.mark.parametrize("kind", ["llama", "neox"])
 def test_rotated_matrices_give_the_models_own_attention_scores(kind):
-    model = TINY[kind]()
+    model = tiny_model(kind)
     weights = with_biases(read(kind), model)
     tokens = torch.tensor([[3, 14, 15, 92, 65, 35, 89]])
     _, cache = model.run_with_cache(tokens)
@@ -328,7 +327,7 @@ def with_biases(weights: AttentionWeights, model) -> AttentionWeights:
 
 
 @pytest.mark.parametrize("matrix, side", [("OV", "value"), ("QK", "query")])
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_all_components_sum_to_the_matrix(kind, matrix, side):
     weights = read(kind)
     found = components(weights, matrix)
@@ -387,7 +386,7 @@ def test_signs_by_hand():
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_squared_component_scores_add_up_to_the_head_score(kind, side):
     weights = read(kind)
     S = components(weights, "OV").S.flatten(0, 1)
@@ -454,7 +453,7 @@ def test_scaling_scales_just_these_components(seed, factors):
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_random_directions_have_the_analytic_mean(kind, side):
     """1 / d, of the 32 dimensions of which LayerNorm models leave the mean out; TransformerLens has
     the variance.
@@ -757,7 +756,7 @@ def test_directions_that_do_not_fit_are_refused():
 # The benchmark
 
 
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_the_benchmark_counts_every_score_and_equals_the_dense_sample(kind):
     """Three sides, 8 components, pairs of 4 heads in 3 pairs of layers."""
     found = compare(read(kind), sample=20, repeats=2)

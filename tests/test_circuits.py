@@ -33,9 +33,13 @@ from helpers.path_patching import PathEffects, Receiver
 from helpers.roles import Role, Scheme, Stage
 from helpers.tasks import Prompts
 from tests.by_hand import Wires, hand_model, hand_prompts
-from tests.tiny import VOCAB, tiny_gpt2, tiny_llama, tiny_neox
+from tests.tiny import (
+    EVERY_KIND,
+    VOCAB,
+    tiny_gpt2,
+    tiny_model,
+)
 
-TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
 PAIRS = [
     ("END", "IO"),
     ("END", "S1"),
@@ -535,14 +539,14 @@ def random_ioi(n: int = 8) -> Prompts:
     )
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", EVERY_KIND)
 def test_the_search_runs_on_every_family(family):
     """Without thresholds: roles are what `select` names, and a stage runs if its receivers were
     found past layer 0.
     """
     prompts = random_ioi()
     lenient = Rule(min_percent=0.0, min_errors=0.0, min_attention=0.0, min_copying=0.0)
-    circuit = find_circuit(TINY[family](), prompts, rule=lenient)
+    circuit = find_circuit(tiny_model(family), prompts, rule=lenient)
     roles, stages = circuit.roles, circuit.evidence.stages
     assert circuit.heads
     assert roles == roles_by(circuit.evidence, lenient)
@@ -554,7 +558,7 @@ def test_the_search_runs_on_every_family(family):
     for stage, effects in list(stages.items())[1:]:
         missing = np.isnan(effects.percent).all(axis=1)
         assert missing.tolist() == [layer >= reach[stage] for layer in range(3)]
-    strict = find_circuit(TINY[family](), prompts, rule=Rule(min_percent=1e6))
+    strict = find_circuit(tiny_model(family), prompts, rule=Rule(min_percent=1e6))
     assert list(strict.evidence.stages) == ["logits"] and strict.heads == ()
 
 
@@ -608,7 +612,7 @@ def random_colored_objects(n: int = 6) -> Prompts:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_the_search_runs_on_colored_objects(family):
-    prompts, model = random_colored_objects(), TINY[family]()
+    prompts, model = random_colored_objects(), tiny_model(family)
     lenient = Rule(min_percent=0.0, min_errors=0.0, min_attention=0.0, min_copying=0.0)
     circuit = find_circuit(model, prompts, scheme=COLORED_OBJECTS, rule=lenient)
     assert set(circuit.roles) == {role.name for role in COLORED_OBJECTS.roles}
@@ -625,7 +629,7 @@ def test_attention_and_copying_on_colored_objects(family):
     """Beside a plain cached run: a span's attention, and each color's own answer among all answers
     and choices.
     """
-    prompts, model = random_colored_objects(), TINY[family]()
+    prompts, model = random_colored_objects(), tiny_model(family)
     attention, copying = attention_and_copying(model, prompts, scheme=COLORED_OBJECTS, batch_size=4)
     names = sorted({token for row in prompts.choices for token in row})
     for i in (0, 4):
@@ -648,12 +652,12 @@ def test_attention_and_copying_on_colored_objects(family):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", EVERY_KIND)
 def test_knock_out_puts_in_the_corrupted_z(family):
     """Nothing, two heads of layer 0 (whose other positions matter too), everything: beside plain
     hooks.
     """
-    model, prompts = TINY[family](), random_ioi()
+    model, prompts = tiny_model(family), random_ioi()
     sets = [
         (),
         heads("L0H1 L0H2"),

@@ -13,7 +13,6 @@ import torch
 from gguf import GGUFWriter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from helpers.checkpoint import LAYOUTS
 from helpers.models import load_model, model_provenance
 from suite.errors import ModelError
 from suite.fetch import ready
@@ -31,13 +30,6 @@ def cache(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("CIRCUITS_CACHE", str(folder))
     return folder
-
-
-@pytest.fixture
-def every_family(monkeypatch):
-    """Converting needs no more of a family than that it is supported."""
-    for model_type in FAMILIES.values():
-        monkeypatch.setitem(LAYOUTS, model_type, LAYOUTS.get(model_type, LAYOUTS["llama"]))
 
 
 @pytest.fixture
@@ -60,7 +52,7 @@ def llama(tmp_path) -> Path:
         ("gpt2", True),  # always
     ],
 )
-def test_a_gguf_becomes_the_model_that_it_was_written_from(family, tied, tmp_path, every_family):
+def test_a_gguf_becomes_the_model_that_it_was_written_from(family, tied, tmp_path):
     original = tiny_model(family, tied=tied).eval()
     gguf = write_gguf(tmp_path / "tiny.gguf", family, original)
     convert_gguf(gguf, tmp_path / "converted")
@@ -79,7 +71,7 @@ def test_a_gguf_becomes_the_model_that_it_was_written_from(family, tied, tmp_pat
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 @pytest.mark.parametrize("adds_bos", [True, False])
-def test_its_tokenizer_keeps_words_whole_and_its_bos(family, adds_bos, tmp_path, every_family):
+def test_its_tokenizer_keeps_words_whole_and_its_bos(family, adds_bos, tmp_path):
     gguf = write_gguf(tmp_path / "tiny.gguf", family, tiny_model(family), adds_bos=adds_bos)
     convert_gguf(gguf, tmp_path / "converted")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "converted")
@@ -242,7 +234,7 @@ def test_too_little_memory_is_said_before_converting(llama, cache, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma3-270m", "qwen2.5-0.5b"])
-def test_a_real_gguf_is_what_transformers_reads_of_it(name, assets, every_family):
+def test_a_real_gguf_is_what_transformers_reads_of_it(name, assets):
     file = assets / "models" / f"{name}.gguf"
     if not file.is_file():
         pytest.skip(f"put {name}.gguf into models/ below CIRCUITS_ASSETS")

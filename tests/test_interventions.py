@@ -31,10 +31,16 @@ from helpers.interventions import (
 from helpers.models import load_model
 from helpers.tasks import Prompts
 from tests.by_hand import Wires, hand_model, hand_prompts
-from tests.tiny import random_prompts, tiny_folder, tiny_gpt2, tiny_llama, tiny_neox
+from tests.tiny import (
+    EVERY_KIND,
+    random_prompts,
+    tiny_folder,
+    tiny_gpt2,
+    tiny_llama,
+    tiny_model,
+)
 
-TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
-FAMILIES = pytest.mark.parametrize("family", TINY)
+EVERY_FAMILY = pytest.mark.parametrize("family", EVERY_KIND)
 HEADS = (Head(0, 1), Head(1, 2), Head(2, 3))
 
 
@@ -223,9 +229,9 @@ def test_shares_of_attention_differ_between_prompts_of_different_lengths():
 
 
 @pytest.mark.slow
-@FAMILIES
+@EVERY_FAMILY
 def test_steering_equals_full_forward_passes(family):
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts()
     edits = random_edits(HEADS)
     watched = HEADS[1:]
@@ -252,9 +258,9 @@ def test_steering_equals_full_forward_passes(family):
             assert fast.attention[variant, h, :, i] == pytest.approx(expected, abs=1e-5)
 
 
-@FAMILIES
+@EVERY_FAMILY
 def test_changing_nothing_changes_nothing(family):
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts()
     head = HEADS[0]
     clean = evaluate(model, prompts).logit_difference
@@ -271,11 +277,11 @@ def test_changing_nothing_changes_nothing(family):
 
 
 @pytest.mark.slow
-@FAMILIES
+@EVERY_FAMILY
 @settings(max_examples=10, deadline=None, database=None)
 @given(seed=st.integers(0, 2**16), raises=st.booleans())
 def test_an_edit_of_the_weights_is_an_edit_of_the_output_and_leaves_no_trace(family, seed, raises):
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts(2)
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     maps = dict(zip(HEADS, random_matrices(seed=seed), strict=True))
@@ -298,13 +304,13 @@ def test_an_edit_of_the_weights_is_an_edit_of_the_output_and_leaves_no_trace(fam
 
 
 @pytest.mark.slow
-@FAMILIES
+@EVERY_FAMILY
 @settings(max_examples=10, deadline=None, database=None)
 @given(a=st.floats(-2, 2), b=st.floats(-2, 2))
 def test_edits_compose_as_their_matrices_do(family, a, b):
     """Scaling the last layer's head by a, then b, is scaling it by a b: what reaches the logits is
     linear there but for the norm, so the composition is checked, not the numbers."""
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts(2)
     head = HEADS[2]
     by_a = change_heads(model, {head: lambda z: a * z})
@@ -316,9 +322,9 @@ def test_edits_compose_as_their_matrices_do(family, a, b):
     assert once.logit_difference == pytest.approx(twice.logit_difference, abs=1e-3)
 
 
-@FAMILIES
+@EVERY_FAMILY
 def test_forced_attention_is_a_pattern_put_in_at_the_end(family):
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = with_positions(random_prompts(), FIRST=0)
     edits = force_attention(model, prompts, HEADS, ["MID", "FIRST"], scale=0.8)
     fast = steer(model, prompts, edits)
@@ -341,9 +347,9 @@ def test_forced_attention_is_a_pattern_put_in_at_the_end(family):
         assert difference == pytest.approx(slow.logit_difference[0], abs=1e-4)
 
 
-@FAMILIES
+@EVERY_FAMILY
 def test_blocked_attention_is_a_masked_score(family):
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = with_positions(random_prompts(), LATE=4)
     edits = block_attention(model, prompts, HEADS, "MID:LATE")
     fast = steer(
@@ -372,9 +378,9 @@ def test_blocked_attention_is_a_masked_score(family):
         assert fast.predicted[0, i] == slow.predicted[0]
 
 
-@FAMILIES
+@EVERY_FAMILY
 def test_interventions_that_go_together_are_what_each_is_alone(family):
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts()
     watched = {"watch": HEADS[2:], "keys": ["MID", "END"]}
     replaced = Edit("z", HEADS[0], torch.ones(1, 1, 8))
@@ -474,9 +480,9 @@ def test_forced_attention_needs_a_position():
         force_attention(model, prompts, HEADS[:1], ["LATE:FIRST"])
 
 
-@FAMILIES
+@EVERY_FAMILY
 def test_attribution_is_the_direct_effect_on_the_logits(family):
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts(4, lengths=(7,))
     heads = [Head(layer, head) for layer in range(1, 3) for head in range(4)]
     ours = steer(
@@ -570,12 +576,12 @@ def first_directions(model, head: Head, n: int = 2) -> torch.Tensor:
     return torch.linalg.svd(W_O, full_matrices=False).Vh[:n].T
 
 
-@FAMILIES
+@EVERY_FAMILY
 def test_coordinates_are_set_and_read_again(family):
     """Setting each prompt's own coordinates changes nothing; other ones are what the full run then
     writes.
     """
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts()
     head = HEADS[1]
     directions = {head: first_directions(model, head)}
@@ -617,9 +623,9 @@ def test_learned_coordinates_by_hand(two_ways):
 
 
 @pytest.mark.slow
-@FAMILIES
+@EVERY_FAMILY
 def test_learning_lowers_the_loss_and_subspaces_do_not_mix(family):
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts()
     groups = np.array([0, 1, 2, 0, 1, 2])
     first, second = HEADS[:2]

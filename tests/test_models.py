@@ -12,29 +12,25 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import models
 from helpers.behavior import evaluate
 from helpers.engine import Edit
+from helpers.families import FAMILIES, Family
 from helpers.heads import Head
 from helpers.interventions import steer
 from helpers.models import AttentionWeights, attention_weights, load_model, model_provenance
 from helpers.path_patching import Receiver, path_patch
-from helpers.published import path_patch_reference
+from helpers.published_loop import path_patch_reference
 from suite.errors import ModelError
 from suite.fetch import ready
 from suite.files import sha256
 from suite.registry import PROJECT, known_models
 from tests.tiny import (
-    COMMON,
+    EVERY_KIND,
+    GROUPED,
+    KINDS,
     attention_only,
     cut_in_half,
     edit_config,
@@ -43,16 +39,16 @@ from tests.tiny import (
     sentencepiece_tokenizer,
     tiny_folder,
     tiny_gpt2,
+    tiny_model,
     word_tokenizer,
 )
 
-KINDS = ["gpt2", "llama", "neox"]
 TENSORS = ["W_Q", "W_K", "W_V", "W_O"]
-WORDS = " ".join(f"w{i}" for i in [3, 14, 15, 92, 65, 35, 89, 79, 3, 14, 15, 92])
+TOKENS = torch.tensor([[3, 14, 15, 92, 65, 35, 89, 79, 3, 14, 15, 92]])
 SENTENCE = "Then, Mary and John went to the store. John gave a drink to"
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=EVERY_KIND)
 def folder(request, tmp_path) -> Path:
     return tiny_folder(request.param, tmp_path / request.param)
 
@@ -62,11 +58,10 @@ def gpt2(tmp_path) -> Path:
     return tiny_folder("gpt2", tmp_path / "gpt2")
 
 
-def max_log_prob_difference(model, folder: Path, text: str) -> float:
+def max_log_prob_difference(model, folder: Path, tokens: torch.Tensor) -> float:
     """Largest difference of log-probabilities between the loaded model and the unprocessed Hugging
     Face one.
     """
-    tokens = model.to_tokens(text)
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         loaded_log_probs = model(tokens).log_softmax(-1)
@@ -92,12 +87,15 @@ def test_head_prints_and_parses():
 
 def test_log_probabilities_of_tiny_models(folder):
     model = load_model(str(folder))
-    assert max_log_prob_difference(model, folder, WORDS) < 1e-3
+    assert max_log_prob_difference(model, folder, TOKENS) < 1e-3
 
 
 @pytest.mark.slow
 def test_log_probabilities_of_embedded_model(smollm2):
-    assert max_log_prob_difference(smollm2, ready("smollm2").location, SENTENCE) < 1e-3
+    assert (
+        max_log_prob_difference(smollm2, ready("smollm2").location, smollm2.to_tokens(SENTENCE))
+        < 1e-3
+    )
 
 
 def test_loaded_model_is_ready(gpt2):
@@ -158,7 +156,7 @@ BUFFERS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
 def test_buffers_of_old_checkpoints_are_no_error(kind, tmp_path):
     folder = tiny_folder(kind, tmp_path / kind)
     expected = load_model(str(folder))
@@ -283,15 +281,18 @@ def test_tokens_added_to_a_tokenizer_are_no_error(gpt2):
 # Attention weights, of a loaded model and without it
 
 
-FACTS = ["n_heads", "n_kv_heads", "positional", "rotary_base", "rotary_dim"]
+FACTS = ["n_heads", "n_kv_heads", "positional"]
 
 
 def test_attention_weights_of_a_loaded_model_and_of_its_name_agree(folder):
     model = load_model(str(folder))
     of_model, by_name = attention_weights(model), attention_weights(str(folder))
-    assert_same_attention(of_model, model)
     assert_same_attention(of_model, by_name)
     assert [getattr(of_model, f) for f in FACTS] == [getattr(by_name, f) for f in FACTS]
+    if of_model.rotation is not None:
+        torch.testing.assert_close(
+            of_model.rotation, by_name.rotation, check_dtype=False, atol=1e-6, rtol=0
+        )
 
 
 def test_attention_weights_of_a_loaded_model_are_its_own_even_when_they_change(gpt2):
@@ -317,52 +318,72 @@ def test_attention_weights_of_embedded_model(smollm2):
     assert_same_attention(weights, smollm2)
     assert_same_attention(weights, attention_weights(smollm2))
     assert (weights.n_heads, weights.n_kv_heads) == (9, 3)
-    assert (weights.rotary_base, weights.rotary_dim) == (100_000, 64)
+    assert weights.rotation.shape == (30, 32)
+    assert weights.rotation[7, 0] == 1  # radian per token
+    assert weights.rotation[7, 16].item() == pytest.approx(100_000**-0.5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["mistral", "qwen2"])
-def test_a_new_architecture_is_one_line_of_layouts(family, tmp_path, monkeypatch):
-    """As the README says: here of models named as Llama's tensors are, Qwen's with biases that
-    Llama has not.
+def test_a_new_family_is_one_line(tmp_path, monkeypatch):
+    """Granite, which scales embeddings, scores and what its layers add, is refused, then
+    known by one line, then right: no code of ours knows of any of it.
     """
-    classes = {
-        "mistral": (MistralConfig, MistralForCausalLM),
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-    }
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 64,
-    }
-    config_class, model_class = classes[family]
-    torch.manual_seed(0)
-    settings = {**COMMON, **sizes, "vocab_size": 104}
-    config = config_class(intermediate_size=64, num_key_value_heads=2, **settings)
-    new = tmp_path / "new"
-    model_class(config).save_pretrained(new)
-    edit_tensors(new, other_weights)
-    word_tokenizer().save_pretrained(new)
-    with pytest.raises(ModelError, match=f"type '{family}' are not supported"):
+    scales = {"residual_multiplier": 0.5, "attention_multiplier": 0.3, "embedding_multiplier": 2.0}
+    monkeypatch.setitem(KINDS, "granite", ("granite", GROUPED | scales))
+    new = tiny_folder("granite", tmp_path / "new")
+    with pytest.raises(ModelError, match="type 'granite' are not supported: use one of gpt2, "):
         load_model(str(new))
-    monkeypatch.setitem(models.LAYOUTS, family, models.LAYOUTS["llama"])
+    monkeypatch.setitem(FAMILIES, "granite", Family())
     model = load_model(str(new))
-    assert_same_attention(attention_weights(str(new)), model)
-    assert_same_attention(attention_weights(model), model)
-    assert (model.blocks[0].attn.b_Q is not None) == (family == "qwen2")
     prompts, receiver = random_prompts(), Receiver("k", (Head(2, 1),), "END")
     fast = path_patch(model, prompts, receiver).patched
     slow = path_patch_reference(model, prompts, receiver).patched
     assert np.allclose(fast, slow, atol=1e-4, equal_nan=True) and np.ptp(fast[0]) > 1e-3
 
 
-def test_attention_facts(tmp_path):
-    folders = [tiny_folder(kind, tmp_path / kind) for kind in KINDS]
-    facts = [attention_weights(str(folder)) for folder in folders]
-    assert [weights.positional for weights in facts] == ["absolute", "rotary", "rotary"]
-    assert [weights.rotary_dim for weights in facts] == [None, 8, 4]
-    assert [weights.n_kv_heads for weights in facts] == [4, 2, 4]
+def rotation_of(kind: str, path: Path, **settings) -> torch.Tensor | None:
+    return attention_weights(str(tiny_folder(kind, path / kind, **settings))).rotation
+
+
+def test_rotation_by_hand(tmp_path):
+    """Heads have 8 dimensions, so 4 pairs, which turn by 1, b^-1/4, b^-2/4, b^-3/4 radians per
+    token. GPT-NeoX turns half of them; a linear scale of 2 halves every angle; Gemma's windowed
+    layers have a base of their own.
+    """
+    plain = [1, 0.1, 0.01, 0.001]
+    assert rotation_of("gpt2", tmp_path) is None
+    assert rotation_of("llama", tmp_path)[2].tolist() == pytest.approx(plain)
+    assert rotation_of("neox", tmp_path)[0].tolist() == pytest.approx([1, 0.01])
+    linear = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0}
+    halved = rotation_of("qwen2", tmp_path, rope_parameters=linear)
+    assert halved[1].tolist() == pytest.approx([angle / 2 for angle in plain])
+    two_bases = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    }
+    windowed, full, _ = rotation_of("gemma3", tmp_path, rope_parameters=two_bases, head_dim=8)
+    assert windowed.tolist() == pytest.approx(plain)
+    assert full.tolist() == pytest.approx([1, 10**-1.5, 0.001, 10**-4.5])
+
+
+def test_gains_are_folded_into_the_attention_weights():
+    """Where a norm follows attention or the projection of queries, what a head reads and writes has
+    its gain: OLMo 2's is one gain over all heads, Qwen 3's one for each dimension of a head.
+    """
+    for kind in ("olmo2", "qwen3"):
+        model = tiny_model(kind)
+        weights = attention_weights(model)
+        attention = model.original_model.model.layers[1].self_attn
+        projection = attention.q_proj.original_component.weight  # [head * d_head, d_model]
+        gain = attention.q_norm.original_component.weight
+        if kind == "qwen3":
+            gain = gain.repeat(4)
+        expected = (gain[:, None] * projection).T.unflatten(1, (4, -1)).transpose(0, 1)
+        torch.testing.assert_close(weights.W_Q[1], expected, atol=1e-4, rtol=1e-4)
+    post_gain = tiny_model("olmo2").blocks[1].ln1_post.original_component.weight
+    expected = tiny_model("olmo2").blocks[1].attn.W_O * post_gain
+    torch.testing.assert_close(
+        attention_weights(tiny_model("olmo2")).W_O[1], expected, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_attention_weights_of_partial_checkpoint(gpt2):
@@ -441,32 +462,18 @@ def test_damaged_tokenizer(gpt2):
         load_model(str(gpt2))
 
 
-LINEAR = {"rope_theta": 10000.0, "factor": 2.0}
-
-
 @pytest.mark.parametrize(
     "family, values, words",
     [
-        ("llama", {"rope_parameters": LINEAR | {"rope_type": "linear"}}, "rope_type 'linear'"),
-        (
-            "llama",
-            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
-            "rope_type 'linear'",
-        ),
-        ("neox", {"rope_parameters": LINEAR | {"rope_type": "linear"}}, "rope_type 'linear'"),
-        ("neox", {"attention_bias": False}, "attention_bias False"),
-        ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights False"),
-        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
+        ("neox", {"attention_bias": False}, "is not supported here .*attention_bias False"),
+        ("gpt2", {"scale_attn_weights": False}, "does not give the log-probabilities of its own"),
     ],
 )
 def test_attention_that_is_not_known(family, values, words, tmp_path):
     folder = tiny_folder(family, tmp_path / family)
     edit_config(folder, **values)
-    for get in (load_model, attention_weights):
-        with pytest.raises(
-            ModelError, match=f"not supported here .config.json: {words}.: use another model"
-        ):
-            get(str(folder))
+    with pytest.raises(ModelError, match=f"{words}.*: use another model"):
+        load_model(str(folder))
 
 
 def test_only_pickled_weights(gpt2):
@@ -584,6 +591,6 @@ def test_random_checkpoint_has_the_real_shape(assets, tmp_path):
 
 def test_tiny_models_are_far_from_trivial():
     model = tiny_gpt2()
-    logits, cache = model.run_with_cache(WORDS)
+    logits, cache = model.run_with_cache(TOKENS)
     assert logits.std() > 1
     assert cache["blocks.1.attn.hook_pattern"][0, :, -1].max(-1).values.min() > 2 / 12

@@ -18,7 +18,7 @@ from helpers.noise_study import (
     margin,
 )
 from helpers.planted import Plan, build
-from helpers.worked_out import (
+from helpers.planted_by_hand import (
     planned_pairs,
     planted_jobs,
     worked_difference,

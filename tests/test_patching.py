@@ -14,23 +14,29 @@ from transformer_lens.patching import get_act_patch_direct_path
 from transformer_lens.utilities import temporarily_swap_parameter
 
 from helpers.behavior import evaluate
-from helpers.engine import Decoder, Edit, cached_run, resume
+from helpers.engine import (
+    Edit,
+    cached_run,
+    decoder_for,
+    resume,
+)
 from helpers.heads import Head
 from helpers.interventions import knock_out
 from helpers.path_patching import PathEffects, Receiver, path_patch
-from helpers.published import path_patch_reference
+from helpers.published_loop import path_patch_reference
 from helpers.tasks import ioi
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import (
+    EVERY_KIND,
     random_prompts,
     synonyms,
     tiny_gpt2,
     tiny_llama,
+    tiny_model,
     tiny_neox,
     with_synonyms,
 )
 
-TINY = {"gpt2": tiny_gpt2, "llama": tiny_llama, "neox": tiny_neox}
 NAN = math.nan
 POSITION = {"logits": "END", "q": "END", "k": "MID", "v": "MID"}
 """Where receivers stand in random prompts."""
@@ -194,7 +200,7 @@ def test_keys_by_hand(patch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", EVERY_KIND)
 @pytest.mark.parametrize("mlps", ["recompute", "freeze"])
 @pytest.mark.parametrize("kind", ["logits", "q", "k", "v"])
 @pytest.mark.parametrize("n", [1, 6])
@@ -202,7 +208,7 @@ def test_fast_equals_the_published_loop(family, mlps, kind, n):
     """Receivers in two layers, mixed lengths and receiver positions among the prompts, some senders
     of every layer.
     """
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts(n)
     receivers = [Head(2, 1), Head(2, 3), Head(1, 2)]
     receiver = receiver_of(kind, *receivers, position=POSITION[kind])
@@ -246,13 +252,13 @@ def test_a_head_that_shares_the_receivers_key_attends_as_before():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", EVERY_KIND)
 @pytest.mark.parametrize("kind", ["q", "k", "v"])
 def test_the_published_loop_follows_the_models_own_scores(family, kind):
     """Scores that a hook doubles are those of a model whose queries are twice as long: the loop
     takes them from the model, whatever its scale.
     """
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts(3)
     receiver = receiver_of(kind, Head(2, 1), Head(1, 2), position=POSITION[kind])
     senders = [Head(0, 1), Head(1, 3)]
@@ -271,13 +277,13 @@ def test_the_published_loop_follows_the_models_own_scores(family, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", EVERY_KIND)
 def test_queries_before_the_end(family):
     """A query at a position that END attends to: its effect passes through later layers' keys and
     values.
     """
     receiver = Receiver("q", (Head(1, 0), Head(1, 3)), "MID")
-    assert_methods_agree(TINY[family](), random_prompts(), receiver)
+    assert_methods_agree(tiny_model(family), random_prompts(), receiver)
 
 
 @pytest.mark.slow
@@ -332,7 +338,7 @@ def test_transformer_lens_agrees_with_mlps_frozen(family, kind):
     that differ at END only leave END as the one position where anything moves, which is where ours
     patches.
     """
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts(3, lengths=(7,), differ=slice(-1, None))
     tokens, corrupted_tokens = prompts.tensors()
     _, clean = model.run_with_cache(tokens)
@@ -380,14 +386,14 @@ def test_nothing_corrupted_changes_nothing(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", EVERY_KIND)
 @settings(max_examples=4, deadline=None, database=None)
 @given(n=st.integers(1, 6), mlps=st.sampled_from(["recompute", "freeze"]))
 def test_patching_nothing_is_the_clean_run_and_everything_the_corrupted_one(family, n, mlps):
     """With the same word at END, every head's output from the partner is the partner; from itself,
     nothing moves.
     """
-    model = TINY[family]()
+    model = tiny_model(family)
     prompts = random_prompts(n, differ=slice(1, -1))
     everyone = [Head(layer, head) for layer in range(3) for head in range(4)]
     nothing, everything = knock_out(model, prompts, [(), everyone])
@@ -416,11 +422,12 @@ def test_the_residual_is_linear_in_what_a_head_of_the_last_layer_writes(seed):
     zero = torch.zeros(1, 8)
     combined = (a * x + b * y).float()
     edit = Edit("z", Head(2, seed % 4), torch.stack([x, y, combined, zero]))
-    decoder = Decoder(model, 7)
-    decoder.mlp = lambda layer, pre, mid: torch.zeros_like(mid)
     tokens, _ = prompts.tensors()
-    cache = cached_run(model, tokens, ("hook_resid_pre", "attn.hook_k", "attn.hook_v"))
-    resid, _ = resume(decoder, cache, 6, [edit])
+    decoder = decoder_for(model, tokens)
+    cache = cached_run(model, tokens, decoder.cached_names)
+    no_mlp = ("blocks.2.mlp.hook_out", lambda output, hook: torch.zeros_like(output))
+    with model.hooks(fwd_hooks=[no_mlp]):
+        resid, _ = resume(decoder, cache, 6, [edit])
     of_x, of_y, of_both, of_zero = resid - resid[-1:]
     expected = a * of_x + b * of_y
     torch.testing.assert_close(of_both, expected, atol=1e-4, rtol=1e-4)
@@ -528,16 +535,16 @@ def test_refuses(patch, receiver, options, message, unchecked):
         patch(tiny_gpt2(), random_prompts(2), Receiver(*receiver), **options)
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", EVERY_KIND)
 def test_an_architecture_the_engine_does_not_know(family):
     """A model whose scores are twice what the engine computes is refused, not silently measured."""
-    model = TINY[family]()
+    model = tiny_model.__wrapped__(family)  # one that no test has tried yet
     receiver = Receiver("q", ONE)
 
     def double(scores: torch.Tensor, hook: object) -> torch.Tensor:
         return 2 * scores
 
-    message = "an architecture that path_patch does not know.*use path_patch_reference"
+    message = "an architecture that is not known.*use path_patch_reference"
     with model.hooks(fwd_hooks=[("blocks.2.attn.hook_attn_scores", double)]):
         with pytest.raises(ValueError, match=message):
             path_patch(model, random_prompts(), receiver)

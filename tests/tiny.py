@@ -1,5 +1,5 @@
-"""Tiny random models of the three families, processed and ready: small, but far from trivial; and
-what tests do to a checkpoint.
+"""Tiny random models of every supported family, processed and ready: small, but far from trivial;
+and what tests do to a checkpoint.
 """
 
 import functools
@@ -9,20 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
+    AutoConfig,
+    AutoModelForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -30,7 +27,6 @@ from transformers import (
 from helpers.models import load_model
 from helpers.tasks import Prompts
 
-Kind = Literal["gpt2", "llama", "neox"]
 VOCAB = 100  # words "w0" .. "w99", separated by spaces; w0 is the end-of-text token
 COMMON = {
     "vocab_size": VOCAB,
@@ -39,27 +35,57 @@ COMMON = {
     "pad_token_id": 0,
     "initializer_range": 0.3,
 }
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "intermediate_size": 64,
+}
+GROUPED = SIZES | {"num_key_value_heads": 2}
+SCALED = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+OWN_SCALE = GROUPED | {"head_dim": 12, "query_pre_attn_scalar": 16}  # scores are divided by 4
+WINDOW = {"sliding_window": 4}  # shorter than the prompts of `random_prompts`
+CAPS = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 10.0}
+TWO_ROTATIONS = ["sliding_attention", "full_attention", "sliding_attention"]
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("gpt2", {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 64}),
+    "neox": ("gpt_neox", SIZES | {"rotary_pct": 0.5}),
+    "neox-sequential": ("gpt_neox", SIZES | {"use_parallel_residual": False}),
+    "llama": ("llama", GROUPED),
+    "llama3": ("llama", GROUPED | {"rope_parameters": SCALED}),
+    "mistral": ("mistral", GROUPED | WINDOW),
+    "mistral-long": ("mistral", GROUPED | {"sliding_window": 32}),
+    "qwen2": ("qwen2", GROUPED),
+    "qwen3": ("qwen3", GROUPED | {"head_dim": 12}),
+    "olmo2": ("olmo2", GROUPED),
+    "gemma2": ("gemma2", OWN_SCALE | WINDOW | CAPS),
+    "gemma3": ("gemma3_text", OWN_SCALE | WINDOW | {"layer_types": TWO_ROTATIONS}),
+}
+"""Every supported family, with what is its own: `model_type` and config."""
+
+FAST_KINDS = ("gpt2", "neox", "llama")
+EVERY_KIND = [
+    pytest.param(kind, marks=[] if kind in FAST_KINDS else pytest.mark.slow) for kind in KINDS
+]
+"""All of KINDS, for pytest.mark.parametrize; `make check` tries the fast ones alone."""
 
 
-def _model(kind: Kind, **settings: Any) -> PreTrainedModel:
-    if kind == "gpt2":
-        sizes = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 64}
-        return GPT2LMHeadModel(GPT2Config(**{**COMMON, **sizes, **settings}))
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 64,
-        "intermediate_size": 64,
-    }
-    if kind == "llama":
-        return LlamaForCausalLM(
-            LlamaConfig(**{**COMMON, **sizes, "num_key_value_heads": 2, **settings})
-        )
-    return GPTNeoXForCausalLM(GPTNeoXConfig(**{**COMMON, **sizes, "rotary_pct": 0.5, **settings}))
+def _model(kind: str, **settings: Any) -> PreTrainedModel:
+    model_type, own = KINDS[kind]
+    config = AutoConfig.for_model(model_type, **{**COMMON, **own, **settings})
+    return AutoModelForCausalLM.from_config(config)
 
 
-def tiny_folder(kind: Kind, path: Path, seed: int = 0, **settings: Any) -> Path:
+def tiny_folder(kind: str, path: Path, seed: int = 0, **settings: Any) -> Path:
     """Write a tiny random checkpoint with its tokenizer, in the hub's folder format, and return its
     folder. settings: what its config says otherwise.
     """
@@ -144,7 +170,8 @@ def cut_in_half(path: Path) -> None:
 
 
 @functools.cache
-def _tiny(kind: Kind, seed: int) -> TransformerBridge:
+def tiny_model(kind: str, seed: int = 0) -> TransformerBridge:
+    """A model of KINDS, 3 layers x 4 heads. One shared object per kind and seed."""
     with tempfile.TemporaryDirectory() as folder:
         return load_model(str(tiny_folder(kind, Path(folder) / f"tiny-{kind}", seed)))
 
@@ -153,21 +180,21 @@ def tiny_gpt2(seed: int = 0) -> TransformerBridge:
     """GPT-2: 3 layers x 4 heads, d_model 32, LayerNorm, learned positions. One shared object per
     seed.
     """
-    return _tiny("gpt2", seed)
+    return tiny_model("gpt2", seed)
 
 
 def tiny_llama(seed: int = 0) -> TransformerBridge:
     """Llama: 3 layers x 4 heads over 2 key/value heads, RMSNorm, rotary, gated MLP. One shared
     object per seed.
     """
-    return _tiny("llama", seed)
+    return tiny_model("llama", seed)
 
 
 def tiny_neox(seed: int = 0) -> TransformerBridge:
     """GPT-NeoX: 3 layers x 4 heads, LayerNorm, half-rotary, parallel attention and MLP. One shared
     object per seed.
     """
-    return _tiny("neox", seed)
+    return tiny_model("neox", seed)
 
 
 # Prompts

@@ -78,18 +78,26 @@ class _PublishedLoop:
         self.frozen_sites = ["attn.hook_z"]
         if mlps == "freeze":
             self.frozen_sites.append("hook_mlp_out")
-        clean_sites = list(self.frozen_sites)
+        rotated = f"attn.hook_rot_{receiver.kind}"
+        clean_sites = [*self.frozen_sites, rotated]
         if receiver.kind == "k" and self.group > 1:
             clean_sites.append(SCORES)
         self.clean_logits, self.clean = self._run(self.tokens, clean_sites)
         self.corrupted_logits, self.corrupted = self._run(
             corrupted_tokens.to(model.cfg.device), ["attn.hook_z"]
         )
+        self.receiver_site = f"attn.hook_{receiver.kind}"
+        if receiver.kind == "logits":
+            self.receiver_site = "hook_resid_post"
+        elif f"blocks.0.{rotated}" in self.clean:
+            # As queries are compared with keys: a norm before that may lie over all heads, and
+            # would let one head's query change another's.
+            self.receiver_site = rotated
 
     def patch_path(self, sender: Head) -> Float[Tensor, "batch pos d_vocab"]:
         """The logits when one sender's path to the receiver is patched."""
         with self.model.hooks(fwd_hooks=self._freeze_all_but(sender)):
-            _, arrived = self._run(self.tokens, [self._receiver_site()])
+            _, arrived = self._run(self.tokens, [self.receiver_site])
         return self.model.run_with_hooks(self.tokens, fwd_hooks=self._insert(arrived))
 
     def _run(
@@ -100,11 +108,6 @@ class _PublishedLoop:
         return self.model.run_with_cache(
             tokens, names_filter=kept.__contains__, stop_at_layer=layers
         )
-
-    def _receiver_site(self) -> str:
-        if self.receiver.kind == "logits":
-            return "hook_resid_post"
-        return f"attn.hook_{self.receiver.kind}"
 
     def _freeze_all_but(self, sender: Head) -> list[Hook]:
         """Pass 1: every head (and, if frozen, every MLP) as in the clean run, the sender as in the
@@ -128,7 +131,7 @@ class _PublishedLoop:
         by_layer = groupby(sorted(self.receiver.heads), attrgetter("layer"))
         for layer, members in by_layer:
             heads = [member.head for member in members]
-            value = arrived[f"blocks.{layer}.{self._receiver_site()}"]
+            value = arrived[f"blocks.{layer}.{self.receiver_site}"]
             if self.receiver.kind == "q" or self.group == 1:
                 hooks.append(self._insert_at_heads(layer, heads, value))
             elif self.receiver.kind == "k":
@@ -139,7 +142,7 @@ class _PublishedLoop:
 
     def _insert_at_heads(self, layer: int, heads: Sequence[int], value: Tensor) -> Hook:
         insert = partial(_insert_head_vectors, value=value, heads=heads, at=self.position)
-        return f"blocks.{layer}.{self._receiver_site()}", insert
+        return f"blocks.{layer}.{self.receiver_site}", insert
 
     def _insert_shared_keys(
         self, layer: int, heads: Sequence[int], keys: Tensor, earlier: Sequence[Hook]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from helpers.heads import Head
-from helpers.lists import (
+from helpers.laundry_list_analysis import (
     Lists,
     interval_of_draws,
     least_looked_at,

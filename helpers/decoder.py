@@ -1,0 +1,313 @@
+"""A model's layers in pieces: run up to their scores, or from the output of their attention.
+
+The model's own modules do the work. Norms before and after a sublayer, norms of queries and keys,
+rotation, scaled residuals and experts are theirs, so a new family needs no code here.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformer_lens import ActivationCache
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.exceptions import StopAtLayerException
+from transformers import Cache
+from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
+
+from helpers.heads import Head
+from suite.errors import ModelError
+
+ROWS_AT_ONCE = 1024
+"""Residual vectors per matrix product: enough for full speed, few enough that intermediates stay in
+the CPU's cache.
+"""
+
+HIDDEN = -1e4
+"""Attention masks add 0 to the scores of keys that are seen, and less than this to the others."""
+
+REFUSAL = (
+    "Recomputing a run of this model does not give the model's own logits (an architecture that is "
+    "not known here, or values too large for its precision): use path_patch_reference and hooks."
+)
+
+
+Hook = tuple[str, Callable[[Tensor, object], None]]
+"""Name of an activation, and what is done when it comes."""
+
+
+class Projections(NamedTuple):
+    """What a layer's scores and outputs are made of: queries and keys as they are compared (normed
+    and rotated where the model does that), and values.
+    """
+
+    q: Float[Tensor, "variant batch pos head d_head"]
+    k: Float[Tensor, "variant batch pos kv_head d_head"]
+    v: Float[Tensor, "variant batch pos kv_head d_head"]
+
+
+class Decoder:
+    """A model's layers, run in pieces by the model's own modules, so that edits of weights count.
+
+    Knows what the layers are told about prompts of one length, such as rotations and masks. Made by
+    `decoder_for`, which tries it first. `group`: how many query heads in a row share each key and
+    value head.
+    """
+
+    def __init__(
+        self, model: TransformerBridge, calls: "list[LayerCall]", *, hooks_see_rotation: bool
+    ) -> None:
+        cfg = model.cfg
+        self.model = model
+        self.n_layers = cfg.n_layers
+        self.group = cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)
+        self.calls = calls
+        self.hooks_see_rotation = hooks_see_rotation
+        """Whether hooks show queries and keys as they are compared, or before rotation."""
+
+    @property
+    def cached_names(self) -> tuple[str, ...]:
+        """The activations that a cache needs for `resume`."""
+        key = "attn.hook_rot_k" if self.hooks_see_rotation else "attn.hook_k"
+        return ("hook_resid_pre", key, "attn.hook_v")
+
+    def cached_keys(
+        self, cache: ActivationCache, layer: int, stop: int
+    ) -> Float[Tensor, "batch pos kv_head d_head"]:
+        """The keys before position `stop`, as queries are compared with them."""
+        if self.hooks_see_rotation:
+            return cache["rot_k", layer][:, :stop]
+        return self._rotate(cache["k", layer][:, :stop], layer, range(stop))
+
+    def project(
+        self,
+        layer: int,
+        resid: Float[Tensor, "variant batch pos d_model"],
+        positions: Sequence[int],
+    ) -> Projections:
+        """The layer, run up to its scores on the residual stream that enters it at these
+        positions.
+        """
+        kept: dict[str, Tensor] = {}
+        attention = f"blocks.{layer}.attn"
+        prefix = "rot_" if self.hooks_see_rotation else ""
+        sites = {"q": f"hook_{prefix}q", "k": f"hook_{prefix}k", "v": "hook_v"}
+        hooks: list[Hook] = [(f"{attention}.hook_attn_scores", stop_here)]
+        for name, site in sites.items():
+            hooks.append((f"{attention}.{site}", partial(_keep, kept, name)))
+        args, kwargs = self.calls[layer].at(positions)
+        with self.model.hooks(fwd_hooks=hooks), suppress(StopAtLayerException):
+            self.model.blocks[layer](resid.flatten(0, 1), *args, **kwargs)
+        q, k, v = (kept[name].unflatten(0, resid.shape[:2]) for name in "qkv")
+        if self.hooks_see_rotation:
+            return Projections(q, k, v)
+        return Projections(self._rotate(q, layer, positions), self._rotate(k, layer, positions), v)
+
+    def _rotate(
+        self, heads: Float[Tensor, "... pos heads d_head"], layer: int, positions: Sequence[int]
+    ) -> Float[Tensor, "... pos heads d_head"]:
+        """q or k turned by its position, where the model rotates out of the sight of hooks."""
+        rotation = self.calls[layer].kwargs.get("position_embeddings")
+        if rotation is None:
+            return heads
+        cos, sin = (part[0, list(positions)] for part in rotation)
+        turned, _ = apply_rotary_pos_emb(heads, heads, cos, sin, unsqueeze_dim=-2)
+        return turned
+
+    def finish(
+        self,
+        layer: int,
+        resid: Float[Tensor, "... d_model"],
+        attention_output: Float[Tensor, "... d_model"],
+        mlp_output: Float[Tensor, "... d_model"] | None = None,
+    ) -> Float[Tensor, "... d_model"]:
+        """The residual stream after a layer whose attention gives this output, before any norm of
+        it; so does the MLP, where its output is given.
+        """
+        block = self.model.blocks[layer]
+        args, kwargs = self.calls[layer].at([0])  # the same for every position: attention is given
+        given = [attention_output] if mlp_output is None else [attention_output, mlp_output]
+        rows = [part.expand_as(attention_output).flatten(0, -2) for part in (resid, *given)]
+        outputs = []
+        for into, attended, *rest in zip(*(part.split(ROWS_AT_ONCE) for part in rows), strict=True):
+            with ExitStack() as stack:
+                stack.enter_context(_gives(block.attn, (attended[None], None)))
+                if rest:
+                    stack.enter_context(_gives(block.mlp, rest[0][None]))
+                output = block(into[None], *args, **kwargs)
+            outputs.append(output[0] if isinstance(output, tuple) else output)
+        return torch.cat(outputs, dim=1).view(attention_output.shape)
+
+    def scores(
+        self, layer: int, products: Float[Tensor, "variant batch head query pos"]
+    ) -> Float[Tensor, "variant batch head query pos"]:
+        """Scores before the mask, of the products of queries and keys: scaled, and capped where the
+        model does that.
+        """
+        attention = self.model.blocks[layer].attn.original_component
+        scores = products.mul_(attention.scaling)
+        cap = getattr(attention, "attn_logit_softcapping", None)
+        return scores if cap is None else cap * torch.tanh(scores / cap)
+
+    def written(
+        self,
+        head: Head,
+        z: Float[Tensor, "... d_head"],
+        attention_output: Float[Tensor, "... d_model"],
+    ) -> Float[Tensor, "... d_model"]:
+        """What a head adds to the residual stream: z W_O, and where the model norms the output of
+        attention, its share of what the norm gives.
+        """
+        block = self.model.blocks[head.layer]
+        alone = z @ block.attn.W_O[head.head]
+        norm = getattr(block, "ln1_post", None)
+        if norm is None:
+            return alone
+        return alone * _norm_factors(norm, attention_output)
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """What a model tells a layer beside the residual stream, on prompts of one length."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    blocked: Bool[Tensor, "query key"]
+    """Which keys a query does not see: later ones, and those that its window has left."""
+
+    def at(self, positions: Sequence[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same for some of the positions, without cache and mask."""
+        args = tuple(_at_positions(value, positions) for value in self.args)
+        kwargs = {name: _at_positions(value, positions) for name, value in self.kwargs.items()}
+        return args, kwargs
+
+
+def _at_positions(value: Any, positions: Sequence[int]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_at_positions(part, positions) for part in value)
+    if isinstance(value, Cache) or _is_mask(value):
+        return None
+    if isinstance(value, Tensor):  # [prompt, pos, ...], and prompts of one length are told the same
+        return value[:1, list(positions)]
+    return value
+
+
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4  # [prompt, head, query, key]
+
+
+@contextmanager
+def recorded_calls(model: TransformerBridge) -> Iterator[list[LayerCall]]:
+    """What each layer is told in the run inside this block, in order."""
+    calls: list[LayerCall] = []
+
+    def record(block: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        told = dict(kwargs)
+        resid = args[0] if args else told.pop("hidden_states")
+        masks = [value for value in (*args, *told.values()) if _is_mask(value)]
+        blocked = _blocked(masks, resid.shape[1], resid.device)
+        calls.append(LayerCall(args[1:], told, blocked))
+
+    handles = [block.register_forward_pre_hook(record, with_kwargs=True) for block in model.blocks]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _blocked(
+    masks: Sequence[Tensor], length: int, device: torch.device
+) -> Bool[Tensor, "query key"]:
+    """Raises ModelError for a mask that does more than to hide keys."""
+    if not masks:
+        square = torch.ones(length, length, dtype=torch.bool, device=device)
+        return square.triu(1)
+    mask = masks[0][0, 0]
+    if mask.dtype == torch.bool:
+        return ~mask
+    blocked = mask < HIDDEN
+    if mask[~blocked].any():
+        raise ModelError(REFUSAL)
+    return blocked
+
+
+def stop_here(resid: Tensor, hook: object) -> None:
+    """A hook that ends the forward pass, as TransformerLens itself does."""
+    raise StopAtLayerException(resid)
+
+
+def _keep(kept: dict[str, Tensor], name: str, now: Tensor, hook: object) -> None:
+    kept[name] = now
+
+
+@contextmanager
+def _gives(module: torch.nn.Module, output: Any) -> Iterator[None]:
+    """While this lasts, a module gives this output whatever enters it.
+
+    Raises ModelError where the model does not call it.
+    """
+    was_called = False
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        nonlocal was_called
+        was_called = True
+        return output
+
+    own = vars(module)  # the bridge hands what is set on its modules on to the wrapped ones
+    own["forward"] = forward
+    try:
+        yield
+    finally:
+        del own["forward"]
+    if not was_called:
+        raise ModelError(
+            f"The layers of this model do not call their {type(module).__name__}, so its output "
+            "cannot be given: use path_patch_reference, or mlps='recompute'."
+        )
+
+
+def _norm_factors(
+    norm: torch.nn.Module, x: Float[Tensor, "... d_model"]
+) -> Float[Tensor, "... d_model"]:
+    """What an RMSNorm multiplies x by: its gain, the same for every x, over the size of this x."""
+    gain = norm_gain(norm, x.shape[-1])
+    scaled = x * gain
+    size = (scaled * norm(x)).sum(-1, keepdim=True) / scaled.square().sum(-1, keepdim=True)
+    return gain * size
+
+
+def norm_gain(norm: torch.nn.Module, width: int) -> Float[Tensor, " width"]:
+    """The gain of an RMSNorm however it is stored: what becomes of ones, whose size is one."""
+    example = next(norm.parameters())
+    ones = torch.ones(1, 1, width, dtype=example.dtype, device=example.device)
+    return norm(ones)[0, 0].detach()
+
+
+def output_weights(model: TransformerBridge, layer: int) -> Float[Tensor, "head d_head d_model"]:
+    """W_O as it acts on the residual stream: where a norm follows attention, with its gain."""
+    block = model.blocks[layer]
+    W_O = block.attn.W_O
+    norm = getattr(block, "ln1_post", None)
+    return W_O if norm is None else W_O * norm_gain(norm, W_O.shape[-1])
+
+
+def rotation_per_token(model: TransformerBridge) -> Float[Tensor, "layer pair"] | None:
+    """By how many radians a token turns each pair of dimensions, on the CPU; None without rotary
+    positions.
+    """
+    two_tokens = torch.zeros(1, 2, dtype=torch.long, device=model.cfg.device)
+    with torch.no_grad(), recorded_calls(model) as calls:
+        model(two_tokens)
+    if any("position_embeddings" not in call.kwargs for call in calls):
+        return None
+    angles = []
+    for call in calls:
+        cos, sin = call.kwargs["position_embeddings"]
+        pairs = cos.shape[-1] // 2  # each angle is there twice
+        angles.append(torch.atan2(sin[0, 1, :pairs], cos[0, 1, :pairs]))
+    return torch.stack(angles).cpu()

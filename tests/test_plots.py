@@ -260,15 +260,17 @@ def test_circuit_graph_draws_the_circuit():
 
 
 def test_strong_heads_without_a_role_stand_in_a_dashed_box():
-    """The rule asks for 2 % of the gap; 1.9 % is too little. L2H0 has a role, if not at the
-    logits.
+    """The rule asks for 2 % of the gap: 1.9 % is too little, and 30, -30 and 15 % (mean 5) is too
+    unsure. L2H0 has a role, if not at the logits.
     """
     made = circuit(FOUND)
-    to_logits = {Head(3, 0): 40, Head(2, 0): 9, Head(1, 1): -7, Head(1, 2): 8, Head(0, 0): 1.9}
-    stages = made.evidence.stages | {"logits": effects(to_logits)}
-    drawing = plots.circuit_drawing(
-        replace(made, evidence=replace(made.evidence, stages=stages)),
+    to_logits = effects(
+        {Head(3, 0): 40, Head(2, 0): 9, Head(1, 1): -7, Head(1, 2): 8, Head(0, 0): 1.9}
     )
+    to_logits.patched[Head(0, 1)] += [-0.6, 0.6, -0.3]
+    stages = made.evidence.stages | {"logits": to_logits}
+    evidence = replace(made.evidence, stages=stages)
+    drawing = plots.circuit_drawing(replace(made, evidence=evidence))
     group = drawing.groups["no role, to logits"]
     assert group.name == "no role found" and group.dashed
     assert in_boxes(drawing)["no role, to logits"] == {"L1H2": (8,), "L1H1": (-7,)}

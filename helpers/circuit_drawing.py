@@ -204,8 +204,8 @@ def place_boxes(drawing: Drawing) -> dict[str, Bbox]:
     left = 0.0
     for column in range(len(drawing.columns)):
         groups = drawing.in_column(column)
-        heights = {key: _box_height(drawing, key) for key in groups}
         width = 2 * BOX_PADDING + max(map(_text_width, groups.values()))
+        heights = {key: _box_height(drawing, key, width) for key in groups}
         between = BETWEEN_BOXES * (len(groups) - 1)
         top = (sum(heights.values()) + between) / 2
         for key, height in heights.items():
@@ -227,10 +227,10 @@ def _content(boxes: Mapping[str, Bbox], arrows: Sequence[Arrow]) -> Bbox:
     return Bbox.union(parts)
 
 
-def _box_height(drawing: Drawing, key: str) -> float:
-    """Room for the texts of a box, and for the arrows that arrive."""
+def _box_height(drawing: Drawing, key: str, width: float) -> float:
+    """Room for the texts of a box of this width, and for the arrows that arrive."""
     group = drawing.groups[key]
-    height = _name_height(group)
+    height = _name_height(group, width)
     rows = _rows(group)
     if rows:
         height += BOX_PADDING + LINE * len(rows)
@@ -246,13 +246,15 @@ def _text_width(group: Group) -> float:
     return max(widths)
 
 
-def _name_height(group: Group) -> float:
-    return BOX_PADDING + LINE * _count_lines(_name_lines(group))
+def _name_height(group: Group, width: float) -> float:
+    return BOX_PADDING + LINE * _count_lines(_name_lines(group, width))
 
 
-def _name_lines(group: Group) -> str:
-    """The name with line breaks, so that it does not widen the box."""
-    return _wrap(group.name, _text_width(group) + 0.001, HEADER_SIZE, weight="bold")
+def _name_lines(group: Group, width: float) -> str:
+    """The name with line breaks, so that it stands in a box of this width."""
+    rounding = 0.001
+    room = width - 2 * BOX_PADDING + rounding
+    return _wrap(group.name, room, HEADER_SIZE, weight="bold")
 
 
 def _inches(text: str, size: float, *, weight: str = "normal") -> float:
@@ -292,7 +294,7 @@ def _rows(group: Group) -> list[tuple[str, str]]:
 def _draw_group(ax: Axes, group: Group, box: Bbox) -> None:
     """A frame in the group's color, its name on top, then a line per head."""
     rows = _rows(group)
-    name_bottom = box.y1 - _name_height(group) if rows else box.y0
+    name_bottom = box.y1 - _name_height(group, box.width) if rows else box.y0
     bar = Bbox.from_extents(box.x0, name_bottom, box.x1, box.y1)
     if group.dashed:
         _draw_box(ax, box, fc="white", ec=group.color, linestyle=(0, (3, 2)))
@@ -304,7 +306,7 @@ def _draw_group(ax: Axes, group: Group, box: Bbox) -> None:
     x = (bar.x0 + bar.x1) / 2
     y = (bar.y0 + bar.y1) / 2
     style = {"fontsize": HEADER_SIZE, "weight": "bold", "color": color}
-    ax.text(x, y, _name_lines(group), ha="center", va="center", **style)
+    ax.text(x, y, _name_lines(group, box.width), ha="center", va="center", **style)
     y = name_bottom - BOX_PADDING / 2 - LINE / 2
     for name, effect in rows:
         style = {"fontsize": ROW_SIZE, "color": INK, "va": "center_baseline"}

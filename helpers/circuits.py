@@ -371,6 +371,19 @@ def heads_without_role(
     return pd.DataFrame(rows, columns=columns)
 
 
+def strong_heads_without_role(circuit: Circuit, stage: str) -> Heads:
+    """Heads that have no role at all, although their effect at this stage is as large and as sure
+    as the rule asks; largest effect first.
+    """
+    effects = circuit.evidence.stages[stage]
+    percent, error = _percent_and_error(effects, np.arange(len(effects.clean)))
+    large = np.abs(percent) >= circuit.rule.min_percent
+    sure = np.abs(percent) > circuit.rule.min_errors * error
+    strong = [Head(int(layer), int(head)) for layer, head in np.argwhere(large & sure)]
+    without_role = [head for head in strong if head not in circuit.heads]
+    return tuple(sorted(without_role, key=lambda head: -abs(percent[head])))
+
+
 def _effect_columns(effects: PathEffects, head: Head, seed: int) -> dict[str, float]:
     effect = ratio_interval(100 * effects.change[head], effects.gap, seed)
     return {

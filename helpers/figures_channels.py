@@ -1,6 +1,6 @@
 """Figures of notebooks 03 to 06. Each function draws what it is given and returns the Figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import Bbox
 
 from helpers import plots
 from helpers.channel_analysis import HeadScores
@@ -20,12 +21,27 @@ from helpers.stats import Interval, draw_range
 
 INHIBITION = plots.COLORS["inhibition"]
 SIDES = ("key", "value", "query")
+MOST_PAIRS = 10
+"""Known pairs that are named in one panel."""
+MOST_PANELS = 4
+"""Heads that get a panel of their own."""
+MOST_COLUMNS = 3
+"""Heads that get two wide panels of their own."""
+MOST_SENDERS = 4
+"""Senders that are drawn in one panel."""
+MOST_LINES = 8
+MOST_CURVES = 6
+"""Heads that get a curve with intervals."""
+MOST_NAMES = 12
+"""Heads that are named beside their points."""
 TABLES = {"whole": "whole heads", "best": "best components"}
 """Fields of PairScores, and what their scores are of."""
 
 
 def pair_ranks(table: pd.DataFrame, scores: Mapping[str, PairScores], *, model: str) -> Figure:
-    """Histograms of all composition scores, by side; known pairs are marked with their ranks."""
+    """Histograms of all composition scores, by side; known pairs are marked, those with the highest
+    scores with their ranks.
+    """
     figure, axes = plt.subplots(2, 3, figsize=(11, 7.5), sharex="row", sharey="row")
     for column, side in enumerate(SIDES):
         known = table[table["side"] == side]
@@ -48,9 +64,14 @@ def pair_ranks(table: pd.DataFrame, scores: Mapping[str, PairScores], *, model: 
 
 
 def _mark_known_pairs(ax: Axes, known: pd.DataFrame, prefix: str, n_pairs: int) -> None:
-    """A numbered line for each known pair, and a legend with its rank."""
+    """A numbered line for each of the highest known pairs, with its rank in a legend; short lines
+    for the others.
+    """
     ordered = known.sort_values(f"{prefix}score")
-    for i, (_, row) in enumerate(ordered.iterrows()):
+    others = ordered[:-MOST_PAIRS]
+    for score, role in zip(others[f"{prefix}score"], others["role"], strict=True):
+        ax.axvline(score, ymax=0.03, color=plots.COLORS[role], lw=0.8)
+    for i, (_, row) in enumerate(ordered[-MOST_PAIRS:].iterrows()):
         score = row[f"{prefix}score"]
         rank = row[f"{prefix}rank"]
         top = 0.97 - 0.09 * i
@@ -67,8 +88,11 @@ def _mark_known_pairs(ax: Axes, known: pd.DataFrame, prefix: str, n_pairs: int) 
             color=color,
         )
     if len(known):
+        named = "known pairs"
+        if len(others):
+            named = f"the highest {MOST_PAIRS} of {len(known)} known pairs"
         ax.legend(
-            title=f"known pairs and their ranks among {n_pairs}",
+            title=f"{named}\nand their ranks among {n_pairs}",
             title_fontsize=7,
             fontsize=7,
             handlelength=1,
@@ -79,14 +103,16 @@ def _mark_known_pairs(ax: Axes, known: pd.DataFrame, prefix: str, n_pairs: int) 
 
 
 def spectra(shares: Mapping[Head, Float[np.ndarray, " component"]], *, model: str) -> Figure:
-    """Singular values of each inhibition head, as shares of its matrix's norm."""
+    """Singular values of the first inhibition heads, as shares of their matrix's norm."""
     figure, ax = plt.subplots(figsize=(5.5, 2.6))
-    for head, share in shares.items():
+    first = list(shares)[:MOST_LINES]
+    for head in first:
+        share = shares[head]
         ax.plot(share, marker=".", ms=4, label=str(head))
     ax.set(
         xlabel="component",
         ylabel=r"$s_k$ / $\|W_{OV}\|_F$",
-        title=f"{model}: inhibition heads",
+        title=f"{model}: {_first_of(first, shares)}",
         ylim=(0, None),
     )
     ax.legend()
@@ -96,11 +122,14 @@ def spectra(shares: Mapping[Head, Float[np.ndarray, " component"]], *, model: st
 def component_bars(
     ranked: Sequence[HeadScores], null: Float[np.ndarray, " draw"], *, model: str
 ) -> Figure:
-    """Composition score of each component; the best one in color, beside what chance gives."""
-    size = (3.4 * len(ranked), 3.2)
-    figure, axes = plt.subplots(1, len(ranked), figsize=size, squeeze=False, sharey=True)
+    """Composition score of each component of the first heads; the best one in color, beside what
+    chance gives.
+    """
+    first = ranked[:MOST_PANELS]
+    size = (3.4 * len(first), 3.2)
+    figure, axes = plt.subplots(1, len(first), figsize=size, squeeze=False, sharey=True)
     random = draw_range(null)
-    for ax, scored in zip(axes[0], ranked, strict=True):
+    for ax, scored in zip(axes[0], first, strict=True):
         count = len(scored.scores)
         color = ["0.65"] * count
         color[scored.best] = INHIBITION
@@ -124,7 +153,21 @@ def component_bars(
         ax.margins(y=0.3)
     axes[0, 0].set_ylabel("composition score with the movers' queries")
     axes[0, 0].legend(fontsize=7, loc="upper right")
+    _say_what_is_left_out(figure, first, ranked)
     return figure
+
+
+def _first_of(first: Sized, every: Sized) -> str:
+    """What these inhibition heads are called, which come strongest first."""
+    if len(first) == len(every):
+        return "inhibition heads"
+    return f"the first {len(first)} of {len(every)} inhibition heads"
+
+
+def _say_what_is_left_out(figure: Figure, first: Sized, every: Sized) -> None:
+    """A line above the panels, where not every head has one."""
+    if len(first) < len(every):
+        figure.suptitle(_first_of(first, every), fontsize=9)
 
 
 def same_component(
@@ -136,13 +179,17 @@ def same_component(
 ) -> Figure:
     """Per inhibition head: what the movers read of a component beside what senders write into it.
 
-    reads: inhibition head -> sender -> scores. writers: the senders that are drawn -> their role.
+    reads: inhibition head -> sender -> scores. writers: the senders that may be drawn -> their
+    role. Of many heads the first are drawn, of many senders those that write most.
     """
-    size = (3.4 * len(ranked), 3.4)
-    figure, axes = plt.subplots(1, len(ranked), figsize=size, squeeze=False)
-    for ax, scored in zip(axes[0], ranked, strict=True):
+    first = ranked[:MOST_PANELS]
+    size = (3.4 * len(first), 3.4)
+    figure, axes = plt.subplots(1, len(first), figsize=size, squeeze=False)
+    for ax, scored in zip(axes[0], first, strict=True):
         written = reads[scored.head]
-        senders = [sender for sender in writers if sender in written]
+        before = [sender for sender in writers if sender in written]
+        most = sorted(before, key=lambda sender: -np.nanmax(written[sender]))[:MOST_SENDERS]
+        senders = [sender for sender in before if sender in most]
         for i, sender in enumerate(senders):
             _draw_sender(ax, scored, written[sender], name=str(sender), role=writers[sender], i=i)
         ax.axvline(scored.highest, color=INHIBITION, lw=0.8, ls=":")
@@ -152,8 +199,11 @@ def same_component(
         )
         ax.margins(0.12)
         if senders:
-            ax.legend(fontsize=7, loc="upper left", handletextpad=0.1)
+            legend = ax.legend(fontsize=7, loc="upper left", handletextpad=0.1)
+            if len(senders) < len(before):
+                legend.set_title(f"{len(senders)} of {len(before)} senders", {"size": 7})
     axes[0, 0].set_ylabel("written into by the sender (score)")
+    _say_what_is_left_out(figure, first, ranked)
     return figure
 
 
@@ -181,25 +231,26 @@ def removals(
     losses: Mapping[str, Sequence[Removal]],
     null: Float[np.ndarray, " draw"],
 ) -> Figure:
-    """What is lost with each component beside its composition score: a column per head, a row per
-    measure of `losses`.
+    """What is lost with each component beside its composition score: a column for each of the first
+    heads, a row per measure of `losses`.
     """
-    columns = len(scores)
-    size = (5.2 * columns, 6)
-    figure, axes = plt.subplots(2, columns, figsize=size, squeeze=False, sharex="col")
+    first = scores[:MOST_COLUMNS]
+    size = (5.2 * len(first), 6)
+    figure, axes = plt.subplots(2, len(first), figsize=size, squeeze=False, sharex="col")
     random = draw_range(null)
     for row, (measure, removed) in zip(axes, losses.items(), strict=True):
-        for ax, scored, removal in zip(row, scores, removed, strict=True):
+        for ax, scored, removal in zip(row, first, removed[:MOST_COLUMNS], strict=True):
             style = {"color": "0.9", "lw": 0}
             ax.axvspan(random.low, random.high, label="random directions (95 %)", **style)
             whole = removal.lost_with_head.mean()
             ax.axhline(whole, color="0.5", ls=":", label="the whole head removed")
             _draw_losses(ax, scored, removal.lost.mean(-1))
             ax.set_ylabel(f"{measure} lost (its own scale)")
-    for ax, scored in zip(axes[0], scores, strict=True):
+    for ax, scored in zip(axes[0], first, strict=True):
         ax.set_title(f"{scored.head}: remove one component")
     plt.setp(axes[1], xlabel="composition score with the movers' queries")
     axes[0, 0].legend(loc="center", fontsize=7)
+    _say_what_is_left_out(figure, first, scores)
     return figure
 
 
@@ -470,10 +521,13 @@ def single_heads(
     *,
     n_prompts: int,
 ) -> Figure:
-    """One head forced at a time: points gained (full vocabulary, forced choice), and by dose."""
+    """One head forced at a time: points gained (full vocabulary, forced choice), and by dose; of
+    many heads those that gain or lose most are named, and have a curve.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6))
     for head in sorted(gains, key=roles.__contains__):  # heads with a role on top
-        _draw_gain(left, head, gains[head], roles.get(head))
+        color = plots.COLORS[roles[head]] if head in roles else "0.75"
+        left.plot(*gains[head], "o", ms=6 if head in roles else 4, color=color)
     for role in dict.fromkeys(roles.values()):
         label = f"{plots.label(role)} (IOI)"
         left.plot([], [], "o", color=plots.COLORS[role], label=label)
@@ -486,10 +540,12 @@ def single_heads(
     )
     left.margins(0.12)
     left.legend(fontsize=7)
-    for i, (head, by_vocabulary) in enumerate(curves.items()):
+    by_gain = sorted(roles, key=lambda head: -np.hypot(*gains[head]))
+    most = [head for head in by_gain if head in curves][:MOST_CURVES]
+    for i, head in enumerate(head for head in curves if head in most):
         style = {"marker": "os^vDP"[i % 6], "ms": 4, "capsize": 2}
         style["color"] = plots.COLORS[roles[head]]
-        for vocabulary, intervals in by_vocabulary.items():
+        for vocabulary, intervals in curves[head].items():
             forced = vocabulary == "forced choice"
             values, errors = plots.with_errors(intervals)
             name = str(head) if forced else None
@@ -501,20 +557,46 @@ def single_heads(
         ylim=(0, 1.03),
         title="One head: forced choice (lines), full vocabulary (dotted)",
     )
-    right.legend(fontsize=7)
+    legend = right.legend(fontsize=7)
+    if len(most) < len(curves):
+        legend.set_title(f"{len(most)} of {len(curves)} heads", {"size": 7})
+    named = by_gain[:MOST_NAMES]
+    _name_points(left, {head: gains[head] for head in named}, roles)
     return figure
 
 
-def _draw_gain(ax: Axes, head: Head, gain: tuple[float, float], role: str | None) -> None:
-    """A head as a point; named and in its role's color where it has a role."""
-    if role is None:
-        ax.plot(*gain, "o", ms=4, color="0.75")
-        return
-    color = plots.COLORS[role]
-    ax.plot(*gain, "o", ms=6, color=color)
-    above = 4 if head.head % 2 else -9  # so that neighbors' names do not meet
-    style = {"textcoords": "offset points", "fontsize": 7, "color": color}
-    ax.annotate(str(head), gain, (5, above), **style)
+def _name_points(
+    ax: Axes, points: Mapping[Head, tuple[float, float]], roles: Mapping[Head, str]
+) -> None:
+    """Each head's name at a corner of its point where it meets no other name and no other of these
+    points; no name where no corner is free.
+    """
+    ax.figure.draw_without_rendering()  # settles the axes
+    taken = [ax.get_legend().get_window_extent()] if ax.get_legend() else []
+    beside = {}
+    for head, point in points.items():
+        x, y = ax.transData.transform(point)
+        beside[head] = Bbox.from_extents(x - 4, y - 4, x + 4, y + 4)
+    for head, point in points.items():
+        color = plots.COLORS[roles[head]] if head in roles else "black"
+        others = [box for other, box in beside.items() if other != head]
+        for corner in CORNERS:
+            style = {"textcoords": "offset points", "fontsize": 7, "color": color}
+            name = ax.annotate(str(head), point, **corner, **style)
+            name.set_in_layout(False)
+            extent = name.get_window_extent()
+            if not any(map(extent.overlaps, taken + others)):
+                taken.append(extent)
+                break
+            name.remove()
+
+
+CORNERS = (
+    {"xytext": (5, 3), "ha": "left", "va": "bottom"},
+    {"xytext": (5, -3), "ha": "left", "va": "top"},
+    {"xytext": (-5, 3), "ha": "right", "va": "bottom"},
+    {"xytext": (-5, -3), "ha": "right", "va": "top"},
+)
 
 
 def answer_bars(shares: pd.DataFrame, *, n_prompts: int) -> Figure:
@@ -575,12 +657,11 @@ def downstream(
     ax.plot(list(effects.values()), list(gains.values()), "o", ms=4, color="0.6")
     by_effect = sorted(effects, key=lambda head: abs(effects[head]))
     by_gain = sorted(gains, key=lambda head: abs(gains[head]))
+    strongest = {}
     for head in dict.fromkeys([*by_effect[-6:], *by_gain[-4:]]):
-        point = (effects[head], gains[head])
+        strongest[head] = (effects[head], gains[head])
         color = plots.COLORS["movers"] if head in movers else "black"
-        above = 4 if head.head % 2 else -9  # so that neighbors' names do not meet
-        ax.plot(*point, "o", ms=5, color=color)
-        ax.annotate(str(head), point, (4, above), textcoords="offset points", fontsize=7)
+        ax.plot(*strongest[head], "o", ms=5, color=color)
     ax.axhline(0, color="black", lw=0.6)
     ax.axvline(0, color="black", lw=0.6)
     ax.set(
@@ -589,6 +670,7 @@ def downstream(
         title="Heads that were not forced (green: movers of IOI; partner asks for another object)",
     )
     ax.margins(0.1)
+    _name_points(ax, strongest, dict.fromkeys(movers, "movers"))
     return figure
 
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,11 +16,13 @@ import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 
-from helpers.circuits import Circuit, Overlap
+from helpers.circuit_drawing import Drawing, Edge, Group, draw, reaches
+from helpers.circuits import Circuit, Overlap, strong_heads_without_role
 from helpers.heads import Head, Heads
-from helpers.roles import Role
+from helpers.path_patching import PathEffects
+from helpers.roles import Role, Scheme, Stage
 from helpers.stats import Interval
 
 STYLE = {
@@ -51,9 +53,6 @@ COLORS = {
 RED, BLUE, ORANGE = "#b2182b", "#2166ac", "#e08214"
 
 CENTER = {"ha": "center", "va": "center"}
-
-LOGITS_BOX = {"boxstyle": "round,pad=0.4", "fc": "0.92", "ec": "0.5"}
-
 
 plt.rcParams.update(STYLE)
 
@@ -293,141 +292,97 @@ def _wrapped(title: str, width: int) -> str:
     return "\n".join(lines)
 
 
-# The circuit as a graph ---------------------------------------------------------------------------
+# The circuit as a drawing -------------------------------------------------------------------------
 
-
-class _Node(NamedTuple):
-    """A head in one of its roles, and where it is drawn."""
-
-    role: str
-    head: Head
-    x: float
-    y: float
+GRAY = "0.35"
+LOGITS = "logits"
+HOW_TO_READ = (
+    "Beside a head: effect of its path alone, to all receivers, in percent of the gap. On an "
+    "arrow: the sum over its box; solid red works for the answer, dashed blue against it. q, k, v: "
+    "the receivers' queries, keys, values. Dashed box: effects as large, but no role."
+)
 
 
 def circuit_graph(circuit: Circuit, *, title: str) -> Figure:
-    """The circuit as a graph: heads in columns by role, each with one bar as wide as its measured
-    effect.
+    """The circuit as boxes, one per role, with the strongest heads of each, and one arrow for all
+    paths of a role.
 
-    An effect is measured on all receivers of a stage together, so a head has one bar and one
-    number. Thin lines lead from the bar to the receivers in later layers, which alone it can reach.
+    Heads that have no role although their effect is large enough stand in dashed boxes.
     """
-    columns = _columns_with_heads(circuit)
-    rows = [_rows(circuit, roles) for roles in columns]
-    tallest = max((len(column) for column in rows), default=2)
-    width = 2.1 * (len(columns) + 1)
-    figure, ax = plt.subplots(figsize=(max(width, 5), 0.36 * tallest + 1.1))
-    nodes = []
-    for x, column in enumerate(rows):
-        for i, (role, head) in enumerate(column):
-            y = (len(column) - 1) / 2 - i
-            if role is None:
-                continue
-            if head is not None:
-                nodes.append(_Node(role, head, float(x), y))
-            else:
-                style = {"color": COLORS[role], "weight": "bold"}
-                ax.text(x, y - 0.15, label(role), **style, **CENTER)
-    last_column = [node.y for node in nodes if node.x == len(columns) - 1]
-    logits = (float(len(columns)), float(np.mean(last_column or [0.0])))
-    for node in nodes:
-        _draw_effect(ax, circuit, node, nodes, logits)
-    for node in nodes:
-        box = {"boxstyle": "round,pad=0.3", "fc": COLORS[node.role], "ec": "none"}
-        text: dict[str, Any] = {"color": "white", "weight": "bold", "fontsize": 8, "bbox": box}
-        ax.text(node.x, node.y, str(node.head), **text, **CENTER)
-    ax.text(*logits, "logits\nat END", bbox=LOGITS_BOX, **CENTER)
-    ax.set(xlim=(-0.5, len(columns) + 0.5), ylim=(-tallest / 2, tallest / 2))
-    ax.axis("off")
-    ax.set_title(_wrapped(title, max(40, int(11 * width))))
-    if nodes:
-        _explain_bars(figure)
-    return figure
+    return draw(circuit_drawing(circuit), title=title, note=HOW_TO_READ)
 
 
-def _explain_bars(figure: Figure) -> None:
-    note = "bar: effect on all receivers together, red for the answer, blue against it"
-    figure.supxlabel(note, fontsize=8)
-
-
-def _columns_with_heads(circuit: Circuit) -> list[tuple[Role, ...]]:
-    """The roles of each stage that has heads, the last stage of the search first."""
-    columns = []
-    for stage in reversed(circuit.evidence.scheme.stages):
-        roles = circuit.evidence.scheme.roles_at(stage.name)
-        if any(circuit.roles[role.name] for role in roles):
-            columns.append(roles)
-    return columns
-
-
-def _rows(circuit: Circuit, roles: Sequence[Role]) -> list[tuple[str | None, Head | None]]:
-    """A column from top to bottom: for each role its name, then its heads, then an empty row."""
-    rows: list[tuple[str | None, Head | None]] = []
-    for role in roles:
-        heads = circuit.roles[role.name]
-        if heads:
-            rows.append((role.name, None))
-            rows.extend((role.name, head) for head in heads)
-            rows.append((None, None))
-    return rows[:-1]
-
-
-def _draw_effect(
-    ax: Axes,
-    circuit: Circuit,
-    node: _Node,
-    nodes: Sequence[_Node],
-    logits: tuple[float, float],
-) -> None:
-    """The bar of one head with its number, and the lines to its receivers."""
-    percent = circuit.effect_percent(node.role, node.head)
-    color = RED if percent > 0 else BLUE
-    width = 0.6 + 5 * min(abs(percent), 100) / 100
-    fork = node.x + 0.4
-    ax.plot([node.x, fork], [node.y, node.y], color=color, lw=width, solid_capstyle="butt")
-    ax.annotate(
-        f"{percent:+.0f} %",
-        (node.x + 0.28, node.y),
-        (0, 1.5 + width / 2),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=7,
-        color=COLORS[node.role],
-    )
-    arrow = {
-        "arrowstyle": "-|>",
-        "mutation_scale": 7,
-        "lw": 0.8,
-        "shrinkA": 0,
-        "shrinkB": 0,
-        "color": color,
-        "alpha": 0.55,
-    }
-    for x, y in _ends(circuit, node, nodes, logits):
-        left_edge = (x - 0.16, y)
-        ax.annotate("", left_edge, (fork, node.y), arrowprops=arrow)
-
-
-def _ends(
-    circuit: Circuit,
-    node: _Node,
-    nodes: Sequence[_Node],
-    logits: tuple[float, float],
-) -> list[tuple[float, float]]:
-    """Where the paths of a head arrive: at the logits, or at receivers in later layers."""
+def circuit_drawing(circuit: Circuit) -> Drawing:
+    """The roles of a circuit and its strong heads without one, from the last stage of the search on
+    the left to the logits on the right.
+    """
+    bundles = _bundles(circuit)
     scheme = circuit.evidence.scheme
-    stage = scheme.stage(scheme.role(node.role).stage)
+    n_steps = max((_steps_to_logits(scheme, bundle.stage) for bundle in bundles), default=0)
+    columns = ["at END"] * (n_steps + 1)
+    groups = {}
+    for bundle in bundles:
+        column = n_steps - _steps_to_logits(scheme, bundle.stage)
+        columns[column] = f"at {bundle.stage.position}"
+        groups[bundle.key] = _group_of(bundle, column)
+    groups[LOGITS] = Group(LOGITS, n_steps, GRAY, {})
+    edges = []
+    for bundle in bundles:
+        receiving_role = bundle.stage.receiving_role
+        receivers = circuit.receivers(bundle.stage.name)
+        if receiving_role is None or reaches(bundle.effects, receivers):
+            effect = sum(bundle.effects.values())
+            color = RED if effect > 0 else BLUE
+            receiver = receiving_role or LOGITS
+            edges.append(Edge((bundle.key,), (receiver,), bundle.stage.kind, effect, color))
+    return Drawing(groups, tuple(edges), tuple(columns))
+
+
+class _Bundle(NamedTuple):
+    """Heads with one role, or with none, that send to the same receivers."""
+
+    stage: Stage
+    role: str | None
+    effects: Mapping[Head, float]
+
+    @property
+    def key(self) -> str:
+        """The name of their group in a drawing."""
+        return self.role or f"no role, to {self.stage.name}"
+
+
+def _bundles(circuit: Circuit) -> list[_Bundle]:
+    """Stage by stage the heads of each role, then those without a role."""
+    scheme = circuit.evidence.scheme
+    bundles = []
+    for name, effects in circuit.evidence.stages.items():
+        members: dict[str | None, Heads] = {}
+        for role in scheme.roles_at(name):
+            members[role.name] = circuit.roles[role.name]
+        members[None] = strong_heads_without_role(circuit, name)
+        for of_role, heads in members.items():
+            if heads:
+                percent = {head: float(effects.percent[head]) for head in heads}
+                bundles.append(_Bundle(scheme.stage(name), of_role, percent))
+    return bundles
+
+
+def _steps_to_logits(scheme: Scheme, stage: Stage) -> int:
+    """How many arrows lead from a stage's heads to the logits."""
     if stage.receiving_role is None:
-        return [logits]
-    receivers = [other for other in nodes if other.role == stage.receiving_role]
-    return [(other.x, other.y) for other in receivers if other.head.layer > node.head.layer]
+        return 1
+    next_stage = scheme.role(stage.receiving_role).stage
+    return 1 + _steps_to_logits(scheme, scheme.stage(next_stage))
+
+
+def _group_of(bundle: _Bundle, column: int) -> Group:
+    name = label(bundle.role or "no role found")
+    color = GRAY if bundle.role is None else COLORS[bundle.role]
+    effects = {head: (effect,) for head, effect in bundle.effects.items()}
+    return Group(name, column, color, effects, dashed=bundle.role is None)
 
 
 # Two circuits over each other ---------------------------------------------------------------------
-
-LOGITS_PLACE = (-1, None)
-"""Stands for the logits among the (stage, head) pairs that `overlay` draws."""
 
 
 def overlay(
@@ -438,116 +393,96 @@ def overlay(
     tasks: tuple[str, str],
     title: str,
 ) -> Figure:
-    """Two circuits over each other (Merullo et al. 2024, Figure 3): the heads chosen per stage, and
-    whom they speak to.
+    """Two circuits over each other (Merullo et al. 2024, Figure 3): the heads chosen per stage for
+    one task, for both and for the other, with one arrow per task and stage.
 
-    stages: what each stage of `found` is called in either circuit. A line leads to each receiver of
-    the stage that was chosen itself and lies in a later layer; colors say which task a head or a
-    line belongs to.
+    stages: what each stage of `found` is called in either circuit.
     """
-    layers = _layers(found)
-    column_inches = max(2.4, 0.56 * _most_in_a_layer(found) + 0.4)
-    place = _overlay_places(found, layers, pitch=0.56 / column_inches)
-    color_of = {(0,): BLUE, (1,): ORANGE, (0, 1): "0.3"}
-    size = (column_inches * len(stages) + 2, max(3.5, 0.35 * len(layers) + 1.5))
-    figure, ax = plt.subplots(figsize=size)
-    for ends, members in _overlay_lines(found, circuits, stages, place).items():
-        start, end = (place[node] for node in ends)
-        ax.plot(
-            [start[0], end[0]],
-            [start[1], end[1]],
-            color=color_of[members],
-            lw=0.8,
-            alpha=0.4,
-        )
-    for node, members in _overlay_members(found).items():
-        box = {"boxstyle": "round,pad=0.3", "ec": "none", "fc": color_of[members]}
-        style = {"color": "white", "weight": "bold", "fontsize": 7, "bbox": box}
-        ax.text(*place[node], str(node[1]), **style, **CENTER)
-    ax.text(*place[LOGITS_PLACE], "logits\nat END", bbox=LOGITS_BOX, **CENTER)
-    ax.set(xlim=(-0.6, len(stages) + 0.4), ylim=(-0.7, len(layers) - 0.3))
-    ax.set(ylabel="layer", title=title)
-    ax.set_yticks(range(len(layers)), layers)
-    ax.set_xticks(range(len(stages)), [_receiver_names(pair) for pair in reversed(stages)])
-    names = (f"{tasks[0]} only", f"{tasks[1]} only", "shared")
-    colors = color_of.values()
-    handles = [Patch(color=color, label=name) for color, name in zip(colors, names, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    return figure
+    note = (
+        f"Beside a head: effect in percent of the gap; shared: on {tasks[0]} | on {tasks[1]}. "
+        f"On an arrow: the sum over a task's heads (blue: {tasks[0]}, orange: {tasks[1]}; "
+        "dashed: against the answer). q, k, v: the receivers' queries, keys, values."
+    )
+    drawing = overlay_drawing(found, circuits, stages, tasks=tasks)
+    return draw(drawing, title=title, note=note)
+
+
+def overlay_drawing(
+    found: Overlap,
+    circuits: tuple[Circuit, Circuit],
+    stages: Sequence[tuple[str, str]],
+    *,
+    tasks: tuple[str, str],
+) -> Drawing:
+    """The heads chosen in each stage, the last stage on the left: those of the first task alone, of
+    both, of the second alone. Arrows lead to receivers that were chosen themselves.
+    """
+    n_stages = len(stages)
+    groups: dict[str, Group] = {}
+    edges = []
+    for i, names in enumerate(stages):
+        column = n_stages - 1 - i
+        effects = []
+        for circuit, name in zip(circuits, names, strict=True):
+            effects.append(circuit.evidence.stages[name])
+        groups.update(_overlay_groups(found.chosen[i], effects, tasks, column))
+        for task, circuit in enumerate(circuits):
+            stage = circuit.evidence.scheme.stage(names[task])
+            heads = found.chosen[i][task]
+            if stage.receiving_role is None:
+                has_path = bool(heads)
+                receivers: tuple[str, ...] = (LOGITS,)
+            else:
+                listening = circuit.receivers(stage.name)
+                has_path = reaches(heads, set(listening) & set(found.chosen[i - 1][task]))
+                receivers = _keys_of_task(groups, column + 1, task)
+            if has_path:
+                senders = _keys_of_task(groups, column, task)
+                effect = sum(float(effects[task].percent[head]) for head in heads)
+                edges.append(Edge(senders, receivers, stage.kind, effect, PART_COLORS[task,]))
+    groups[LOGITS] = Group(LOGITS, n_stages, GRAY, {})
+    columns = [_receiver_names(pair) for pair in reversed(stages)]
+    return Drawing(groups, tuple(edges), (*columns, "at END"))
+
+
+PART_COLORS = {(0,): BLUE, (0, 1): "0.3", (1,): ORANGE}
+"""The tasks that chose a head, the first (0), the second (1) or both -> the color."""
+
+
+def _overlay_groups(
+    chosen: tuple[Heads, Heads],
+    effects: Sequence[PathEffects],
+    tasks: tuple[str, str],
+    column: int,
+) -> dict[str, Group]:
+    """The heads of one stage: those of the first task alone, of both, of the second alone."""
+    first, second = map(set, chosen)
+    parts = {(0,): first - second, (0, 1): first & second, (1,): second - first}
+    groups = {}
+    for part, heads in parts.items():
+        if heads:
+            name = "shared" if len(part) == 2 else f"{tasks[part[0]]} only"
+            of_heads = {}
+            for head in sorted(heads):
+                of_heads[head] = tuple(float(effects[task].percent[head]) for task in part)
+            groups[_part_key(column, part)] = Group(name, column, PART_COLORS[part], of_heads)
+    return groups
+
+
+def _part_key(column: int, part: tuple[int, ...]) -> str:
+    return f"column {column}, tasks {part}"
+
+
+def _keys_of_task(groups: Mapping[str, Group], column: int, task: int) -> tuple[str, ...]:
+    """The groups of a column that hold heads of a task."""
+    keys = [_part_key(column, part) for part in PART_COLORS if task in part]
+    return tuple(key for key in keys if key in groups)
 
 
 def _receiver_names(pair: tuple[str, str]) -> str:
     """What a stage is called in both circuits, once where the names agree."""
     names = dict.fromkeys(f"to {label(name)}" for name in pair)
     return "\n".join(names)
-
-
-def _layers(found: Overlap) -> list[int]:
-    """Every layer that has a chosen head."""
-    heads = itertools.chain.from_iterable(itertools.chain.from_iterable(found.chosen))
-    return sorted({head.layer for head in heads})
-
-
-def _most_in_a_layer(found: Overlap) -> int:
-    """How many heads stand side by side where most do."""
-    most = 1
-    for chosen in found.chosen:
-        heads = set(itertools.chain.from_iterable(chosen))
-        for layer in _layers(found):
-            most = max(most, sum(head.layer == layer for head in heads))
-    return most
-
-
-def _overlay_places(
-    found: Overlap, layers: Sequence[int], *, pitch: float
-) -> dict[tuple, tuple[float, float]]:
-    """(stage, head) -> x and y: the last stage on the left, heads of one layer side by side."""
-    stages = len(found.chosen)
-    place: dict[tuple, tuple[float, float]] = {LOGITS_PLACE: (float(stages), (len(layers) - 1) / 2)}
-    for stage, chosen in enumerate(found.chosen):
-        heads = sorted(set(itertools.chain.from_iterable(chosen)))
-        for y, layer in enumerate(layers):
-            beside = [head for head in heads if head.layer == layer]
-            for i, head in enumerate(beside):
-                x = stages - 1 - stage + pitch * (i - (len(beside) - 1) / 2)
-                place[stage, head] = (x, float(y))
-    return place
-
-
-def _overlay_members(found: Overlap) -> dict[tuple, tuple[int, ...]]:
-    """(stage, head) -> the tasks (0, 1 or both) that chose it."""
-    members: dict[tuple, tuple[int, ...]] = {}
-    for stage, chosen in enumerate(found.chosen):
-        for task, heads in enumerate(chosen):
-            for head in heads:
-                members[stage, head] = (*members.get((stage, head), ()), task)
-    return members
-
-
-def _overlay_lines(
-    found: Overlap,
-    circuits: tuple[Circuit, Circuit],
-    stages: Sequence[tuple[str, str]],
-    place: Mapping[tuple, tuple[float, float]],
-) -> dict[tuple[tuple, tuple], tuple[int, ...]]:
-    """(sender, receiver) -> the tasks (0, 1 or both) in which that path exists."""
-    lines: dict[tuple[tuple, tuple], tuple[int, ...]] = {}
-    for stage, (chosen, names) in enumerate(zip(found.chosen, stages, strict=True)):
-        for task, (heads, name) in enumerate(zip(chosen, names, strict=True)):
-            for head in heads:
-                for end in _overlay_ends(circuits[task], name, stage, head):
-                    if end in place:
-                        line = ((stage, head), end)
-                        lines[line] = (*lines.get(line, ()), task)
-    return lines
-
-
-def _overlay_ends(circuit: Circuit, name: str, stage: int, sender: Head) -> list[tuple]:
-    """The (stage, head) at which the paths of a sender may arrive, or the logits."""
-    if circuit.evidence.scheme.stage(name).receiving_role is None:
-        return [LOGITS_PLACE]
-    later = [head for head in circuit.receivers(name) if head.layer > sender.layer]
-    return [(stage - 1, head) for head in later]
 
 
 # Interventions and stability ----------------------------------------------------------------------

@@ -16,6 +16,8 @@ from suite.scorecard import VERDICTS, applies
 plt.rcParams.update(STYLE)
 
 
+MOST_SQUARES = 24
+"""Squares of full width in a row; of more than that all are narrower, and their number follows."""
 VERDICT_COLORS = {
     "reproduced": "#1b7837",
     "transfers": "#5aae61",
@@ -62,8 +64,9 @@ def scorecard_figure(measured: pd.DataFrame, *, title: str) -> Figure:
 
 
 def _squares_needed(rows: pd.DataFrame) -> int:
-    """The length of the longest row of squares, at least 4."""
-    return max([4, *rows.groupby("claim").size()])
+    """The length of the longest row of squares, from 4 to `MOST_SQUARES`."""
+    longest = max([4, *rows.groupby("claim").size()])
+    return min(longest, MOST_SQUARES)
 
 
 def _draw_block(
@@ -98,8 +101,15 @@ def _draw_squares(ax: Axes, y: int, verdicts: Sequence[str], *, empty: str) -> N
         return
     headline, *others = verdicts
     others.sort(key=VERDICTS.index)
+    width = 1.0
+    n = len(verdicts)
+    if n > MOST_SQUARES:
+        for_number = 2
+        width = (MOST_SQUARES - for_number) / n
+        ax.text(MOST_SQUARES, y, str(n), ha="right", va="center", color="0.3", fontsize=8)
     for x, verdict in enumerate([headline, *others]):
-        square = Rectangle((x + 0.1, y - 0.34), 0.8, 0.68, fc=VERDICT_COLORS[verdict], lw=0)
+        corner = (width * (x + 0.1), y - 0.34)
+        square = Rectangle(corner, 0.8 * width, 0.68, fc=VERDICT_COLORS[verdict], lw=0)
         if x == 0:
             square.set(edgecolor="black", linewidth=1.2)
         ax.add_patch(square)

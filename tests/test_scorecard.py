@@ -201,6 +201,20 @@ def test_the_headline_is_the_first_square_and_the_only_framed_one(root):
     assert [square.get_linewidth() > 0 for square in ranks] == [True, False, False]
 
 
+def test_a_claim_of_very_many_metrics_has_narrower_squares(tmp_path):
+    """44 squares share the width of 22: half a square each, the number behind them."""
+    ranks = []
+    for head in range(44):
+        name = f"rank_L1H{head}_L3H4"
+        ranks.append({"id": "B1", "metric": name, "value": 7, "verdict": "does not"})
+    write(tmp_path, "smollm2", "04", *ranks)
+    panel = scorecard_figure(measurements(tmp_path), title="Many").axes[1]
+    assert panel.get_xlim() == (0, 24)
+    assert [square.get_width() for square in panel.patches] == pytest.approx([0.4] * 44)
+    assert panel.patches[-1].get_x() == pytest.approx(43.1 / 2)
+    assert "44" in [text.get_text() for text in panel.texts]
+
+
 def test_a_second_model_familys_rows_are_those_of_the_channel_measured_on_it(tmp_path):
     """B9 has no rows of its own: those of B2, B3 and B4 on pythia-160m, judged as on the paper's
     model.

@@ -1,0 +1,503 @@
+"""A circuit as boxes of heads, step by step from left to right, with one arrow per bundle of paths.
+
+Nothing here knows a task: `Drawing` says what is drawn, `draw` draws it. Of many heads a box names
+the strongest and counts the rest, so the figure keeps its size. Coordinates are inches.
+"""
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import FancyBboxPatch, Polygon
+from matplotlib.textpath import text_to_path
+from matplotlib.transforms import Bbox
+
+from helpers.heads import Head, Heads
+from helpers.path_patching import Kind
+
+MOST_NAMED = 5
+"""Heads that a box names; with more of them it names one fewer and counts the rest."""
+
+# In inches:
+WIDTH = 8.6  # of the figure, at least, so that text keeps its size where all figures are as wide
+MARGIN = 0.12
+BOX_PADDING = 0.08
+BETWEEN_BOXES = 0.24
+BETWEEN_EXITS = 0.44
+BETWEEN_ARRIVALS = 0.2
+LINE = 0.17  # height of a line of text
+TITLE_LINE = 0.19
+BEND = 0.42  # where arrows turn to their receivers, free of labels
+BRACKET = 0.06  # from box to bracket, and between brackets
+# Of fonts, in points:
+TITLE_SIZE = 10.0
+HEADER_SIZE = 9.0
+ROW_SIZE = 8.5
+LABEL_SIZE = 8.5
+NOTE_SIZE = 8.0
+INK = "0.15"
+FAINT = "0.3"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Heads that stand in one box."""
+
+    name: str
+    column: int
+    """From left to right, 0 first."""
+    color: str
+    effects: Mapping[Head, tuple[float, ...]]
+    """Head -> its effect in percent of the gap, or one for each task. No heads: the logits."""
+    dashed: bool = False
+
+    @property
+    def by_size(self) -> Heads:
+        """The heads, largest |effect| first."""
+        size = {}
+        for head, effects in self.effects.items():
+            size[head] = max(map(abs, effects))
+        return tuple(sorted(size, key=lambda head: (-size[head], head)))
+
+    @property
+    def named(self) -> Heads:
+        """The strongest heads: all of them, if they are few."""
+        if len(self.effects) <= MOST_NAMED:
+            return self.by_size
+        return self.by_size[: MOST_NAMED - 1]
+
+    @property
+    def n_more(self) -> int:
+        """How many heads are counted only."""
+        return len(self.effects) - len(self.named)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """All paths from the heads of some groups to those of others, as one arrow."""
+
+    senders: tuple[str, ...]
+    """Keys of groups of one column."""
+    receivers: tuple[str, ...]
+    """Keys of groups of the next column."""
+    kind: Kind
+    effect: float
+    """In percent of the gap."""
+    color: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn: boxes by key, and arrows between them.
+
+    Raises ValueError for an edge that does not lead to the next column, and for one between heads
+    of which none lies in a layer before another.
+    """
+
+    groups: Mapping[str, Group]
+    edges: tuple[Edge, ...]
+    columns: tuple[str, ...]
+    """What stands above each column."""
+
+    def __post_init__(self) -> None:
+        for edge in self.edges:
+            self._check(edge)
+
+    def _check(self, edge: Edge) -> None:
+        ends = f"from {', '.join(edge.senders)} to {', '.join(edge.receivers)}"
+        starts = {self.groups[key].column + 1 for key in edge.senders}
+        arrives = {self.groups[key].column for key in edge.receivers}
+        if len(starts) != 1 or starts != arrives:
+            raise ValueError(f"An arrow {ends} skips a column: give neighboring columns.")
+        receivers = self.heads_of(edge.receivers)
+        if receivers and not reaches(self.heads_of(edge.senders), receivers):
+            raise ValueError(
+                f"No head {ends} lies in a layer before its receivers, so there is no path: "
+                "leave this edge out."
+            )
+
+    def heads_of(self, keys: Iterable[str]) -> Heads:
+        """The heads of some groups together."""
+        heads = []
+        for key in keys:
+            heads += self.groups[key].effects
+        return tuple(heads)
+
+    def in_column(self, column: int) -> dict[str, Group]:
+        """The groups of a column, from top to bottom."""
+        return {key: group for key, group in self.groups.items() if group.column == column}
+
+
+class Arrow(NamedTuple):
+    """An edge and where it runs: straight past its label, then to its receivers."""
+
+    edge: Edge
+    start: tuple[float, float]
+    label: tuple[float, float]
+    """The point of the line above and below which its label stands."""
+    turn: tuple[float, float]
+    tip: tuple[float, float]
+
+
+def reaches(senders: Iterable[Head], receivers: Iterable[Head]) -> bool:
+    """Whether some sender lies in an earlier layer than some receiver: within a layer no path
+    leads from head to head.
+    """
+    first = min((head.layer for head in senders), default=np.inf)
+    last = max((head.layer for head in receivers), default=-1)
+    return first < last
+
+
+def draw(drawing: Drawing, *, title: str, note: str) -> Figure:
+    """The drawing with its title above, and below it a note that says how to read it."""
+    boxes = place_boxes(drawing)
+    arrows = place_arrows(drawing, boxes)
+    content = _content(boxes, arrows)
+    width = max(WIDTH, content.width + 2 * MARGIN)
+    room = width - 2 * MARGIN
+    title = _wrap(title, room, TITLE_SIZE, weight="bold")
+    note = _wrap(note, room, NOTE_SIZE)
+    above = MARGIN + LINE * max(map(_count_lines, drawing.columns))
+    below = 2 * MARGIN + LINE * _count_lines(note)
+    for_title = 1.5 * MARGIN + TITLE_LINE * _count_lines(title)
+    panel = content.height + above + below
+    height = panel + for_title
+
+    figure = plt.figure(figsize=(width, height), layout="none")
+    ax = figure.add_axes((0, 0, 1, panel / height))
+    left = (content.x0 + content.x1 - width) / 2
+    bottom = content.y0 - below
+    ax.set(xlim=(left, left + width), ylim=(bottom, bottom + panel))
+    ax.axis("off")
+    style = {"fontsize": TITLE_SIZE, "weight": "bold"}
+    ax.set_title(title, x=MARGIN / width, pad=4, loc="left", **style)
+    for key, group in drawing.groups.items():
+        _draw_group(ax, group, boxes[key])
+    _name_columns(ax, drawing, boxes, content.y1 + MARGIN)
+    for arrow in arrows:
+        _draw_brackets(ax, arrow, boxes)
+        _draw_arrow(ax, arrow)
+        _draw_label(ax, arrow)
+    if arrows:
+        style = {"fontsize": NOTE_SIZE, "color": FAINT, "va": "bottom"}
+        ax.text(left + MARGIN, bottom + MARGIN, note, linespacing=1.3, **style)
+    return figure
+
+
+def _count_lines(text: str) -> int:
+    return len(text.splitlines())
+
+
+# Where it stands ----------------------------------------------------------------------------------
+
+
+def place_boxes(drawing: Drawing) -> dict[str, Bbox]:
+    """Key -> box. Columns are as wide as their texts, and centered on one height."""
+    boxes = {}
+    left = 0.0
+    for column in range(len(drawing.columns)):
+        groups = drawing.in_column(column)
+        width = 2 * BOX_PADDING + max(map(_text_width, groups.values()))
+        heights = {key: _box_height(drawing, key, width) for key in groups}
+        between = BETWEEN_BOXES * (len(groups) - 1)
+        top = (sum(heights.values()) + between) / 2
+        for key, height in heights.items():
+            boxes[key] = Bbox.from_bounds(left, top - height, width, height)
+            top -= height + BETWEEN_BOXES
+        edges = _edges_from(drawing, column)
+        left += width + _label_width(edges) + BEND + 2 * _brackets_width(edges)
+    return boxes
+
+
+def _content(boxes: Mapping[str, Bbox], arrows: Sequence[Arrow]) -> Bbox:
+    """What holds all boxes, and all arrows with their labels."""
+    parts = list(boxes.values())
+    for arrow in arrows:
+        x, y = arrow.start
+        low = y - 1.5 * LINE
+        high = y + 1.5 * LINE
+        parts.append(Bbox.from_extents(x, low, arrow.tip[0], high))
+    return Bbox.union(parts)
+
+
+def _box_height(drawing: Drawing, key: str, width: float) -> float:
+    """Room for the texts of a box of this width, and for the arrows that arrive."""
+    group = drawing.groups[key]
+    height = _name_height(group, width)
+    rows = _rows(group)
+    if rows:
+        height += BOX_PADDING + LINE * len(rows)
+    n_arriving = sum(key in edge.receivers for edge in drawing.edges)
+    return max(height, BETWEEN_ARRIVALS * (n_arriving + 1))
+
+
+def _text_width(group: Group) -> float:
+    """Width of the widest row, or of the longest word of the name."""
+    widths = [_inches(word, HEADER_SIZE, weight="bold") for word in group.name.split()]
+    for name, effect in _rows(group):
+        widths.append(_inches(f"{name}   {effect}", ROW_SIZE))
+    return max(widths)
+
+
+def _name_height(group: Group, width: float) -> float:
+    return BOX_PADDING + LINE * _count_lines(_name_lines(group, width))
+
+
+def _name_lines(group: Group, width: float) -> str:
+    """The name with line breaks, so that it stands in a box of this width."""
+    rounding = 0.001
+    room = width - 2 * BOX_PADDING + rounding
+    return _wrap(group.name, room, HEADER_SIZE, weight="bold")
+
+
+def _inches(text: str, size: float, *, weight: str = "normal") -> float:
+    """Width of the longest line of a text."""
+    font = FontProperties(size=size, weight=weight)
+    widths = [0.0]
+    for line in text.splitlines():
+        points, _, _ = text_to_path.get_text_width_height_descent(line, font, ismath=False)
+        widths.append(points / 72)
+    return max(widths)
+
+
+def _wrap(text: str, room: float, size: float, *, weight: str = "normal") -> str:
+    """A text with line breaks, so that no line is wider than the room."""
+    n_characters = max(1, len(text))
+    wrapped = textwrap.fill(text, n_characters)
+    while _inches(wrapped, size, weight=weight) > room:
+        n_characters -= 1
+        wrapped = textwrap.fill(text, n_characters)
+    return wrapped
+
+
+# Boxes --------------------------------------------------------------------------------------------
+
+
+def _rows(group: Group) -> list[tuple[str, str]]:
+    """The lines of a box: head and effect, and how many heads there are more."""
+    rows = []
+    for head in group.named:
+        effects = " | ".join(f"{effect:+.0f}" for effect in group.effects[head])
+        rows.append((str(head), f"{effects} %"))
+    if group.n_more:
+        rows.append((f"+ {group.n_more} more", ""))
+    return rows
+
+
+def _draw_group(ax: Axes, group: Group, box: Bbox) -> None:
+    """A frame in the group's color, its name on top, then a line per head."""
+    rows = _rows(group)
+    name_bottom = box.y1 - _name_height(group, box.width) if rows else box.y0
+    bar = Bbox.from_extents(box.x0, name_bottom, box.x1, box.y1)
+    if group.dashed:
+        _draw_box(ax, box, fc="white", ec=group.color, linestyle=(0, (3, 2)))
+        color = group.color
+    else:
+        _draw_box(ax, box, fc="white", ec=group.color)
+        _draw_box(ax, bar, fc=group.color, ec=group.color)
+        color = _readable_on(group.color)
+    x = (bar.x0 + bar.x1) / 2
+    y = (bar.y0 + bar.y1) / 2
+    style = {"fontsize": HEADER_SIZE, "weight": "bold", "color": color}
+    ax.text(x, y, _name_lines(group, box.width), ha="center", va="center", **style)
+    y = name_bottom - BOX_PADDING / 2 - LINE / 2
+    for name, effect in rows:
+        style = {"fontsize": ROW_SIZE, "color": INK, "va": "center_baseline"}
+        ax.text(box.x0 + BOX_PADDING, y, name, **style)
+        if effect:
+            ax.text(box.x1 - BOX_PADDING, y, effect, ha="right", **style)
+        y -= LINE
+
+
+def _draw_box(ax: Axes, box: Bbox, **style) -> None:
+    rounded = "round,pad=0,rounding_size=0.05"
+    patch = FancyBboxPatch(box.p0, box.width, box.height, boxstyle=rounded, lw=1.2, **style)
+    ax.add_patch(patch)
+
+
+def _readable_on(color: str) -> str:
+    """Black on light colors, else white."""
+    brightness = np.dot(to_rgb(color), (0.299, 0.587, 0.114))
+    return "black" if brightness > 0.45 else "white"
+
+
+def _name_columns(ax: Axes, drawing: Drawing, boxes: Mapping[str, Bbox], height: float) -> None:
+    style = {"fontsize": NOTE_SIZE, "color": FAINT, "ha": "center", "va": "bottom"}
+    for column, name in enumerate(drawing.columns):
+        below = _around(list(drawing.in_column(column)), boxes)
+        ax.text((below.x0 + below.x1) / 2, height, name, **style)
+
+
+# Arrows -------------------------------------------------------------------------------------------
+
+
+def place_arrows(drawing: Drawing, boxes: Mapping[str, Bbox]) -> list[Arrow]:
+    """The arrows between the boxes, column by column, each column's from top to bottom."""
+    arrows = []
+    for column in range(len(drawing.columns)):
+        edges = _edges_from(drawing, column)
+        edges.sort(key=lambda edge: _middle(edge.senders, boxes), reverse=True)
+        exits = _exits(edges, boxes)
+        arrivals = _arrivals(edges, exits, boxes)
+        label_width = _label_width(edges)
+        for number, edge in enumerate(edges):
+            height = exits[number]
+            start_x, end_x = _ends(edge, boxes, number)
+            label_x = _around(edge.senders, boxes).x1 + _brackets_width(edges)
+            arrow = Arrow(
+                edge,
+                start=(start_x, height),
+                label=(label_x + label_width / 2, height),
+                turn=(label_x + label_width, height),
+                tip=(end_x, arrivals[number]),
+            )
+            arrows.append(arrow)
+    return arrows
+
+
+def _edges_from(drawing: Drawing, column: int) -> list[Edge]:
+    return [edge for edge in drawing.edges if drawing.groups[edge.senders[0]].column == column]
+
+
+def _around(keys: Sequence[str], boxes: Mapping[str, Bbox]) -> Bbox:
+    return Bbox.union([boxes[key] for key in keys])
+
+
+def _middle(keys: Sequence[str], boxes: Mapping[str, Bbox]) -> float:
+    """The height at which some boxes together have their middle."""
+    around = _around(keys, boxes)
+    return (around.y0 + around.y1) / 2
+
+
+def _exits(edges: Sequence[Edge], boxes: Mapping[str, Bbox]) -> list[float]:
+    """The heights at which the arrows of a column leave: apart, so that no labels meet."""
+    if not edges:
+        return []
+    wanted = [_middle(edge.senders, boxes) for edge in edges]
+    heights = spread(wanted, apart=BETWEEN_EXITS)
+    too_low = float(np.mean(wanted) - np.mean(heights))
+    return [height + too_low for height in heights]
+
+
+def _arrivals(
+    edges: Sequence[Edge], exits: Sequence[float], boxes: Mapping[str, Bbox]
+) -> list[float]:
+    """The heights at which arrows arrive: straight ahead where they can, those of one receiver
+    apart from each other.
+    """
+    heights = {}
+    for receivers in dict.fromkeys(edge.receivers for edge in edges):
+        together = [i for i, edge in enumerate(edges) if edge.receivers == receivers]
+        end = _around(receivers, boxes)
+        arrivals = spread(
+            [exits[i] for i in together],
+            apart=BETWEEN_ARRIVALS,
+            low=end.y0 + BETWEEN_ARRIVALS / 2,
+            high=end.y1 - BETWEEN_ARRIVALS / 2,
+        )
+        heights.update(zip(together, arrivals, strict=True))
+    return [heights[i] for i in range(len(edges))]
+
+
+def spread(
+    wanted: Sequence[float], *, apart: float, low: float = -np.inf, high: float = np.inf
+) -> list[float]:
+    """Heights between `low` and `high` that are at least `apart` from each other, each near the one
+    wanted. Wanted heights come from top to bottom, and so do these.
+    """
+    heights: list[float] = []
+    ceiling = high
+    for height in wanted:
+        heights.append(min(height, ceiling))
+        ceiling = heights[-1] - apart
+    floor = low
+    for i in reversed(range(len(heights))):
+        heights[i] = max(heights[i], floor)
+        floor = heights[i] + apart
+    return heights
+
+
+def _ends(edge: Edge, boxes: Mapping[str, Bbox], number: int) -> tuple[float, float]:
+    """Where an arrow starts and ends, from left to right: at a box, or at the bracket along several
+    boxes. Brackets of one column stand beside each other, by their number.
+    """
+    beside = BRACKET * (number + 1)
+    start = _around(edge.senders, boxes).x1
+    end = _around(edge.receivers, boxes).x0
+    if len(edge.senders) > 1:
+        start += beside
+    if len(edge.receivers) > 1:
+        end -= beside
+    return start, end
+
+
+def _brackets_width(edges: Sequence[Edge]) -> float:
+    """Room for the brackets on one side of the arrows of a column."""
+    has_brackets = any(len(edge.senders) + len(edge.receivers) > 2 for edge in edges)
+    return BRACKET * len(edges) if has_brackets else 0.0
+
+
+def _label(edge: Edge) -> tuple[str, str]:
+    """What stands above and below an arrow: the effect, and the input it enters."""
+    enters = "" if edge.kind == "logits" else f"into {edge.kind}"
+    return f"{edge.effect:+.0f} %", enters
+
+
+def _label_width(edges: Sequence[Edge]) -> float:
+    widths = [0.0]
+    for edge in edges:
+        for text in _label(edge):
+            widths.append(_inches(text, LABEL_SIZE, weight="bold"))
+    return max(widths) + 2 * BOX_PADDING
+
+
+def _line_width(edge: Edge) -> float:
+    """In points: 1 for no effect, 6 from 100 % of the gap on."""
+    share = min(abs(edge.effect), 100) / 100
+    return 1 + 5 * share
+
+
+def _draw_arrow(ax: Axes, arrow: Arrow) -> None:
+    """A line with a head at its end; dashed for an effect below 0."""
+    edge = arrow.edge
+    width = _line_width(edge)
+    inches = width / 72
+    tip = np.array(arrow.tip)
+    step = tip - arrow.turn
+    along = step / np.linalg.norm(step)
+    across = np.array([-along[1], along[0]])
+    base = tip - (0.07 + inches) * along
+    half = (0.035 + 0.75 * inches) * across
+    corners = [tip, base + half, base - half]
+    ax.add_patch(Polygon(corners, fc=edge.color, ec="none"))
+    x, y = np.transpose([arrow.start, arrow.turn, base])
+    style = "-" if edge.effect >= 0 else (0, (2, 1))
+    ax.plot(x, y, color=edge.color, lw=width, linestyle=style, solid_capstyle="butt")
+
+
+def _draw_brackets(ax: Axes, arrow: Arrow, boxes: Mapping[str, Bbox]) -> None:
+    """A line along the boxes of an end that has several."""
+    edge = arrow.edge
+    for keys, (x, _) in ((edge.senders, arrow.start), (edge.receivers, arrow.tip)):
+        if len(keys) > 1:
+            around = _around(keys, boxes)
+            ax.vlines(x, around.y0, around.y1, color=edge.color, lw=1.5)
+
+
+def _draw_label(ax: Axes, arrow: Arrow) -> None:
+    """The effect above the arrow and the input below it, before it turns."""
+    effect, enters = _label(arrow.edge)
+    clear = 0.02 + _line_width(arrow.edge) / 72 / 2
+    x, y = arrow.label
+    style = {"fontsize": LABEL_SIZE, "ha": "center"}
+    bold = {"weight": "bold", "color": arrow.edge.color}
+    ax.text(x, y + clear, effect, va="bottom", **bold, **style)
+    if enters:
+        ax.text(x, y - clear, enters, va="top", color=INK, **style)

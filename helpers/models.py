@@ -35,7 +35,7 @@ from suite.registry import TOKENIZER_FILES, ModelSource, known_models, weight_fi
 # model computes anew.
 BUFFERS = re.compile(r"\.(attn|attention|self_attn)\.(bias|masked_bias|rotary_emb\.inv_freq)$")
 
-TRIED_TOKENS = 16  # on which a loaded model is compared with transformers' own
+TRIED_TOKENS = 8  # on which a loaded model is compared with transformers' own
 
 PRECISIONS = (torch.float32, torch.float64)
 
@@ -70,7 +70,7 @@ def load_model(
     model = TransformerBridge.boot_transformers(
         str(source.folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
     )
-    model.enable_compatibility_mode(disable_warnings=True, **_weight_processing(hf_model.config))
+    _process_weights(model, **_weight_processing(hf_model.config))
     _set_bos(model, bos)
     _correct_config(model, source, hf_model.config)
     model.eval().requires_grad_(False)
@@ -158,6 +158,56 @@ def _weight_processing(config: PreTrainedConfig) -> dict[str, bool]:
         "center_unembed": getattr(config, "final_logit_softcapping", None) is None,
         "fold_value_biases": True,
     }
+
+
+def _process_weights(
+    model: TransformerBridge,
+    *,
+    fold_ln: bool,
+    center_writing_weights: bool,
+    center_unembed: bool,
+    fold_value_biases: bool,
+) -> None:
+    """What TransformerLens does if asked for all of it. But it copies every weight for each step, so
+    the last two are done here, in place.
+    """
+    model.enable_compatibility_mode(
+        disable_warnings=True,
+        fold_ln=fold_ln,
+        center_writing_weights=center_writing_weights,
+        center_unembed=False,
+        fold_value_biases=False,
+    )
+    with torch.no_grad():
+        if center_unembed:
+            _center_unembedding(model)
+        if fold_value_biases:
+            _fold_value_biases(model)
+
+
+def _center_unembedding(model: TransformerBridge) -> None:
+    """Take the mean over the vocabulary out of the unembedding, which changes no probability."""
+    unembed = model.unembed.original_component
+    unembed.weight -= unembed.weight.mean(0, keepdim=True)
+    if unembed.bias is not None:
+        unembed.bias -= unembed.bias.mean()
+
+
+def _fold_value_biases(model: TransformerBridge) -> None:
+    """Attention sums to one, so that a bias of values always adds the same: let the output's bias
+    add it.
+    """
+    for block in model.blocks:
+        attention = block.attn
+        if attention.b_V is None:
+            continue
+        W_O = attention.W_O
+        group = len(W_O) // len(attention.b_V)
+        added = torch.einsum("hd,hdm->m", attention.b_V.repeat_interleave(group, dim=0), W_O)
+        out = attention.o.original_component
+        bias = added if out.bias is None else out.bias + added
+        out.bias = torch.nn.Parameter(bias)
+        attention.v.original_component.bias.zero_()
 
 
 def _correct_config(

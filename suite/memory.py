@@ -12,8 +12,8 @@ GIB = 2**30
 EMBEDDINGS = ("wte.weight", "embed_in.weight", "embed_tokens.weight")
 UNEMBEDDINGS = ("lm_head.weight", "embed_out.weight")  # not stored where it is the embedding
 
-# Of the weights, while they are processed: 3.3 to 3.7 on three models of 135 to 630 million.
-COPIES_WHILE_LOADING = 3.5
+# Of the weights, while they are processed: 2.3 to 2.7 on three models of 135 to 630 million.
+COPIES_WHILE_LOADING = 2.7
 
 
 def require_memory(needed: int, work: str) -> None:

@@ -90,6 +90,22 @@ def test_log_probabilities_of_tiny_models(folder):
     assert max_log_prob_difference(model, folder, TOKENS) < 1e-3
 
 
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_weights_are_processed_as_transformer_lens_does(kind, tmp_path, monkeypatch):
+    """Which takes three times the memory."""
+    folder = tiny_folder(kind, tmp_path / kind)
+    ours = dict(load_model(str(folder)).named_parameters())
+
+    def by_library(model, **steps):
+        model.enable_compatibility_mode(disable_warnings=True, **steps)
+
+    monkeypatch.setattr(models, "_process_weights", by_library)
+    theirs = dict(load_model(str(folder)).named_parameters())
+    assert ours.keys() == theirs.keys()
+    for name, parameter in ours.items():
+        torch.testing.assert_close(parameter, theirs[name], atol=1e-6, rtol=0)
+
+
 @pytest.mark.slow
 def test_log_probabilities_of_embedded_model(smollm2):
     assert (

@@ -5,6 +5,8 @@ What `make bench` does:
     python -m benchmarks.path_patching --with-notebooks
 Another model, its entries added under names of their own:
     python -m benchmarks.path_patching --device cuda --model PATH
+The notebooks' times of a run of another model, already made:
+    python -m benchmarks.path_patching --recorded build --model gemma3-270m
 """
 
 import argparse
@@ -77,6 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
         entries = notebook_entries()
         save_entries(entries, options.out or FOLDER)
         return report_missed(entries)
+    if options.recorded:
+        save_entries(recorded_entries(options.model, options.recorded), options.out or FOLDER)
+        return 0
     try:
         entries = measure(options)
     except (ModelError, ClaimError) as error:
@@ -96,6 +101,12 @@ def _parse_options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--only-notebooks", action="store_true", help="time `make reproduce`, nothing else"
+    )
+    parser.add_argument(
+        "--recorded",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the notebooks' times of a run that went there (CIRCUITS_OUT), nothing else",
     )
     parser.add_argument(
         "--quick", action="store_true", help="4 prompts, 3 senders, once: for development"
@@ -305,7 +316,7 @@ def notebook_entries(out: Path = PROJECT / "build" / "bench") -> list[Entry]:
         sys.exit(
             "Error: a notebook failed: run `make reproduce` to see where, then `make bench` again."
         )
-    entries = [_notebook_entry(job, out) for job in jobs]
+    entries = [_notebook_entry(job, out, f"notebook_{job.notebook.name[:2]}") for job in jobs]
     reproduce = make_entry(
         "reproduce",
         seconds=seconds,
@@ -316,7 +327,18 @@ def notebook_entries(out: Path = PROJECT / "build" / "bench") -> list[Entry]:
     return [*entries, reproduce]
 
 
-def _notebook_entry(job: Job, out: Path) -> Entry:
+def recorded_entries(model: str, out: Path) -> list[Entry]:
+    """The notebooks of a model that a run has left in a folder."""
+    slug = resolve(model).slug
+    entries = []
+    for job in plan(PROJECT, model, [], ""):
+        number = job.notebook.name[:2]
+        if job.model.slug == slug and (out / slug / "results" / f"{number}.json").exists():
+            entries.append(_notebook_entry(job, out, f"notebook_{number}-{slug}"))
+    return entries
+
+
+def _notebook_entry(job: Job, out: Path, name: str) -> Entry:
     """Seconds, memory and number of prompts of one notebook that ran into a folder."""
     number = job.notebook.name[:2]
     folder = out / job.model.slug
@@ -324,7 +346,7 @@ def _notebook_entry(job: Job, out: Path) -> Entry:
     results = json.loads((folder / "results" / f"{number}.json").read_text(encoding="utf-8"))
     provenance = results["provenance"]
     return make_entry(
-        f"notebook_{number}",
+        name,
         seconds=executed["metadata"]["papermill"]["duration"],
         n=provenance["parameters"].get("N_PROMPTS", 1),
         peak_memory_gib=provenance["peak_memory_gib"],

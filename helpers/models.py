@@ -168,7 +168,7 @@ def _process_weights(
     center_unembed: bool,
     fold_value_biases: bool,
 ) -> None:
-    """What TransformerLens does if asked for all of it. But it copies every weight for each step, so
+    """What TransformerLens does if asked for all. But it copies every weight for each step, so
     the last two are done here, in place.
     """
     model.enable_compatibility_mode(

@@ -193,6 +193,7 @@ def compare(
     evenly_spread = np.linspace(0, len(senders) - 1, sample).round().astype(int)
     sampled = [senders[i] for i in evenly_spread]
     run_fast = partial(path_patch, model, prompts, receiver)
+    run_fast()  # tries the model, once for each length
     with FlopCounterMode(display=False) as counter:
         fast = run_fast()
 

@@ -167,7 +167,7 @@ class Decoder:
         norm = getattr(block, "ln1_post", None)
         if norm is None:
             return alone
-        return alone * _norm_factors(norm, attention_output)
+        return alone * norm_factors(norm, attention_output)
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def _gives(module: torch.nn.Module, output: Any) -> Iterator[None]:
         )
 
 
-def _norm_factors(
+def norm_factors(
     norm: torch.nn.Module, x: Float[Tensor, "... d_model"]
 ) -> Float[Tensor, "... d_model"]:
     """What an RMSNorm multiplies x by: its gain, the same for every x, over the size of this x."""

@@ -29,7 +29,7 @@ from helpers.behavior import (
     unembedded,
 )
 from helpers.channels import scaling_matrix, writing_vectors
-from helpers.decoder import ROWS_AT_ONCE, Decoder, output_weights
+from helpers.decoder import ROWS_AT_ONCE, Decoder, norm_factors, output_weights
 from helpers.engine import (
     Edit,
     EditKind,
@@ -424,9 +424,11 @@ def _attribution_direction(
     resid: Float[Tensor, "variant batch d_model"],
     normed: Float[Tensor, "variant batch d_model"],
 ) -> Float[Tensor, "variant batch d_model"]:
-    """What a head's output is read along for the logit difference: the answers' direction, over
-    what the final norm, its gain folded, divides by.
+    """What a head's output is read along for the logit difference: the answers' direction, times
+    what the final norm multiplies by.
     """
+    if model.cfg.normalization_type.startswith("RMS"):
+        return answer_direction(model, batch) * norm_factors(model.ln_final, resid)
     scale = (resid * normed).sum(-1, keepdim=True) / (normed * normed).sum(-1, keepdim=True)
     return answer_direction(model, batch) / scale
 

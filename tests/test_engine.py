@@ -51,7 +51,8 @@ def test_projections_give_the_models_own_attention(kind):
         q = decoder.project(layer, resid[:, :, 5:], positions).q[0]
         _, k, v = (part[0] for part in decoder.project(layer, resid, range(LENGTH)))
         k, v = (part.repeat_interleave(decoder.group, dim=2) for part in (k, v))
-        scores = decoder.scores(layer, torch.einsum("bqhd,bphd->bhqp", q, k))
+        products = torch.einsum("bqhd,bphd->bhqp", q, k)
+        scores = decoder.scores(layer, products[None])[0]
         pattern = scores.masked_fill(decoder.calls[layer].blocked[5:], -torch.inf).softmax(-1)
         expected = cache["pattern", layer][:, :, 5:]
         torch.testing.assert_close(pattern, expected, atol=1e-5, rtol=1e-4)

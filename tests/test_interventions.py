@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformer_lens.tools.analysis import direct_logit_attribution
 
 from helpers.behavior import evaluate
+from helpers.decoder import output_weights
 from helpers.engine import Edit
 from helpers.heads import Head
 from helpers.interventions import (
@@ -33,6 +34,7 @@ from helpers.tasks import Prompts
 from tests.by_hand import Wires, hand_model, hand_prompts
 from tests.tiny import (
     EVERY_KIND,
+    FAST_KINDS,
     random_prompts,
     tiny_folder,
     tiny_gpt2,
@@ -481,8 +483,9 @@ def test_forced_attention_needs_a_position():
         force_attention(model, prompts, HEADS[:1], ["LATE:FIRST"])
 
 
-@EVERY_FAMILY
+@pytest.mark.parametrize("family", [*FAST_KINDS, "mistral", "qwen2", "qwen3"])
 def test_attribution_is_the_direct_effect_on_the_logits(family):
+    """TransformerLens does not know norms that follow attention."""
     model = tiny_model(family)
     prompts = random_prompts(4, lengths=(7,))
     heads = [Head(layer, head) for layer in range(1, 3) for head in range(4)]
@@ -505,6 +508,28 @@ def test_attribution_is_the_direct_effect_on_the_logits(family):
     for head, values in zip(heads, ours, strict=True):
         expected = theirs[str(head)].numpy()
         assert values == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["olmo2", "gemma3"])
+def test_attribution_after_a_norm_is_a_share_of_what_attention_adds(family):
+    """All heads of the last layer together are what its attention adds to the residual stream, read
+    along the gradient of the logit difference with the final norm's size held.
+    """
+    model = tiny_model(family)
+    prompts = random_prompts(4, lengths=(7,))
+    heads = [Head(2, head) for head in range(4)]
+    nothing = [identity_edit(Head(1, 0))]
+    attribution = steer(model, prompts, nothing, watch=heads).attribution[0]
+    tokens, _ = prompts.tensors()
+    _, cache = model.run_with_cache(tokens)
+    added = cache["blocks.2.hook_attn_out"][:, -1]
+    resid = cache["blocks.2.hook_resid_post"][:, -1]
+    size = (resid.square().mean(-1, keepdim=True) + model.cfg.eps).sqrt()
+    gain = model.ln_final.original_component.weight
+    gain = 1 + gain if family == "gemma3" else gain
+    unembedding = model.W_U[:, list(prompts.answers)] - model.W_U[:, list(prompts.distractors)]
+    expected = (added / size * gain * unembedding.T).sum(-1)
+    assert attribution.sum(0) == pytest.approx(expected.numpy(), abs=1e-4)
 
 
 def test_a_pattern_is_set_where_it_is_given():
@@ -573,7 +598,7 @@ def test_hooks_are_gone_after_an_exception():
 
 def first_directions(model, head: Head, n: int = 2) -> torch.Tensor:
     """Orthonormal directions that a head can write."""
-    W_O = model.blocks[head.layer].attn.W_O[head.head]
+    W_O = output_weights(model, head.layer)[head.head]
     return torch.linalg.svd(W_O, full_matrices=False).Vh[:n].T
 
 

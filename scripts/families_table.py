@@ -33,8 +33,8 @@ INTRODUCTION = """# Supported families of models
 Written by `.venv/bin/python -m scripts.families_table`, from the tiny random models on which the
 tests try every method (`KINDS` in `tests/tiny.py`). *Log-probabilities*: the largest difference
 between the processed model and transformers' own. *Path patching*: the largest difference between
-the fast version and the published loop, over receivers of every sort, in percent of the mean gap
-between clean and corrupted prompts.
+the fast version and the published loop, over receivers of every sort, in percent of the mean size
+of the gap between clean and corrupted prompts.
 
 | family | `model_type` | what is tried | log-probabilities | path patching |
 |---|---|---|---|---|

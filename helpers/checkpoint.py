@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from einops import EinopsError, rearrange
+from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -71,10 +72,10 @@ class AttentionWeights:
     attention, and of norms of queries and keys, are folded in; centered where the norm removes the
     mean.
 
-    Left out are biases, and what depends on the token: by how much a norm shrinks what it gets.
-    Before attention and after it, that is one factor for everything a head reads or writes, and
-    normalized scores do not know it. A norm of queries and keys makes scores a cosine of the two,
-    and W_QK is then its numerator.
+    Left out are biases, and sizes that depend on the token. The size that a norm before or after
+    attention divides by is one factor for all that a head reads or writes, so normalized scores do
+    not change with it. Where queries and keys are normed, W_QK gives the score before it is divided
+    by their sizes (in OLMo 2, the size over all heads).
     """
 
     W_Q: Float[Tensor, "layer head d_model d_head"]
@@ -107,7 +108,7 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
     """The config of a checkpoint. Raises ModelError where it is not readable or not supported."""
     try:
         config = AutoConfig.from_pretrained(source.folder, **LOCAL)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise source.error(f"{source.folder} has no readable config.json") from error
     if config.model_type not in FAMILIES:
         families = ", ".join(FAMILIES)
@@ -231,7 +232,7 @@ def read_attention_weights(source: ModelSource) -> AttentionWeights:
 
 
 def _plain_rotation(config: PreTrainedConfig, *, d_head: int) -> Float[Tensor, "layer pair"] | None:
-    """The same angles in every layer: from one radian down to one by the rotary base."""
+    """The same angles in every layer: from one radian down to almost 1 / rotary base."""
     rotation = getattr(config, "rope_parameters", None)
     if not rotation:
         return None

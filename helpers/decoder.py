@@ -1,7 +1,9 @@
 """A model's layers in pieces: run up to their scores, or from the output of their attention.
 
-The model's own modules do the work. Norms before and after a sublayer, norms of queries and keys,
-rotation, scaled residuals and experts are theirs, so a new family needs no code here.
+The model's own modules do the work: norms before and after a sublayer, norms of queries and keys,
+scaled residuals and experts are theirs. Repeated here is what becomes of scores (scale, cap, mask,
+softmax) and the rotation that hooks do not show (GPT-NeoX). So a new family needs no code, unless
+it does more to its scores; then it is refused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +30,7 @@ the CPU's cache.
 """
 
 HIDDEN = -1e4
-"""Attention masks add 0 to the scores of keys that are seen, and less than this to the others."""
+"""Additive attention masks are 0 where a key is seen, and less than this where it is hidden."""
 
 REFUSAL = (
     "Recomputing a run of this model does not give the model's own logits (an architecture that is "
@@ -89,9 +91,7 @@ class Decoder:
         resid: Float[Tensor, "variant batch pos d_model"],
         positions: Sequence[int],
     ) -> Projections:
-        """The layer, run up to its scores on the residual stream that enters it at these
-        positions.
-        """
+        """q, k and v of a layer, from the residual stream that enters it at these positions."""
         kept: dict[str, Tensor] = {}
         attention = f"blocks.{layer}.attn"
         prefix = "rot_" if self.hooks_see_rotation else ""
@@ -129,7 +129,7 @@ class Decoder:
         it; so does the MLP, where its output is given.
         """
         block = self.model.blocks[layer]
-        args, kwargs = self.calls[layer].at([0])  # the same for every position: attention is given
+        args, kwargs = self.calls[layer].at([0])  # any position will do: attention is given
         given = [attention_output] if mlp_output is None else [attention_output, mlp_output]
         rows = [part.expand_as(attention_output).flatten(0, -2) for part in (resid, *given)]
         outputs = []
@@ -149,7 +149,7 @@ class Decoder:
         model does that.
         """
         attention = self.model.blocks[layer].attn.original_component
-        scores = products.mul_(attention.scaling)
+        scores = products * attention.scaling
         cap = getattr(attention, "attn_logit_softcapping", None)
         return scores if cap is None else cap * torch.tanh(scores / cap)
 
@@ -163,7 +163,7 @@ class Decoder:
         attention, its share of what the norm gives.
         """
         block = self.model.blocks[head.layer]
-        alone = z @ block.attn.W_O[head.head]
+        alone = z @ block.attn.W_O[head.head] * residual_scale(block)
         norm = getattr(block, "ln1_post", None)
         if norm is None:
             return alone
@@ -180,19 +180,26 @@ class LayerCall:
     """Which keys a query does not see: later ones, and those that its window has left."""
 
     def at(self, positions: Sequence[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The same for some of the positions, without cache and mask."""
+        """The same for some of the positions."""
         args = tuple(_at_positions(value, positions) for value in self.args)
         kwargs = {name: _at_positions(value, positions) for name, value in self.kwargs.items()}
         return args, kwargs
 
 
+def _of_one_prompt(value: Any) -> Any:
+    """What a layer is told, without cache and mask: the same for all prompts of one length."""
+    if isinstance(value, tuple):
+        return tuple(_of_one_prompt(part) for part in value)
+    if isinstance(value, Cache) or _is_mask(value):
+        return None
+    return value[:1] if isinstance(value, Tensor) else value
+
+
 def _at_positions(value: Any, positions: Sequence[int]) -> Any:
     if isinstance(value, tuple):
         return tuple(_at_positions(part, positions) for part in value)
-    if isinstance(value, Cache) or _is_mask(value):
-        return None
-    if isinstance(value, Tensor):  # [prompt, pos, ...], and prompts of one length are told the same
-        return value[:1, list(positions)]
+    if isinstance(value, Tensor):  # [1, pos, ...]
+        return value[:, list(positions)]
     return value
 
 
@@ -210,7 +217,9 @@ def recorded_calls(model: TransformerBridge) -> Iterator[list[LayerCall]]:
         resid = args[0] if args else told.pop("hidden_states")
         masks = [value for value in (*args, *told.values()) if _is_mask(value)]
         blocked = _blocked(masks, resid.shape[1], resid.device)
-        calls.append(LayerCall(args[1:], told, blocked))
+        others = tuple(_of_one_prompt(value) for value in args[1:])
+        of_one = {name: _of_one_prompt(value) for name, value in told.items()}
+        calls.append(LayerCall(others, of_one, blocked))
 
     handles = [block.register_forward_pre_hook(record, with_kwargs=True) for block in model.blocks]
     try:
@@ -223,15 +232,19 @@ def recorded_calls(model: TransformerBridge) -> Iterator[list[LayerCall]]:
 def _blocked(
     masks: Sequence[Tensor], length: int, device: torch.device
 ) -> Bool[Tensor, "query key"]:
-    """Raises ModelError for a mask that does more than to hide keys."""
+    """Raises ModelError for a mask that is not causal, or that does more than hide keys."""
     if not masks:
         square = torch.ones(length, length, dtype=torch.bool, device=device)
         return square.triu(1)
     mask = masks[0][0, 0]
     if mask.dtype == torch.bool:
-        return ~mask
-    blocked = mask < HIDDEN
-    if mask[~blocked].any():
+        blocked = ~mask
+    else:
+        blocked = mask < HIDDEN
+        if mask[~blocked].any():
+            raise ModelError(REFUSAL)
+    later = torch.ones_like(blocked).triu(1)
+    if not blocked[later].all():  # a resumed run takes earlier positions as they were
         raise ModelError(REFUSAL)
     return blocked
 
@@ -288,10 +301,15 @@ def norm_gain(norm: torch.nn.Module, width: int) -> Float[Tensor, " width"]:
     return norm(ones)[0, 0].detach()
 
 
+def residual_scale(block: torch.nn.Module) -> float:
+    """What a layer multiplies the outputs of attention and MLP by before it adds them."""
+    return getattr(block, "residual_contribution_scale", 1.0)
+
+
 def output_weights(model: TransformerBridge, layer: int) -> Float[Tensor, "head d_head d_model"]:
     """W_O as it acts on the residual stream: where a norm follows attention, with its gain."""
     block = model.blocks[layer]
-    W_O = block.attn.W_O
+    W_O = block.attn.W_O * residual_scale(block)
     norm = getattr(block, "ln1_post", None)
     return W_O if norm is None else W_O * norm_gain(norm, W_O.shape[-1])
 

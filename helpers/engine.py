@@ -2,10 +2,10 @@
 
 Attention at the recomputed positions is computed here, for all variants at once, over the cached
 keys and values of earlier positions; all else is the model's own (see `helpers.decoder`). Nothing
-is taken on trust: `decoder_for` reruns some prompts and compares their logits with the model's.
+is taken on trust: the first time prompts of some length are resumed, `decoder_for` reruns two of
+them and compares their logits with the model's.
 """
 
-import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
@@ -26,6 +26,9 @@ from suite.errors import ModelError
 TRIED_PROMPTS = 2
 """How many prompts a model is tried on, for each length."""
 
+NOTHING_ELSE = {"use_cache": False, "output_attentions": False}
+"""Else transformers would hold keys, values and attention of every layer during a run."""
+
 
 def cached_run(
     model: TransformerBridge, tokens: Int[Tensor, "batch pos"], names: Sequence[str]
@@ -36,7 +39,7 @@ def cached_run(
     wanted = _in_every_layer(model, names)
     wanted.add(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
     with model.hooks(fwd_hooks=[("ln_final.hook_in", stop_here)]):
-        _, cache = model.run_with_cache(tokens, names_filter=wanted.__contains__)
+        _, cache = model.run_with_cache(tokens, names_filter=wanted.__contains__, **NOTHING_ELSE)
     return cache
 
 
@@ -49,24 +52,27 @@ def _in_every_layer(model: TransformerBridge, names: Sequence[str]) -> set[str]:
 
 # Whether they are understood ----------------------------------------------------------------------
 
-ByLength = dict[int, Decoder]
-_tried: weakref.WeakKeyDictionary[TransformerBridge, ByLength] = weakref.WeakKeyDictionary()
-
 # What running a model of an unknown kind in pieces may end in.
 FAILURES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def decoder_for(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Decoder:
-    """The model's decoder for prompts of this length, tried once on a few of these.
+    """The model's decoder for prompts of this length, tried on two of them when the length is new.
 
-    Raises ModelError where the rerun does not give the model's own logits: for an architecture that
-    is not known, and for values too large for the precision.
+    Raises ModelError while the model has hooks, which a resumed run would not honor, and where the
+    rerun does not give the model's own logits: for an architecture that is not known, and for
+    values too large for the precision.
     """
-    by_length = _tried.setdefault(model, {})
-    length = tokens.shape[1]
-    if length not in by_length:
-        by_length[length] = _tried_decoder(model, tokens[:TRIED_PROMPTS])
-    return by_length[length]
+    if any(point.has_hooks() for point in model.hook_dict.values()):
+        raise ModelError(
+            "This model has hooks, which a resumed run would not honor: remove them, or use "
+            "path_patch_reference or full forward passes."
+        )
+    tried = vars(model).setdefault("_decoders", {})  # on the model itself, to be freed with it
+    key = (tokens.shape[1], str(model.cfg.device), model.cfg.dtype)
+    if key not in tried:
+        tried[key] = _tried_decoder(model, tokens[:TRIED_PROMPTS])
+    return tried[key]
 
 
 def _tried_decoder(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Decoder:
@@ -78,10 +84,13 @@ def _tried_decoder(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -
                     tokens,
                     names_filter=_in_every_layer(model, names).__contains__,
                     logits_to_keep=1,
+                    **NOTHING_ELSE,
                 )
             sees_rotation = "blocks.0.attn.hook_rot_k" in cache
             decoder = Decoder(model, calls, hooks_see_rotation=sees_rotation)
             rerun = _rerun(decoder, cache, tokens.shape[1])
+        except (torch.OutOfMemoryError, ModelError):
+            raise
         except FAILURES as error:
             raise ModelError(REFUSAL) from error
     if not torch.allclose(rerun, logits[:, -1], rtol=1e-4, atol=1e-3):
@@ -108,11 +117,11 @@ EditKind = Literal["q", "k", "v", "z", "scores", "pattern"]
 
 @dataclass(frozen=True)
 class Edit:
-    """What becomes of one head at the first recomputed position, one per variant of the run.
+    """What becomes of one head at the first recomputed position, per variant.
 
-    q, k, v: `value` is inserted. z (the head's output): z becomes z @ `matrix` + `value`, or
-    `value` without a matrix. Of length pos instead of d_head: scores (before the softmax), to which
-    `value` is added; pattern (attention after it), which becomes `value` except where that is NaN.
+    q, k, v: replaced by `value` [d_head]. z (the head's output): becomes z @ `matrix` + `value`, or
+    `value` where there is no matrix. scores (before the softmax): `value` [pos] is added. pattern
+    (after it): replaced by `value` [pos], except where that is NaN.
     """
 
     kind: EditKind
@@ -164,18 +173,21 @@ def resume(
     start: int,
     edits: Sequence[Edit],
     *,
-    watch: Iterable[Head] = (),
+    watch: Sequence[Head] = (),
     n_layers: int | None = None,
 ) -> tuple[Float[Tensor, "variant batch d_model"], dict[Head, WatchedHead]]:
     """Runs that equal the cached one but for `edits` at position `start`: the final residual and
     watched heads, at END.
 
     cache: with `decoder.cached_names`. Only positions from `start` on and layers from the first
-    edit on are computed; earlier keys and values are the cache's. n_layers: stop after as many,
-    with the residual there. A watched head lies in the first edit's layer or later.
+    edit on are computed; earlier keys and values are the cache's. n_layers: run only that many
+    layers, and return the residual after them. Raises ValueError for a watched head that is not in
+    the layers that are run.
     """
     first = min(edit.layer for edit in edits)
-    last = (n_layers or decoder.n_layers) - 1
+    last = (decoder.n_layers if n_layers is None else n_layers) - 1
+    if first > last or any(not first <= head.layer <= last for head in watch):
+        raise ValueError("Edits and watched heads must lie in the layers that are run.")
     watched: dict[Head, WatchedHead] = {}
     resid = cache["resid_pre", first][None, :, start:]
     positions = range(start, start + resid.shape[2])
@@ -299,9 +311,11 @@ def prompts_at_once(
     """
     cfg = model.cfg
     length = max(len(tokens) for tokens in prompts.tokens)
-    cached = 10 * cfg.n_layers * length * cfg.d_model
+    n_kv_heads = cfg.n_key_value_heads or cfg.n_heads
+    heads = cfg.d_head * (cfg.n_heads + 2 * n_kv_heads)  # z, keys and values
+    cached = 2 * cfg.n_layers * length * (3 * cfg.d_model + heads)  # clean and corrupted
     carried = 6 * n_senders * cfg.d_model
-    return _at_least_one(_floats_in_half(memory_gib) / (cached + carried), memory_gib)
+    return _at_least_one(_floats_in_half(model, memory_gib) / (cached + carried), memory_gib)
 
 
 def variants_at_once(
@@ -314,14 +328,14 @@ def variants_at_once(
     length = len(batch.tokens[0])
     rows = len(batch) * (length - start)
     floats = rows * (10 * cfg.d_model + 3 * cfg.n_heads * length)
-    fit = _floats_in_half(memory_gib) / floats
+    fit = _floats_in_half(model, memory_gib) / floats
     keep_busy = max(1, 8 * ROWS_AT_ONCE / rows)
     return _at_least_one(min(fit, keep_busy), memory_gib)
 
 
-def _floats_in_half(memory_gib: float) -> float:
-    """How many float32 fit in half of the bound."""
-    return memory_gib / 2 * 2**30 / 4
+def _floats_in_half(model: TransformerBridge, memory_gib: float) -> float:
+    """How many of the model's numbers fit in half of the bound."""
+    return memory_gib / 2 * 2**30 / model.cfg.dtype.itemsize
 
 
 def _at_least_one(count: float, memory_gib: float) -> int:

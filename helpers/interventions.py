@@ -24,6 +24,7 @@ from helpers.behavior import (
     Behavior,
     answer_direction,
     empty_behavior,
+    final_logits,
     logit_difference,
     score_logits,
     unembedded,
@@ -606,7 +607,7 @@ def _answer_loss(
     model: TransformerBridge, batch: Prompts, resid: Float[Tensor, "variant batch d_model"]
 ) -> Tensor:
     """Cross-entropy of the answers over the full vocabulary, summed over variants and prompts."""
-    logits = model.unembed(model.ln_final(resid))
+    logits = final_logits(model, resid)
     answers = torch.tensor(batch.answers, device=logits.device).expand(len(logits), -1)
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), answers.flatten(), reduction="sum"

@@ -35,7 +35,7 @@ from suite.registry import TOKENIZER_FILES, ModelSource, known_models, weight_fi
 # model computes anew.
 BUFFERS = re.compile(r"\.(attn|attention|self_attn)\.(bias|masked_bias|rotary_emb\.inv_freq)$")
 
-LOG_PROBABILITY_ERROR = 1e-3  # of the largest, plus one: what single precision may cost
+LOG_PROBABILITY_ERROR = 1e-3  # in nats, and relative to each value and to the usual one
 TRIED_TOKENS = 8  # on which a loaded model is compared with transformers' own
 
 PRECISIONS = (torch.float32, torch.float64)
@@ -51,11 +51,12 @@ def load_model(
     """Load a model with folded norms and centered weights, in evaluation mode, without gradients.
 
     name: a short name of data/models.yaml, a hub id, a folder or a GGUF file. dtype: float32 or
-    float64. bos: whether prompts begin with the BOS token; None: as the model's own tokenizer does.
-    The tasks read that decision from `model.tokenizer.add_bos_token`. Raises ModelError, with the
-    remedy, for a model that is unknown, unreachable, partial, damaged, too large for the memory,
-    not what its config says, or whose log-probabilities are not those of transformers' own; for a
-    device that is not available, for another dtype, and for bos=True without a BOS token.
+    float64 (in part: TransformerLens rounds weights to float32 when it processes them). bos:
+    whether prompts begin with the BOS token; None: as the model's own tokenizer does. The tasks
+    read that decision from `model.tokenizer.add_bos_token`. Raises ModelError, with the remedy, for
+    a model that is unknown, unreachable, partial, damaged, too large for the memory, not what its
+    config says, or whose log-probabilities are not those of transformers' own; for a device that is
+    not available, for another dtype, and for bos=True without a BOS token.
     """
     _require_device(device)
     _require_precision(dtype)
@@ -75,8 +76,9 @@ def load_model(
     _set_bos(model, bos)
     _correct_config(model, source, hf_model.config)
     model.eval().requires_grad_(False)
-    difference = (_log_probabilities(model) - expected).abs().max()
-    if difference > LOG_PROBABILITY_ERROR * (1 + expected.abs().max()):
+    actual = _log_probabilities(model)
+    tolerance = max(1.0, float(expected.abs().median())) * LOG_PROBABILITY_ERROR
+    if not torch.allclose(actual, expected, atol=tolerance, rtol=LOG_PROBABILITY_ERROR):
         raise ModelError(
             f"{source.folder} does not give the log-probabilities of its own model here "
             "(config.json asks for what TransformerLens does not do): use another model."

@@ -27,6 +27,7 @@ Hook = tuple[str, Callable[[Tensor, object], Tensor | None]]
 """Name of an activation, and what becomes of it; None leaves it as it is."""
 
 
+@torch.no_grad()
 def path_patch_reference(
     model: TransformerBridge,
     prompts: Prompts,
@@ -38,8 +39,8 @@ def path_patch_reference(
     """The published loop, two forward passes per sender: slow, plain, and the oracle for
     `path_patch`.
 
-    One case needs more than two. Where query heads share their keys, k receivers in several layers
-    take one shorter pass more per layer after the first. Raises ValueError as `path_patch` does for
+    One case needs more. Where query heads share keys, a k receiver in several layers costs one
+    more, shorter pass for every layer after the first. Raises ValueError as `path_patch` does for
     senders, receivers and modes.
     """
     senders = checked_senders(model, receiver, senders, mlps)
@@ -79,7 +80,9 @@ class _PublishedLoop:
         if mlps == "freeze":
             self.frozen_sites.append("hook_mlp_out")
         rotated = f"attn.hook_rot_{receiver.kind}"
-        clean_sites = [*self.frozen_sites, rotated]
+        clean_sites = list(self.frozen_sites)
+        if receiver.kind in ("q", "k"):
+            clean_sites.append(rotated)
         if receiver.kind == "k" and self.group > 1:
             clean_sites.append(SCORES)
         self.clean_logits, self.clean = self._run(self.tokens, clean_sites)

@@ -17,8 +17,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
-from scripts.check_notebooks import notebooks_in
-from suite.registry import PROJECT
+from suite.registry import PROJECT, notebooks_in
 
 FRONT = "07"  # the scorecard
 MATH = re.compile(

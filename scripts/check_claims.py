@@ -16,7 +16,7 @@ from pathlib import Path
 
 from suite.errors import ClaimError, ModelError
 from suite.ledger import get_claim
-from suite.registry import PROJECT, output_root
+from suite.registry import committed_results, output_root
 
 # best verdict -> worst, on the paper's model and on others
 WORST = {"reproduced": "differs", "transfers": "does not"}
@@ -193,7 +193,7 @@ def compare_all(root: Path, *, quick: bool) -> Comparison:
     """
     comparison = Comparison()
     not_run = {}
-    for committed in sorted(PROJECT.glob("data/results/*/[0-9][0-9].json")):
+    for committed in committed_results():
         slug = committed.parent.name
         new = root / slug / "results" / committed.name
         label = f"{slug}/{committed.name}"

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from suite.registry import PROJECT
+from suite.registry import PROJECT, notebooks_in
 
 MAX_LINES = 25
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -27,11 +27,6 @@ PAIR = r"\(\s*(?:layer\s*=\s*)?\d+\s*,\s*(?:head\s*=\s*)?\d+\s*,?\s*\)"  # (9, 6
 HEAD_LITERAL = re.compile(
     rf"\bL\d{{1,2}}H\d{{1,2}}\b|\bHead{PAIR}|[\[{{]\s*{PAIR}|{PAIR}\s*,\s*{PAIR}"
 )
-
-
-def notebooks_in(folder: Path) -> list[Path]:
-    """The notebooks of a folder, in file order, which is reading order."""
-    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
 
 
 def code_cells(nb: NotebookNode) -> list[tuple[int, NotebookNode]]:

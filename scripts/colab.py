@@ -16,11 +16,11 @@ import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from scripts.check_notebooks import notebooks_in, tags
+from scripts.check_notebooks import tags
 from scripts.exercises import without_outputs
 from suite.errors import ClaimError
 from suite.files import write_text
-from suite.registry import PROJECT
+from suite.registry import PROJECT, notebooks_in
 
 GITHUB = re.compile(r"(?:https://github\.com/)?([A-Za-z0-9-]+/[\w.-]+?)(?:\.git)?/?", re.ASCII)
 IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"

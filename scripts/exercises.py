@@ -18,10 +18,9 @@ from nbconvert.preprocessors import ClearOutputPreprocessor
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from scripts.check_notebooks import notebooks_in
 from suite.errors import ClaimError
 from suite.files import sha256, write_text
-from suite.registry import PROJECT
+from suite.registry import PROJECT, notebooks_in
 
 SOLUTION = re.compile(
     r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION[^\n]*", re.DOTALL | re.MULTILINE

@@ -1,4 +1,5 @@
-"""Write the table of supported families, docs/families.md, from the tiny models of the tests.
+"""Write docs/families.md: the supported families, tried on the tiny models of the tests, and what a
+norm of queries and keys leaves of W_QK in a real model.
 
 python -m scripts.families_table
 """
@@ -8,27 +9,48 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens import ActivationCache
 from transformers import AutoModelForCausalLM
 
+from helpers.decoder import norm_gain
+from helpers.engine import cached_run
 from helpers.heads import Head
 from helpers.models import load_model
 from helpers.path_patching import Receiver, path_patch
 from helpers.published_loop import path_patch_reference
+from helpers.tasks import english
+from helpers.tasks.words import text_ids
 from suite.files import write_text
 from suite.registry import PROJECT
 from tests.tiny import KINDS, random_prompts, tiny_folder
 
 TABLE = PROJECT / "docs" / "families.md"
+NORMED = "gemma3-270m"  # a model with a norm of queries and keys
 INTRODUCTION = """# Supported families of models
 
 Written by `.venv/bin/python -m scripts.families_table`, from the tiny random models on which the
 tests try every method (`KINDS` in `tests/tiny.py`). *Log-probabilities*: the largest difference
 between the processed model and transformers' own. *Path patching*: the largest difference between
-the fast version and the published loop, over receivers of every sort, in percent of the mean gap
-between clean and corrupted prompts.
+the fast version and the published loop, over receivers of every sort, in percent of the mean size
+of the gap between clean and corrupted prompts.
 
 | family | `model_type` | what is tried | log-probabilities | path patching |
 |---|---|---|---|---|
+"""
+AFTER_TABLE = """
+## A norm of queries and keys
+
+Qwen 3, OLMo 2 and Gemma 3 norm queries and keys before they compare them. The score is then no
+bilinear form of what enters attention: composition scores are of W_QK with the gains of both
+norms, the form that is left when the sizes of query and key are held. How much that leaves out, on
+English text (`data/english.txt`), before rotation, median over all heads. *Sizes*: standard
+deviation over mean, over tokens. *Correlation*: of the score with the form that is scored, over a
+query's keys.
+
+| model | size of the query | size of the key | correlation |
+|---|---|---|---|
 """
 RECEIVERS = (
     Receiver("logits"),
@@ -74,13 +96,60 @@ def patching_error(folder: Path) -> float:
     return max(errors)
 
 
+def norm_row(name: str) -> str:
+    """One line of the second table."""
+    model = load_model(name)
+    [text] = english(1)
+    tokens = torch.tensor([text_ids(model.tokenizer, text)])
+    names = ("attn.hook_q", "attn.hook_k")
+    cache = cached_run(model, tokens, names)
+    of_queries, of_keys, correlations = [], [], []
+    for layer, block in enumerate(model.blocks):
+        q, k = (cache[f"blocks.{layer}.{name}"][0, 1:] for name in names)  # all but the first token
+        group = q.shape[1] // k.shape[1]
+        q = q * norm_gain(block.attn.q_norm, q.shape[-1])
+        k = (k * norm_gain(block.attn.k_norm, k.shape[-1])).repeat_interleave(group, dim=1)
+        q_size, k_size = (cache_size(cache, layer, name, group) for name in names)
+        of_queries.append(variation(q_size))
+        of_keys.append(variation(k_size))
+        form = torch.einsum("qhd,khd->hqk", q, k)
+        scores = form / k_size.T[:, None]  # the query's size is the same for all keys
+        correlations.append(correlation(form, scores))
+    columns = [torch.cat(values).median().item() for values in (of_queries, of_keys, correlations)]
+    return "| {} | {:.0%} | {:.0%} | {:.3f} |".format(name, *columns)
+
+
+def cache_size(
+    cache: ActivationCache, layer: int, name: str, group: int
+) -> Float[Tensor, "pos head"]:
+    """The size (root mean square) of queries or keys as they are projected, for each query head."""
+    projected = cache[f"blocks.{layer}.{name}"][0, 1:]
+    size = projected.square().mean(-1).sqrt()
+    return size.repeat_interleave(group, dim=1) if name.endswith("k") else size
+
+
+def variation(size: Float[Tensor, "pos head"]) -> Float[Tensor, " head"]:
+    """Standard deviation over mean."""
+    return size.std(0) / size.mean(0)
+
+
+def correlation(
+    a: Float[Tensor, "head query key"], b: Float[Tensor, "head query key"]
+) -> Float[Tensor, " head"]:
+    """Over the keys of each query, mean over queries."""
+    a = a - a.mean(-1, keepdim=True)
+    b = b - b.mean(-1, keepdim=True)
+    return ((a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))).mean(-1)
+
+
 def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
             rows.append(row(kind, tiny_folder(kind, Path(folder) / kind)))
     TABLE.parent.mkdir(exist_ok=True)
-    write_text(TABLE, INTRODUCTION + "\n".join(rows) + "\n")
+    table = INTRODUCTION + "\n".join(rows) + "\n"
+    write_text(TABLE, table + AFTER_TABLE + norm_row(NORMED) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,11 +20,20 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from scripts.check_notebooks import clean, notebooks_in, tags
+from scripts.check_notebooks import clean, tags
 from scripts.run_notebooks import FINDS_HEADS, defaults, own_model
 from suite.errors import ClaimError, ModelError
 from suite.files import locked_folder, replace_files
-from suite.registry import PROJECT, circuit_path, figures_dir, output_root, resolve, run_dir
+from suite.registry import (
+    PROJECT,
+    circuit_path,
+    figures_dir,
+    notebooks_in,
+    output_root,
+    resolve,
+    results_of_runs,
+    run_dir,
+)
 
 INJECTED = "injected-parameters"
 
@@ -68,7 +77,7 @@ def companions(slugs: set[str]) -> Iterator[Path]:
 
     Notebook 04 does so: it compares its model with the paper's.
     """
-    for path in sorted(output_root().glob("*/results/[0-9][0-9].json")):
+    for path in results_of_runs(output_root()):
         slug = path.parents[1].name
         if slug not in slugs and not stamps_in(slug):
             yield path

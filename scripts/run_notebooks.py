@@ -32,7 +32,6 @@ from papermill.exceptions import PapermillExecutionError
 
 from helpers.models import model_provenance
 from scripts import exercises
-from scripts.check_notebooks import notebooks_in
 from suite.errors import ClaimError, ModelError, NotApplicable, VocabularyError
 from suite.files import locked_folder, write_text
 from suite.ledger import get_claim, load_claims
@@ -42,9 +41,12 @@ from suite.registry import (
     ModelSource,
     absolute_name,
     circuit_path,
+    committed_results,
     figures_dir,
+    notebooks_in,
     output_root,
     resolve,
+    results_of_runs,
     results_path,
     run_dir,
 )
@@ -371,8 +373,8 @@ def earlier(job: Job) -> str:
     """
     results = job.results.parent
     if job.number == get_claim("X3").notebook:
-        paths = sorted(results.parents[1].glob("*/results/[0-9][0-9].json"))
-        paths += sorted(job.root.glob("data/results/*/[0-9][0-9].json"))
+        paths = results_of_runs(results.parents[1])
+        paths += committed_results(job.root)
     else:
         paths = sorted(results.glob("[0-9][0-9].json"))
     remedy = "run its notebook again with --force, or restore it from version control"

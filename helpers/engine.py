@@ -63,7 +63,7 @@ def decoder_for(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> D
     rerun does not give the model's own logits: for an architecture that is not known, and for
     values too large for the precision.
     """
-    if any(point.has_hooks() for point in model.hook_dict.values()):
+    if any(point.has_hooks(including_permanent=False) for point in model.hook_dict.values()):
         raise ModelError(
             "This model has hooks, which a resumed run would not honor: remove them, or use "
             "path_patch_reference or full forward passes."

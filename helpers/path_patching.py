@@ -104,8 +104,8 @@ def path_patch(
     senders: every head before the receiver by default. memory_gib: bound on the working memory
     beside the model; prompts and senders are processed in chunks that fit. Raises ValueError for an
     unknown head or mode, a sender that comes before none of the receivers, a receiver named twice,
-    and a bound too small for one prompt; ModelError where a rerun does not give the model's own logits (see
-    `engine.decoder_for`: use `path_patch_reference`).
+    and a bound too small for one prompt; ModelError where a rerun does not give the model's own
+    logits (see `engine.decoder_for`: use `path_patch_reference`).
     """
     senders = checked_senders(model, receiver, senders, mlps)
     clean = np.zeros(len(prompts))

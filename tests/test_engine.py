@@ -1,5 +1,8 @@
 """The engine: pieces of a layer run by the model's own modules, and models that are refused."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -130,6 +133,41 @@ def test_a_model_is_tried_once_for_each_length(monkeypatch):
     tried.clear()
     assert decoder_for(model, seven[3:]) is first and tried == []
     assert decoder_for(model, seven[:, :5]) is not first and set(tried) == {(2, 5)}
+
+
+def test_a_model_with_hooks_is_refused_while_it_has_them():
+    """A resumed run would not honor them."""
+    model, prompts = tiny_model("llama"), random_prompts(2)
+    zero = ("blocks.1.attn.hook_z", lambda z, hook: torch.zeros_like(z))
+    with model.hooks(fwd_hooks=[zero]):
+        with pytest.raises(ModelError, match="has hooks.*: remove them, or use path_patch_refer"):
+            path_patch(model, prompts, Receiver("logits"))
+    path_patch(model, prompts, Receiver("logits"))
+
+
+def test_attention_to_later_tokens_is_refused(tmp_path):
+    """What comes before an edit would not stay as it was."""
+    folder = tiny_folder("gemma3", tmp_path / "both", use_bidirectional_attention=True)
+    with pytest.raises(ModelError, match="does not give the model's own logits|log-probabilities"):
+        path_patch(load_model(str(folder)), random_prompts(2), Receiver("logits"))
+
+
+def test_a_model_is_freed_with_its_decoders():
+    model = tiny_model.__wrapped__("gpt2")
+    path_patch(model, random_prompts(2), Receiver("logits"))
+    freed = weakref.ref(model)
+    del model
+    gc.collect()
+    assert freed() is None
+
+
+def test_watched_heads_lie_in_the_layers_that_are_run():
+    decoder, _, cache = run("gpt2")
+    unchanged = Edit("scores", Head(1, 1), torch.zeros(1, 1, LENGTH))
+    with pytest.raises(ValueError, match="must lie in the layers that are run"):
+        resume(decoder, cache, 4, [unchanged], watch=[Head(2, 0)], n_layers=2)
+    with pytest.raises(ValueError, match="must lie in the layers that are run"):
+        resume(decoder, cache, 4, [unchanged], n_layers=1)
 
 
 @pytest.fixture

@@ -551,11 +551,13 @@ def test_an_architecture_the_engine_does_not_know(family):
     model = tiny_model.__wrapped__(family)  # one that no test has tried yet
     receiver = Receiver("q", ONE)
 
-    def double(scores: torch.Tensor, hook: object) -> torch.Tensor:
+    def double(scores: torch.Tensor) -> torch.Tensor:
         return 2 * scores
 
+    where_scores_pass = vars(model.blocks[2].attn.hook_attn_scores)
+    where_scores_pass["forward"] = double
     message = "an architecture that is not known.*use path_patch_reference"
-    with model.hooks(fwd_hooks=[("blocks.2.attn.hook_attn_scores", double)]):
-        with pytest.raises(ValueError, match=message):
-            path_patch(model, random_prompts(), receiver)
+    with pytest.raises(ValueError, match=message):
+        path_patch(model, random_prompts(), receiver)
+    del where_scores_pass["forward"]
     path_patch(model, random_prompts(), receiver)

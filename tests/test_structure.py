@@ -25,7 +25,7 @@ TAKES_A_NAME = {
     "resolve",
     "Results",
 }
-NAMES = {"MODEL", "claim.model", "'planted'"}
+NAMES = {"MODEL", "claim.model", "'planted'", "model"}  # the last is a loaded model
 
 
 def module_name(path: Path, root: Path) -> str:

@@ -13,8 +13,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from helpers.families import FAMILIES
 from suite.provenance import package_versions
 from suite.registry import PROJECT
+from tests.tiny import KINDS
 
 PYTHON_FOLDERS = ("helpers", "suite", "scripts", "benchmarks", "notebooks")
 UNSAFE = re.compile(
@@ -287,3 +289,11 @@ def test_every_file_that_a_page_names_exists(page):
         if name != example and not list(PROJECT.glob(pattern)):
             missing.append(name)
     assert missing == []
+
+
+def test_the_table_of_families_names_every_tiny_model():
+    text = (PROJECT / "docs" / "families.md").read_text(encoding="utf-8")
+    table = text.partition("\n## ")[0]
+    named = re.findall(r"^\| ([\w-]+) \| `(\w+)` \|", table, flags=re.MULTILINE)
+    assert named == [(kind, model_type) for kind, (model_type, _) in KINDS.items()]
+    assert {model_type for _, model_type in named} == set(FAMILIES)

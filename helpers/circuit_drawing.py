@@ -170,7 +170,8 @@ def draw(drawing: Drawing, *, title: str, note: str) -> Figure:
     panel = content.height + above + below
     height = panel + for_title
 
-    figure = plt.figure(figsize=(width, height), layout="none")
+    figure = plt.figure(figsize=(width, height))
+    figure.set_layout_engine("none")  # not as an argument: saving would bring the default back
     ax = figure.add_axes((0, 0, 1, panel / height))
     left = (content.x0 + content.x1 - width) / 2
     bottom = content.y0 - below

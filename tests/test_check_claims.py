@@ -5,13 +5,14 @@ contradict.
 import copy
 import json
 import math
+from functools import partial
 
 import pytest
 
 from scripts import check_claims
 from scripts.check_claims import contradicted, moved, same
 from suite.ledger import get_claim
-from suite.registry import PROJECT
+from suite.registry import PROJECT, committed_results
 
 
 def results(**row) -> dict:
@@ -142,7 +143,7 @@ def write_results(path, **row) -> dict:
 @pytest.mark.parametrize("quick", [False, True])
 def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
     """Two of a model that was run, one of another model; partial rows and copies are no results."""
-    monkeypatch.setattr(check_claims, "PROJECT", tmp_path)
+    monkeypatch.setattr(check_claims, "committed_results", partial(committed_results, tmp_path))
     monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path / ("elsewhere" if quick else "build")))
     committed = tmp_path / "data/results"
     run = tmp_path / ("quick" if quick else "build") / "smollm2" / "results"
@@ -167,7 +168,7 @@ def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
 
 def test_the_committed_results_are_no_new_run(tmp_path, monkeypatch):
     """As after `make notebooks`: nothing ran since, so nothing can have moved."""
-    monkeypatch.setattr(check_claims, "PROJECT", tmp_path)
+    monkeypatch.setattr(check_claims, "committed_results", partial(committed_results, tmp_path))
     monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path / "build"))
     promoted = tmp_path / "build/smollm2/results/01.json"
     content = write_results(promoted)
@@ -184,7 +185,9 @@ def test_the_committed_results_are_no_new_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_nothing_to_compare_is_an_error(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(check_claims, "PROJECT", tmp_path)  # no committed results
+    monkeypatch.setattr(
+        check_claims, "committed_results", partial(committed_results, tmp_path)
+    )  # no committed results
     monkeypatch.setenv("CIRCUITS_OUT", str(tmp_path))
     with pytest.raises(SystemExit, match="Error: No results to compare: this needs committed"):
         check_claims.main(["--quick", str(tmp_path)] if quick else [])

@@ -262,3 +262,12 @@ def test_the_same_drawing_gives_the_same_bytes():
         drawn(circuit(12)).savefig(file, format="png", dpi=60, metadata={"Software": None})
         written.append(file.getvalue())
     assert written[0] == written[1]
+
+
+def test_it_is_saved_twice_without_a_warning(recwarn):
+    """In the notebooks' style, whose layout engine has nothing to lay out here."""
+    with plt.rc_context({"figure.constrained_layout.use": True, "savefig.bbox": "tight"}):
+        figure = circuit_drawing.draw(circuit(12), title=TITLE, note=NOTE)
+        for _ in range(2):
+            figure.savefig(io.BytesIO())
+    assert [str(warning.message) for warning in recwarn] == []

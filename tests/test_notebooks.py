@@ -158,6 +158,12 @@ def test_a_run_may_have_left_its_traces_but_no_errors(tmp_path):
     assert len(check(tmp_path, executed=True)) == 1
 
 
+def test_a_run_that_proves_the_exercises_may_have_longer_cells(tmp_path):
+    nbformat.write(broken("short_cells"), tmp_path / "01_a.ipynb")
+    assert len(check(tmp_path)) == 1
+    assert check(tmp_path, executed=True) == []
+
+
 def test_a_run_without_figures_is_seen(tmp_path, monkeypatch, capsys):
     """As under a backend that shows none; without a committed twin nobody knows better."""
     monkeypatch.setattr(check_notebooks, "PROJECT", tmp_path)

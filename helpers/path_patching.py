@@ -136,7 +136,9 @@ class _CachedRuns:
         self.receiver = receiver
         self.freeze_mlps = mlps == "freeze"
         self.position = int(batch.position(receiver.position)[0])
-        names = [*self.decoder.cached_names, "attn.hook_out", "attn.hook_z"]
+        names = ["hook_resid_pre", "attn.hook_out", "attn.hook_z"]
+        if receiver.kind != "logits":
+            names += self.decoder.cached_names
         if self.freeze_mlps:
             names.append("mlp.hook_out")
         n = len(batch)

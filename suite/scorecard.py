@@ -102,7 +102,10 @@ def _read(path: Path) -> Any:
 
 
 def _rows_of(content: dict) -> Iterator[dict]:
-    """The rows of one results file, as a reader sees them."""
+    """The rows of one results file, as a reader sees them.
+
+    Raises ClaimError for a file that an older version of the suite wrote.
+    """
     model = content["model"]
     shared = {
         "model": model,
@@ -110,6 +113,11 @@ def _rows_of(content: dict) -> Iterator[dict]:
         "minutes": content["provenance"]["wall_time_s"] / 60,
     }
     for row in content["claims"]:
+        if "primary" not in row:
+            raise ClaimError(
+                f"The results of notebook {content['notebook']} on {model} are of an older version "
+                f"of the suite: run `make reproduce MODEL={model} ONLY={content['notebook']}`."
+            )
         claim = get_claim(row["id"])
         if not claim.alone or claim.metric(row["metric"]).model == model:
             yield shared | _line(claim, row, model)

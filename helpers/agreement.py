@@ -1,11 +1,15 @@
 """Predicted and measured values of many methods on one scale, and how far they are apart."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
-from helpers.stats import Interval
+from helpers.stats import Interval, mean_interval
+
+Measured = Float[np.ndarray, " prompt"] | Interval | float
+"""One value for each prompt, an estimate with its interval, or a number without any spread."""
 
 
 @dataclass(frozen=True)
@@ -30,27 +34,71 @@ class Comparison:
         )
 
 
-def compare(
-    method: str,
-    predicted: Mapping[str, float],
-    measured: Mapping[str, Interval],
-    *,
-    full_scale: float,
-) -> list[Comparison]:
-    """Each measured quantity of a method beside its prediction.
+class Comparisons:
+    """Every comparison of a notebook, by method. `seed` is that of the resamples of prompts."""
 
-    full_scale: the value that counts as 100 points. Raises ValueError where the names differ.
-    """
-    if predicted.keys() != measured.keys():
-        raise ValueError(
-            f"{method}: predicted are {', '.join(predicted)}, but measured {', '.join(measured)}."
+    def __init__(self, *, seed: int) -> None:
+        self._seed = seed
+        self.by_method: dict[str, list[Comparison]] = {}
+        """Method -> its comparisons, in the order in which they were added."""
+
+    def add(
+        self,
+        method: str,
+        what: str,
+        *,
+        predicted: float | int,
+        measured: Measured,
+        full_scale: float | int,
+    ) -> Interval:
+        """Keep one comparison; `full_scale` is the value that counts as 100 points.
+
+        Returns the measured value with its interval, in its own unit.
+        """
+        interval = self._interval(measured)
+        to_points = 100 / full_scale
+        in_points = to_points * float(predicted)
+        comparison = Comparison(method, what, in_points, interval.times(to_points))
+        self.by_method.setdefault(method, []).append(comparison)
+        return interval
+
+    def _interval(self, measured: Measured) -> Interval:
+        if isinstance(measured, Interval):
+            return measured
+        if isinstance(measured, float):
+            return Interval(measured, measured, measured)
+        return mean_interval(measured, self._seed)
+
+    def all(self) -> list[Comparison]:
+        """Every comparison, method by method."""
+        return [comparison for members in self.by_method.values() for comparison in members]
+
+    def table(self, method: str, *, digits: int = 1) -> pd.DataFrame:
+        """A row for each quantity of a method: predicted, and measured with its 95% interval."""
+        rows = {}
+        for comparison in self.by_method[method]:
+            rows[comparison.what] = {
+                "predicted (points)": f"{comparison.predicted:.{digits}f}",
+                "measured (points)": comparison.measured.text(digits),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def largest_difference(self, method: str | None = None) -> Interval:
+        """The largest absolute difference, in points, of one method or of all.
+
+        Each end is the largest of the comparisons' own ends, so the upper end bounds all of them.
+        """
+        comparisons = self.all() if method is None else self.by_method[method]
+        sizes = [absolute(comparison.difference) for comparison in comparisons]
+        return Interval(
+            max(size.value for size in sizes),
+            max(size.low for size in sizes),
+            max(size.high for size in sizes),
         )
-    comparisons = []
-    to_points = 100 / full_scale
-    for what, value in predicted.items():
-        in_points = measured[what].times(to_points)
-        comparisons.append(Comparison(method, what, to_points * value, in_points))
-    return comparisons
+
+    def furthest(self) -> Comparison:
+        """The comparison with the largest absolute difference."""
+        return max(self.all(), key=lambda comparison: abs(comparison.difference.value))
 
 
 def absolute(interval: Interval) -> Interval:
@@ -58,40 +106,3 @@ def absolute(interval: Interval) -> Interval:
     ends = (abs(interval.low), abs(interval.high))
     lowest = 0.0 if interval.low <= 0 <= interval.high else min(ends)
     return Interval(abs(interval.value), lowest, max(ends))
-
-
-def largest_difference(comparisons: Sequence[Comparison]) -> Interval:
-    """The largest absolute difference between predicted and measured, in points.
-
-    Each end is the largest of the comparisons' own ends, so that the upper end bounds all of them.
-    """
-    sizes = [absolute(comparison.difference) for comparison in comparisons]
-    return Interval(
-        max(size.value for size in sizes),
-        max(size.low for size in sizes),
-        max(size.high for size in sizes),
-    )
-
-
-def furthest(comparisons: Sequence[Comparison]) -> Comparison:
-    """The comparison with the largest absolute difference."""
-    return max(comparisons, key=lambda comparison: abs(comparison.difference.value))
-
-
-def by_method(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
-    """Method -> its comparisons, in the order in which methods first occur."""
-    groups: dict[str, list[Comparison]] = {}
-    for comparison in comparisons:
-        groups.setdefault(comparison.method, []).append(comparison)
-    return groups
-
-
-def comparison_table(comparisons: Sequence[Comparison], *, digits: int = 1) -> pd.DataFrame:
-    """A row for each quantity: predicted, measured with its 95% interval, in points."""
-    rows = {}
-    for comparison in comparisons:
-        rows[comparison.what] = {
-            "predicted (points)": f"{comparison.predicted:.{digits}f}",
-            "measured (points)": comparison.measured.text(digits),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from helpers.agreement import Comparison, by_method
+from helpers.agreement import Comparisons
 from helpers.heads import Heads
+from helpers.planted_experiments import Written
 from helpers.plots import CENTER, COLORS, ORANGE, label, with_errors
 
 WIDTH = 8
@@ -74,7 +75,8 @@ def plan_figure(
     layers.
     """
     height = 6.0
-    figure = plt.figure(figsize=(WIDTH, height), layout="none")
+    figure = plt.figure(figsize=(WIDTH, height))
+    figure.set_layout_engine("none")  # not as an argument: saving would bring the default back
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDTH), ylim=(0, height))
     ax.axis("off")
@@ -219,10 +221,16 @@ def _point_on_arc(
 
 
 def patterns_figure(
-    patterns: Mapping[str, Float[np.ndarray, "query key"]], tokens: Sequence[str], *, title: str
+    patterns: Mapping[str, Float[np.ndarray, "query key"]],
+    tokens: Sequence[str],
+    positions: Mapping[str, int],
+    *,
+    title: str,
 ) -> Figure:
     """Attention patterns of single heads side by side, by the head's name."""
     words = [f"{token.strip()} {i}" for i, token in enumerate(tokens)]
+    for name, i in positions.items():
+        words[i] = f"{name}: {words[i]}"
     n = len(patterns)
     figure, axes = plt.subplots(1, n, figsize=(WIDTH, 4.3), sharey=True, squeeze=False)
     for ax, (name, pattern) in zip(axes[0], patterns.items(), strict=True):
@@ -295,29 +303,17 @@ def scaling_figure(
 ) -> Figure:
     """Logit difference by the factor on what inhibition writes; one curve per key."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.8))
-    middle = len(factors) // 4
     for name, color, marker in zip(predicted, CURVE_COLORS, MARKERS, strict=False):
         ax.plot(factors, predicted[name], color=color)
-        ax.plot(factors, measured[name], marker, ms=6, mfc="none", mew=1.5, color=color)
-        spot = (factors[middle], predicted[name][middle])
-        ax.annotate(name, spot, (-8, 8), ha="right", color=color, **IN_POINTS)
+        style = {"ms": 6, "mfc": "none", "mew": 1.5, "color": color}
+        ax.plot(factors, measured[name], marker, label=name, **style)
     ax.axhline(0, color="black", lw=0.6)
     ax.axvline(1, color="0.6", lw=0.8, ls=":")
-    ax.annotate("no edit", (1, ax.get_ylim()[0]), (4, 4), color="0.4", **IN_POINTS)
-    ax.set(xlabel="factor on what the inhibition heads write")
+    ax.legend(loc="lower right", title="line predicted, symbol measured")
+    ax.set(xlabel="factor on what the inhibition heads write (1: no edit)")
     ax.set_ylabel(f"{DIFFERENCE}\n(logits, mean of {n_prompts} prompts)")
-    ax.set_title("The channel's strength sets the answer: lines predicted, symbols measured")
+    ax.set_title("What the inhibition heads write decides the answer")
     return figure
-
-
-class Written(NamedTuple):
-    """Attention to the first name, by how much is written; of one template."""
-
-    name: str
-    sizes: Float[np.ndarray, " size"]
-    predicted: Float[np.ndarray, " size"]
-    measured: Float[np.ndarray, " size"]
-    random: Float[np.ndarray, "direction size"]
 
 
 def writing_figure(templates: Sequence[Written], *, n_prompts: int) -> Figure:
@@ -326,14 +322,15 @@ def writing_figure(templates: Sequence[Written], *, n_prompts: int) -> Figure:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.6), sharey=True)
     for written, color, marker in zip(templates, CURVE_COLORS, MARKERS, strict=False):
-        left.plot(written.sizes, written.predicted, color=color)
+        left.plot(written.fine_sizes, written.predicted, color=color)
         style = {"ms": 7, "mfc": "none", "mew": 1.5, "color": color}
         left.plot(written.sizes, written.measured, marker, label=written.name, **style)
         right.plot(written.sizes, written.random.T, color=color, alpha=0.35, lw=0.8)
     left.set(xlabel="c, along the channel", ylim=(-0.03, 1.03))
     left.set_ylabel(f"share of attention on the first name\n(mean of {n_prompts} prompts)")
     left.set_title("Along the channel: a place, not an order")
-    left.legend(title="line predicted, symbol measured", fontsize=8.5, title_fontsize=8.5)
+    small = {"fontsize": 8.5, "title_fontsize": 8.5}
+    left.legend(loc="center left", title="line predicted,\nsymbol measured", **small)
     n_random = len(templates[0].random)
     right.set(xlabel="c, along a random direction")
     right.set_title(f"Control: {n_random} random directions")
@@ -344,24 +341,21 @@ def writing_figure(templates: Sequence[Written], *, n_prompts: int) -> Figure:
 
 
 def agreement_figure(
-    comparisons: Sequence[Comparison], *, margin: float, n_prompts: int, title: str
+    comparisons: Comparisons, *, margin: float | int, n_prompts: int, title: str
 ) -> Figure:
     """Measured minus predicted, one row per method and one symbol per quantity."""
-    groups = by_method(comparisons)
+    groups = comparisons.by_method
     figure, ax = plt.subplots(figsize=(WIDTH, 0.42 * len(groups) + 1.3))
     ax.axvspan(-margin, margin, color="0.92", zorder=0)
     ax.axvline(0, color="black", lw=0.8)
-    for row, (method, members) in enumerate(groups.items()):
+    for row, members in enumerate(groups.values()):
         values, errors = with_errors(member.difference for member in members)
         heights = row + np.linspace(-0.22, 0.22, len(members))
         style = {"fmt": "o", "ms": 4.5, "mfc": "none", "color": "#1b4f8f", "elinewidth": 1}
         ax.errorbar(values, heights, xerr=errors, **style)
     names = [f"{method} ({len(members)})" for method, members in groups.items()]
     ax.set_yticks(range(len(groups)), names, fontsize=9.5)
-    ax.invert_yaxis()
-    ax.set_xlabel(
-        f"measured minus predicted (points, 95% interval over {n_prompts} prompts at most)"
-    )
+    ax.set_xlabel(f"measured minus predicted (points, 95% intervals, up to {n_prompts} prompts)")
     ax.annotate("margin of the claim", (margin, -0.62), (-3, 0), ha="right", **IN_POINTS)
     ax.set(title=title, ylim=(len(groups) - 0.4, -0.9))
     return figure

@@ -22,7 +22,7 @@ from helpers.interventions import edit_weights, resample_heads
 from helpers.models import AttentionWeights, attention_weights, load_model
 from helpers.path_patching import PathEffects, path_patch
 from helpers.planted import Plan, Planted
-from helpers.planted_by_hand import name_positions, role_members
+from helpers.planted_by_hand import name_positions, predicted_attention, role_members
 from helpers.tasks.prompts import Prompts
 
 
@@ -67,17 +67,27 @@ def direct_effects(
 
     For prompts of one length. The two sum to the logit difference.
     """
-    found = direct_logit_attribution(
-        model,
-        prompts.tensors()[0],
-        torch.tensor(prompts.answers),
-        torch.tensor(prompts.distractors),
-        unit="head",
-    )
+    answers = torch.tensor(prompts.answers)
+    distractors = torch.tensor(prompts.distractors)
+    clean_tokens = prompts.tensors()[0]
+    found = direct_logit_attribution(model, clean_tokens, answers, distractors, unit="head")
     *of_heads, of_rest = found.attribution.numpy()
     shape = (model.cfg.n_layers, model.cfg.n_heads, len(prompts))
-    bias = (model.b_U[prompts.answers] - model.b_U[prompts.distractors]).numpy()
-    return np.reshape(of_heads, shape), of_rest + bias
+    bias = model.b_U[answers] - model.b_U[distractors]
+    return np.reshape(of_heads, shape), of_rest + bias.numpy()
+
+
+def largest_effects(stages: Mapping[str, PathEffects]) -> Float[np.ndarray, "layer head"]:
+    """Largest path effect of each head over all stages, in percent of the gap, without its sign."""
+    sizes = [np.abs(effects.percent) for effects in stages.values()]
+    return np.nanmax(sizes, axis=0)
+
+
+def random_angles(truth: Planted, n: int, *, seed: int) -> Float[np.ndarray, " n"]:
+    """Largest principal angles, in degrees, of random subspaces with a channel of the same rank."""
+    random = torch.Generator().manual_seed(seed)
+    planes = torch.randn(n, *truth.channel.shape, generator=random)
+    return np.array([channels.principal_angles(plane, truth.channel)[-1] for plane in planes])
 
 
 # --- searching ------------------------------------------------------------------------------------
@@ -98,6 +108,16 @@ def roles_with_receivers(
     rule = circuits.Rule()
     found = {role: circuits.select_heads(evidence, role, rule) for role in roles}
     return role_members(found)
+
+
+def heads_named_in_shuffled_model(plan: Plan, prompts: Prompts) -> set[Head]:
+    """Heads that get a role in a model with this plan's weights in random order: from the search,
+    or with the planned heads as receivers.
+    """
+    shuffled = grow_model(plan, shuffled=True)
+    searched = role_members(circuits.find_circuit(shuffled.model, prompts).roles)
+    forced = roles_with_receivers(shuffled.model, prompts, shuffled.truth.roles)
+    return {head for _, head in searched | forced}
 
 
 # --- intervening ----------------------------------------------------------------------------------
@@ -144,6 +164,56 @@ def first_name_attention(
     on_names = pattern[:, head.head, -1, name_positions(prompts)]
     share = on_names[:, 0] / on_names.sum(-1)
     return share.view(len(added), len(prompts)).numpy()
+
+
+@dataclass(frozen=True)
+class Written:
+    """Attention on the first name, by how much is written along a direction; of one template.
+
+    Values are means over prompts, 0 to 1.
+    """
+
+    name: str
+    sizes: Float[np.ndarray, " size"]
+    measured: Float[np.ndarray, " size"]
+    """Along the channel's first direction."""
+    fine_sizes: Float[np.ndarray, " fine"]
+    predicted: Float[np.ndarray, " fine"]
+    random: Float[np.ndarray, "direction size"]
+    """Along random directions."""
+    predicted_random: Float[np.ndarray, "direction size"]
+
+
+def write_along(
+    grown: Grown,
+    mover: Head,
+    prompts: Prompts,
+    directions: Float[Tensor, "direction d_model"],
+    sizes: Float[Tensor, " size"],
+) -> Written:
+    """Write numbers along the channel's first direction and along others, at END of prompts of one
+    template where no name is repeated.
+    """
+    truth = grown.truth
+    first = truth.channel[:, 0]
+    fine_sizes = torch.linspace(float(sizes.min()), float(sizes.max()), 100)
+    measured = []
+    predicted = []
+    for direction in (first, *directions):
+        added = sizes[:, None] * direction
+        attention = first_name_attention(grown.model, mover, prompts, added)
+        measured.append(attention.mean(-1))
+        predicted.append(predicted_attention(truth, prompts, added))
+    first_name, second_name = name_positions(prompts)
+    return Written(
+        name=f"names at {first_name} and {second_name}",
+        sizes=sizes.numpy(),
+        measured=measured[0],
+        fine_sizes=fine_sizes.numpy(),
+        predicted=predicted_attention(truth, prompts, fine_sizes[:, None] * first),
+        random=np.array(measured[1:]),
+        predicted_random=np.array(predicted[1:]),
+    )
 
 
 def random_directions(n: int, d_model: int, *, seed: int) -> Float[Tensor, "n d_model"]:

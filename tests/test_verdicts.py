@@ -1,4 +1,4 @@
-"""The rule of the verdicts, case by case, and on simulated experiments whose true effect is known."""
+"""The rule of the verdicts, case by case and on simulated experiments with a known effect."""
 
 from functools import cache
 

@@ -98,11 +98,12 @@ class Comparisons:
 
     def furthest(self) -> Comparison:
         """The comparison with the largest absolute difference."""
-        return max(self.all(), key=lambda comparison: abs(comparison.difference.value))
+        return max(self.all(), key=lambda comparison: abs(float(comparison.difference.value)))
 
 
 def absolute(interval: Interval) -> Interval:
     """The interval of |x|, from that of x; it starts at 0 where x may be 0."""
-    ends = (abs(interval.low), abs(interval.high))
-    lowest = 0.0 if interval.low <= 0 <= interval.high else min(ends)
-    return Interval(abs(interval.value), lowest, max(ends))
+    low = float(interval.low)
+    high = float(interval.high)
+    smallest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    return Interval(abs(float(interval.value)), smallest, max(abs(low), abs(high)))

@@ -567,10 +567,8 @@ def test_a_notebook_has_the_model_of_its_first_claim():
     assert run_notebooks.own_model("01") == "gpt2-medium"
     assert run_notebooks.own_model("05") == "gpt2"
     assert run_notebooks.own_model("99") is None
-    assert (
-        run_notebooks.own_model("07") == "smollm2"
-        and run_notebooks.own_model("07", of_a_paper=True) is None
-    )
+    assert run_notebooks.own_model("00") == "planted"
+    assert run_notebooks.own_model("00", of_a_paper=True) is None
 
 
 def test_a_notebook_about_one_model_runs_on_that(project):
@@ -587,7 +585,7 @@ def test_paper_means_each_notebooks_own_model_and_notebook_01_on_all_of_the_pape
     project, monkeypatch
 ):
     """Notebook 05 is about gpt2 and starts from the heads that 01 finds there, though 01 is about
-    gpt2-medium; 07, the scorecard, is ours and starts from no heads."""
+    gpt2-medium; 07, the scorecard, has no claim and starts from no heads."""
     monkeypatch.setattr(
         run_notebooks, "resolve", lambda name: ModelSource(name, "hub", project, name, None, name)
     )

@@ -22,6 +22,9 @@ from suite.scorecard import (
     our_claims,
     papers_claims,
     results_files,
+    side_by_side,
+    tally,
+    untestable,
     verdict_table,
 )
 from suite.scorecard_figure import CELL_COLORS, scorecard_figure
@@ -235,6 +238,24 @@ def test_every_notebook_has_its_claims_minutes_and_command(root):
 def test_a_row_may_have_no_seed(tmp_path):
     write(tmp_path, "smollm2", "01", ACCURACY | {"seed": None})
     assert measurements(tmp_path).seed.isna().all()
+
+
+def test_verdicts_are_counted_over_the_claims_that_a_model_can_have(root):
+    frame = measurements(root)
+    judged = len(papers_claims())
+    assert tally(frame, None) == f"1 holds, {judged - 1} not run"
+    assert tally(frame, "smollm2") == f"1 fails, 1 untestable, {judged - 4} not run"  # A3 has none
+    assert list(untestable(frame).itertuples(index=False)) == [("A4", "smollm2", "At chance.")]
+
+
+def test_metrics_of_all_models_side_by_side(root):
+    rows = {"gain": ("A6", "gain_both"), "accuracy": ("A3", "accuracy")}
+    table = side_by_side(measurements(root), rows)
+    assert list(table.index) == ["gain", "accuracy"]
+    assert table.smollm2["accuracy"] == "28.7% [25.0%, 32.0%]"
+    assert table["a-model"].tolist() == ["+6 points [+4 points, +8 points]", ""]
+    with pytest.raises(ClaimError, match="gain_both"):
+        side_by_side(measurements(root), {"gain": ("A6", "gain_bot")})
 
 
 def test_the_legend_explains_every_symbol():

@@ -41,9 +41,7 @@ class Comparison:
         return self.gains[self.harder]
 
 
-def compare(
-    after: PerPrompt, controls: Mapping[str, PerPrompt | PerDraw], seed: int
-) -> Comparison:
+def compare(after: PerPrompt, controls: Mapping[str, PerPrompt | PerDraw], seed: int) -> Comparison:
     """Points (hits or shares from 0 to 1, times 100) that `after` gains over each control.
 
     Hits may be booleans: they are counted as 0 and 1. Raises ValueError without a control, and for

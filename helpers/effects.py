@@ -29,6 +29,13 @@ def signed_text(interval: Interval, digits: int = 1) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def word_by_sign(interval: Interval, *, above: str, below: str, unclear: str) -> str:
+    """The word for a change whose whole interval lies above 0, below it, or on neither side."""
+    if interval.low > 0:
+        return above
+    return below if interval.high < 0 else unclear
+
+
 def points_gained(
     after: Shaped[np.ndarray, " n"], before: Shaped[np.ndarray, " n"], seed: int
 ) -> Interval:

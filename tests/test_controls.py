@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from helpers.controls import compare, control_of, mean_over_draws, points_over
-from helpers.effects import paired_changes, perplexity_ratio, points_gained, signed_text
+from helpers.effects import (
+    paired_changes,
+    perplexity_ratio,
+    points_gained,
+    signed_text,
+    word_by_sign,
+)
 from helpers.stats import Interval
 
 # Four prompts: all right after the edit. The unedited model has two right, two random draws have
@@ -105,6 +111,15 @@ def test_points_of_shares_over_draws():
 def test_signed_text():
     assert signed_text(Interval(1.25, -0.5, 3.0), 1) == "+1.2 [-0.5, +3.0]"
     assert signed_text(Interval(20.4, 10.0, 30.0), 0) == "+20 [+10, +30]"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.1, 2, "more"), (-2, -0.1, "less"), (-1, 2, "equal"), (0, 2, "equal")],
+)
+def test_words_follow_the_interval(low, high, word):
+    interval = Interval(1.0, low, high)
+    assert word_by_sign(interval, above="more", below="less", unclear="equal") == word
 
 
 def test_paired_changes_count_both_ways_and_give_mcnemars_p():

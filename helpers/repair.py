@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.effects import Vocabulary, right_answers
+from helpers.controls import Comparison, compare
+from helpers.effects import VOCABULARIES, Vocabulary, right_answers
 from helpers.engine import Edit
 from helpers.heads import Head
 from helpers.interventions import Steered, combine_edits, set_attention, steer
-from helpers.stats import Interval, proportion
+from helpers.stats import Interval, draw_range, proportion
 from helpers.tasks.prompts import Prompts
+from suite.ledger import Control
 
 ANSWER_KINDS = (
     "right",
@@ -94,6 +96,48 @@ def steer_by_name(
         memory_gib=memory_gib,
     )
     return NamedRuns(run, {name: row for row, name in enumerate(variants)})
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """Runs under several conditions, and with random heads in place of the forced sets."""
+
+    conditions: NamedRuns
+    random: Mapping[str, NamedRuns]
+    """Condition -> runs with variants ("random", condition, number of the draw), on the first of
+    the prompts or on all of them."""
+
+    def accuracies(self, name: Hashable) -> dict[str, Interval]:
+        """Accuracy under a condition in each vocabulary."""
+        by_vocabulary = {}
+        for vocabulary in VOCABULARIES:
+            by_vocabulary[vocabulary] = accuracy(self.conditions.hits(vocabulary, name))
+        return by_vocabulary
+
+    def random_hits(self, vocabulary: Vocabulary, name: str) -> Bool[np.ndarray, "draw prompt"]:
+        """Hits with random heads in place of a set."""
+        runs = self.random[name]
+        of_set = [key for key in runs.rows if isinstance(key, tuple)]
+        return runs.hits_of(vocabulary, [key for key in of_set if key[:2] == ("random", name)])
+
+    def controls(self, vocabulary: Vocabulary, name: str) -> dict[str, np.ndarray]:
+        """Hits of the unedited model, and with random heads, on the same prompts."""
+        random = self.random_hits(vocabulary, name)
+        unedited = self.conditions.hits(vocabulary, "nothing")
+        return {"unedited model": unedited[: random.shape[1]], "random heads": random}
+
+    def compare(self, vocabulary: Vocabulary, name: str, seed: int) -> Comparison:
+        """Points that a condition gains over either control."""
+        controls = self.controls(vocabulary, name)
+        after = self.conditions.hits(vocabulary, name)
+        return compare(after[: controls["random heads"].shape[1]], controls, seed)
+
+    def harder_control(self, vocabulary: Vocabulary, name: str, seed: int) -> Control:
+        """Accuracy of the harder control; of random heads the median and middle 95% of draws."""
+        harder = self.compare(vocabulary, name, seed).harder
+        if harder == "random heads":
+            return Control.of(harder, draw_range(self.random_hits(vocabulary, name).mean(1)))
+        return Control.of(harder, self.accuracies("nothing")[vocabulary])
 
 
 # What can be tested ------------------------------------------------------------------------------
@@ -199,19 +243,29 @@ def look_away(
     return edits
 
 
-def dose_grid(
+def look_at(
+    model: TransformerBridge,
+    prompts: Prompts,
+    belief: Float[np.ndarray, "color batch"],
     heads: Sequence[Head],
-    on_list: Sequence[float],
-    on_example: Sequence[float],
-    *,
-    most: int = 2,
+) -> list[Edit]:
+    """Edits that make heads look at the list's colors in proportion to a belief."""
+    rows = np.zeros((len(prompts), 1))
+    colors = numbered_positions(prompts, "C")
+    for share, key in zip(belief, colors, strict=True):
+        rows = rows + share[:, None] * prompts.position_mask(key)
+    return set_attention(model, heads, rows)
+
+
+def dose_grid(
+    heads: Sequence[Head], on_list: Sequence[float], on_example: Sequence[float]
 ) -> list[dict[Head, tuple[float, float]]]:
-    """Every combination of two doses a head, for the first `most` of the heads."""
+    """Every combination of one pair of doses for the first head and one for all others."""
     pairs = list(itertools.product(on_list, on_example))
-    chosen = heads[:most]
+    first, *others = heads
     grid = []
-    for of_heads in itertools.product(pairs, repeat=len(chosen)):
-        grid.append(dict(zip(chosen, of_heads, strict=True)))
+    for of_first, of_others in itertools.product(pairs, pairs if others else pairs[:1]):
+        grid.append({first: of_first, **dict.fromkeys(others, of_others)})
     return grid
 
 
@@ -219,8 +273,8 @@ def doses_text(doses: Doses) -> str:
     """Doses as people read them."""
     parts = []
     for head, (on_list, on_example) in doses.items():
-        parts.append(f"{head} {on_list:g} on the wrong colors and {on_example:g} on the example")
-    return "; ".join(parts)
+        parts.append(f"{head} {on_list:g} and {on_example:g}")
+    return f"doses on the wrong colors and on the example: {', '.join(parts)}"
 
 
 # What is answered ---------------------------------------------------------------------------------

@@ -6,8 +6,10 @@ import pytest
 from helpers.controls import compare, control_of, mean_over_draws, points_over
 from helpers.effects import (
     paired_changes,
+    percent_text,
     perplexity_ratio,
     points_gained,
+    points_text,
     signed_text,
     word_by_sign,
 )
@@ -113,9 +115,14 @@ def test_signed_text():
     assert signed_text(Interval(20.4, 10.0, 30.0), 0) == "+20 [+10, +30]"
 
 
+def test_shares_and_points_as_text():
+    assert percent_text(Interval(0.287, 0.25, 0.3166)) == "28.7% [25.0, 31.7]"
+    assert points_text(Interval(2.25, -0.5, 5.0)) == "+2.2 points [-0.5, +5.0]"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "word"),
-    [(0.1, 2, "more"), (-2, -0.1, "less"), (-1, 2, "equal"), (0, 2, "equal")],
+    [(0.1, 2.0, "more"), (-2.0, -0.1, "less"), (-1.0, 2.0, "equal"), (0.0, 2.0, "equal")],
 )
 def test_words_follow_the_interval(low, high, word):
     interval = Interval(1.0, low, high)

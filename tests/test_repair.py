@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from helpers.behavior import Behavior
 from helpers.heads import Head
+from helpers.interventions import Steered
 from helpers.repair import (
     ANSWER_KINDS,
+    NamedRuns,
+    Repairs,
     accuracy,
     answer_kinds,
     blame_of_others,
@@ -14,6 +18,7 @@ from helpers.repair import (
     doses_text,
     is_right,
     kind_shares,
+    look_at,
     look_away,
     missed_precondition,
     missing_heads,
@@ -87,16 +92,43 @@ def test_heads_look_at_what_is_believed_wrong_and_at_the_example(prompts):
     assert (first.head, second.head) == tuple(doses)
     assert first.value[0].tolist() == [[0.25, 0, 0.5, 0], [0.25, 0.5, 0, 0]]
     assert second.value[0].tolist() == [[0, 0, 2, 0], [0, 2, 0, 0]]
+    [edit] = look_at(tiny_gpt2(), prompts, belief, [Head(1, 2)])
+    assert edit.value[0].tolist() == [[0, 1, 0, 0], [0, 0, 1, 0]]
 
 
 def test_every_combination_of_doses_is_tried():
+    """The first head has doses of its own, the others share theirs."""
     heads = [Head(1, 2), Head(2, 0), Head(2, 1)]
     grid = dose_grid(heads, (0.5, 1.0), (0.0,))
-    assert grid[0] == {Head(1, 2): (0.5, 0.0), Head(2, 0): (0.5, 0.0)}
-    assert len(grid) == 2**2  # the third head is left alone
+    assert len(grid) == 2**2
+    assert grid[1] == {heads[0]: (0.5, 0.0), heads[1]: (1.0, 0.0), heads[2]: (1.0, 0.0)}
     assert len(dose_grid(heads[:1], (0.5, 1.0), (0.0, 1.0))) == 4
     text = doses_text({Head(1, 2): (0.5, 0.0)})
-    assert text == "L1H2 0.5 on the wrong colors and 0 on the example"
+    assert text == "doses on the wrong colors and on the example: L1H2 0.5 and 0"
+
+
+def runs_with(hits: dict) -> NamedRuns:
+    """Variants with these hits in both vocabularies."""
+    rows = np.array(list(hits.values()), dtype=bool)
+    behavior = Behavior(rows * 1.0, rows * 1, rows, rows, rows)
+    empty = np.zeros((len(rows), 0, rows.shape[1]))
+    steered = Steered(**vars(behavior), attention=empty[:, :, None], attribution=empty)
+    return NamedRuns(steered, {name: row for row, name in enumerate(hits)})
+
+
+def test_a_condition_is_compared_on_the_prompts_of_its_random_heads():
+    """Random heads were run on the first two of four prompts, for this set and for another one."""
+    main = runs_with({"nothing": [0, 0, 1, 1], "both": [1, 1, 0, 0]})
+    draws = {("random", "both", i): [i, 0] for i in (0, 1)}
+    more = runs_with({Head(0, 1): [1, 1], **draws, ("random", "other", 0): [1, 1]})
+    repairs = Repairs(main, {"both": more})
+    assert repairs.random_hits("full vocabulary", "both").tolist() == [[0, 0], [1, 0]]
+    compared = repairs.compare("full vocabulary", "both", seed=0)
+    assert compared.gains["unedited model"].value == 100
+    assert compared.gains["random heads"].value == 75
+    control = repairs.harder_control("forced choice", "both", seed=0)
+    assert (control.name, control.value) == ("random heads", 0.25)
+    assert repairs.accuracies("both")["full vocabulary"].value == 0.5
 
 
 def test_random_rows_lie_before_the_end(prompts):

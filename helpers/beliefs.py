@@ -10,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.behavior import final_logits
 from helpers.engine import cached_run
 from helpers.heads import Head
+from helpers.stats import Interval
 from helpers.tasks.prompts import Prompts
 
 BATCH_SIZE = 32
@@ -70,6 +71,19 @@ def attention_to_items(
     return np.array(looked)
 
 
+def attention_of_repetition(
+    prompts: Prompts,
+    duplicate: Float[np.ndarray, "head batch pos"],
+    induction: Float[np.ndarray, "head batch pos"],
+    places: Sequence[str],
+) -> Float[np.ndarray, "item batch"]:
+    """Attention that says which place is repeated where these heads look from: duplicate-token
+    heads attend to the place itself, induction heads to the token after it.
+    """
+    to_place = attention_to_items(prompts, duplicate, places)
+    return to_place + attention_to_items(prompts, induction, places, shift=1)
+
+
 def shares_of_belief(
     attention: Mapping[str, Float[np.ndarray, "item batch"]],
 ) -> dict[str, Float[np.ndarray, "item batch"]]:
@@ -84,6 +98,11 @@ def shares_of_belief(
         if total.all():
             beliefs[name] = looked / total
     return beliefs
+
+
+def above_chance(share: Interval, chance: float) -> Interval:
+    """How far a share lies above chance, from -1 to 1."""
+    return Interval(share.value - chance, share.low - chance, share.high - chance)
 
 
 def choose(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from helpers.effects import signed_text
 from helpers.stats import (
     RESAMPLES,
     TAIL,
@@ -34,6 +35,12 @@ class Comparison:
     def harder(self) -> str:
         """The control with the smallest gain over it; of equal ones the first."""
         return min(self.gains, key=lambda name: self.gains[name].value)
+
+    @property
+    def text(self) -> str:
+        """The gain over each control, as people read it."""
+        parts = [f"{signed_text(gain)} over the {name}" for name, gain in self.gains.items()]
+        return " and ".join(parts)
 
     @property
     def gain(self) -> Interval:

@@ -4,12 +4,14 @@ far the change exceeds that of random heads.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from helpers.heads import Head
 from helpers.repair import NamedRuns
+from helpers.stats import Interval, correlation
 
 
 @dataclass(frozen=True)
@@ -38,29 +40,71 @@ def attention_shift(
     return AttentionShift(right=change[:, 0], wrong=change[:, 1:].sum(1))
 
 
-Draw = tuple[Sequence[Head], Float[np.ndarray, "head prompt"]]
-"""A random set of forced heads, and the shift of the watched heads under it."""
+Part = Literal["right", "wrong", "toward_right"]
+"""A field or property of `AttentionShift`."""
 
 
-def shift_beyond_draws(
-    own: Float[np.ndarray, "head prompt"], draws: Sequence[Draw], watched: Sequence[Head]
-) -> Float[np.ndarray, "draw prompt"]:
-    """The shift minus that under each random set, mean over the watched heads that are not in it.
+@dataclass(frozen=True)
+class ShiftBesideRandom:
+    """The shift of the watched heads, and the same under random sets of forced heads."""
 
-    A set that contains every watched head is left out, since their attention was set by us.
+    own: AttentionShift
+    random: Sequence[AttentionShift]
+    drawn: Sequence[Sequence[Head]]
+    """The heads that each random set forces."""
+    watched: Sequence[Head]
+
+    @classmethod
+    def of(
+        cls, runs: NamedRuns, name: str, drawn: Sequence[Sequence[Head]], watched: Sequence[Head]
+    ) -> "ShiftBesideRandom":
+        """From runs with variants `name` and ("random", name, number of the draw)."""
+        own = attention_shift(runs, name)
+        random = [attention_shift(runs, ("random", name, i)) for i in range(len(drawn))]
+        return cls(own, random, drawn, watched)
+
+    def beyond(self, part: Part) -> Float[np.ndarray, "draw prompt"]:
+        """The shift minus that under each random set, mean over the watched heads not in it.
+
+        A set that contains every watched head is left out, since their attention was set by us.
+        """
+        return self._over_free_heads(getattr(self.own, part), part)
+
+    def of_random(self, part: Part) -> Float[np.ndarray, " draw"]:
+        """The mean shift under each random set, over the watched heads that are not in it."""
+        nothing = np.zeros_like(self.own.right)
+        return -self._over_free_heads(nothing, part).mean(1)
+
+    def _over_free_heads(
+        self, values: Float[np.ndarray, "head prompt"], part: Part
+    ) -> Float[np.ndarray, "draw prompt"]:
+        rows = []
+        for heads, shift in zip(self.drawn, self.random, strict=True):
+            free = [i for i, head in enumerate(self.watched) if head not in heads]
+            if free:
+                of_draw = getattr(shift, part)
+                rows.append((values[free] - of_draw[free]).mean(0))
+        return np.array(rows).reshape(len(rows), values.shape[1])
+
+
+def attribution_changes(
+    runs: NamedRuns, heads: Sequence[Head], name: str, *, unedited: str = "nothing"
+) -> dict[Head, float]:
+    """What each watched head gains in direct contribution to the logit difference, in logits."""
+    change = runs.attribution(name) - runs.attribution(unedited)
+    return dict(zip(heads, change.mean(1).tolist(), strict=True))
+
+
+def rank_correlation(
+    x: Mapping[Head, float], y: Mapping[Head, float], seed: int, *, without: Sequence[Head] = ()
+) -> tuple[Interval, Interval]:
+    """Spearman's correlation of two measures over heads, with its interval over heads; and the same
+    for permuted heads.
     """
-    rows = []
-    for drawn, shift in draws:
-        free = [i for i, head in enumerate(watched) if head not in drawn]
-        if free:
-            rows.append((own[free] - shift[free]).mean(0))
-    return np.array(rows).reshape(len(rows), own.shape[1])
-
-
-def means_of_draws(draws: Sequence[Draw], watched: Sequence[Head]) -> Float[np.ndarray, " draw"]:
-    """The mean shift under each random set, over the watched heads that are not in it."""
-    nothing = np.zeros_like(draws[0][1])
-    return -shift_beyond_draws(nothing, draws, watched).mean(1)
+    heads = [head for head in x if head not in without]
+    of_x = np.array([x[head] for head in heads])
+    of_y = np.array([y[head] for head in heads])
+    return correlation(of_x, of_y, method="spearman", seed=seed)
 
 
 def largest_in_last_layer(changes: Mapping[Head, float], *, count: int = 2) -> list[Head]:

@@ -81,6 +81,12 @@ def repair_figure(
     axes[0].set_yticks(range(len(conditions)), [condition.name for condition in conditions])
     axes[0].set_title("full vocabulary (dots: random heads)")
     axes[0].invert_yaxis()
+    _headline(figure, title)
+    return figure
+
+
+def _headline(figure: Figure, title: str) -> None:
+    """A title that begins at the left edge of the figure, above all panels."""
     figure.suptitle(
         title,
         x=0.01,
@@ -88,7 +94,6 @@ def repair_figure(
         weight="bold",
         fontsize=10.5,
     )
-    return figure
 
 
 def _draw_condition(ax: Axes, y: float, condition: Condition, vocabulary: str) -> None:
@@ -148,13 +153,7 @@ def copying_figure(
         ax.margins(0.12)
     axes[0].set_ylabel(f"points gained, {n_prompts} prompts")
     axes[-1].legend(loc="upper right", fontsize=8)
-    figure.suptitle(
-        title,
-        x=0.01,
-        ha="left",
-        weight="bold",
-        fontsize=10.5,
-    )
+    _headline(figure, title)
     for ax, by_head in zip(axes, gains.values(), strict=True):
         with_role = [head for head in by_head if head in roles]
         named = sorted(with_role, key=lambda head: -abs(by_head[head]))[:MOST_NAMES]
@@ -259,14 +258,14 @@ def answer_bars(shares: pd.DataFrame, *, title: str, n_prompts: int) -> Figure:
                     center,
                     y,
                     f"{100 * width:.0f}",
-                    color="white",
-                    weight="bold",
+                    bbox={"fc": "white", "ec": "none", "pad": 1.5},
                     **CENTER,
                 )
         left = left + share.to_numpy()
     ax.invert_yaxis()
     ax.xaxis.set_major_formatter(PercentFormatter(1))
-    ax.set(title=title, xlim=(0, 1), xlabel=f"answers in the full vocabulary, {n_prompts} prompts")
+    ax.set(xlim=(0, 1), xlabel=f"answers in the full vocabulary, {n_prompts} prompts")
+    _headline(figure, title)
     figure.legend(loc="outside lower center", ncols=len(shares.columns), fontsize=8)
     return figure
 
@@ -322,13 +321,7 @@ def dose_curves(
     axes[0].yaxis.set_major_formatter(PercentFormatter(1))
     axes[0].set_ylabel("right answers")
     axes[0].legend(fontsize=8)
-    figure.suptitle(
-        title,
-        x=0.01,
-        ha="left",
-        weight="bold",
-        fontsize=10.5,
-    )
+    _headline(figure, title)
     return figure
 
 
@@ -383,7 +376,7 @@ def shift_figure(
     ax.set_ylim(len(shifts) - 0.45, -0.65)
     ax.grid(axis="x", color="0.93")
     ax.set_xlabel(f"change of the movers' attention from END, points; {n_prompts} prompts")
-    ax.set_title(title)
+    _headline(figure, title)
     ax.legend(fontsize=8)
     return figure
 
@@ -427,7 +420,7 @@ def rank_figure(
             "label": name,
         }
         ax.plot(*np.array(points).reshape(-1, 2).T, **style)
-    ax.set_title(title)
+    _headline(figure, title)
     ax.set_xlabel(f"rank by path-patching effect, 1 to {len(heads)} (high: works for the answer)")
     ax.set_ylabel("rank by logits gained\nwhen both sets are forced")
     ax.margins(0.08)
@@ -483,6 +476,7 @@ def trials(
         label="chance in forced choice",
     )
     ax.xaxis.set_major_formatter(PercentFormatter(1))
-    ax.set(title=title, xlim=(0, 1.03), xlabel=f"right answers, {n_prompts} held-out prompts")
+    ax.set(xlim=(0, 1.03), xlabel=f"right answers, {n_prompts} held-out prompts")
+    _headline(figure, title)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure

@@ -5,6 +5,7 @@ that look at colors, and what kind of answer is given.
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,6 +18,8 @@ from helpers.heads import Head
 from helpers.interventions import Steered, combine_edits, set_attention, steer
 from helpers.stats import Interval, draw_range, proportion
 from helpers.tasks.prompts import Prompts
+from helpers.tasks.words import single_token
+from helpers.tasks.words import vocabulary as words_of
 from suite.ledger import Control
 
 ANSWER_KINDS = (
@@ -140,6 +143,18 @@ class Repairs:
         return Control.of(harder, self.accuracies("nothing")[vocabulary])
 
 
+def single_head_gains(
+    runs: NamedRuns, heads: Sequence[Head]
+) -> dict[Vocabulary, dict[Head, float]]:
+    """Points that each head gains when forced alone, under variants named by the heads."""
+    gains = {}
+    for vocabulary in VOCABULARIES:
+        unedited = runs.hits(vocabulary, "nothing").mean()
+        changes = 100 * (runs.hits_of(vocabulary, heads).mean(1) - unedited)
+        gains[vocabulary] = dict(zip(heads, changes.tolist(), strict=True))
+    return gains
+
+
 # What can be tested ------------------------------------------------------------------------------
 
 NEEDED = {
@@ -189,6 +204,20 @@ def accuracy(hits: Bool[np.ndarray, " n"]) -> Interval:
 def numbered_positions(prompts: Prompts, name: str) -> list[str]:
     """Positions that are called `name` and one digit, such as C0, C1 and C2."""
     return [key for key in prompts.positions if key[:-1] == name]
+
+
+def numbered_tokens(tokenizer: Any, prompt: Prompts) -> list[str]:
+    """The tokens of the first prompt with their indices: `12:black`."""
+    words = [tokenizer.decode(token) for token in prompt.tokens[0]]
+    return [f"{i}:{word.strip() or repr(word)}" for i, word in enumerate(words)]
+
+
+def most_attended(
+    attention: Float[np.ndarray, " pos"], names: Sequence[str], *, count: int = 5
+) -> str:
+    """The tokens that get most attention, with their shares."""
+    order = np.argsort(-attention)[:count]
+    return " ".join(f"{names[i]} ({attention[i]:.2f})" for i in order)
 
 
 def random_rows(
@@ -280,6 +309,15 @@ def doses_text(doses: Doses) -> str:
 # What is answered ---------------------------------------------------------------------------------
 
 
+def color_answers(tokenizer: Any) -> dict[int, int]:
+    """The token of every color of the task -> its token with a capital, as colors are answered."""
+    answers = {}
+    for color in words_of("colors"):
+        token = single_token(tokenizer, color)
+        answers[token] = single_token(tokenizer, color.capitalize())
+    return answers
+
+
 def answer_kinds(
     prompts: Prompts,
     predicted: Int[np.ndarray, " prompt"],
@@ -310,7 +348,18 @@ def answer_kinds(
     return kinds
 
 
-def kind_shares(kinds: Sequence[str]) -> dict[str, Interval]:
-    """The share of each of `ANSWER_KINDS` among some answers."""
-    names = np.array(kinds)
-    return {kind: accuracy(names == kind) for kind in ANSWER_KINDS}
+def kind_shares(
+    prompts: Prompts,
+    runs: NamedRuns,
+    names: Sequence[str],
+    *,
+    capital: Mapping[int, int],
+) -> dict[str, dict[str, Interval]]:
+    """The share of each of `ANSWER_KINDS` among the answers under some conditions."""
+    example = numbered_positions(prompts, "EC")
+    shares: dict[str, dict[str, Interval]] = {}
+    for name in names:
+        said = runs.predicted(name)
+        kinds = np.array(answer_kinds(prompts, said, capital=capital, example=example))
+        shares[name] = {kind: accuracy(kinds == kind) for kind in ANSWER_KINDS}
+    return shares

@@ -8,6 +8,7 @@ import pytest
 from helpers.attention import attention_from_end
 from helpers.behavior import evaluate
 from helpers.beliefs import (
+    attention_of_repetition,
     attention_to_items,
     choose,
     read_unedited,
@@ -70,3 +71,5 @@ def test_attention_to_items_is_summed_over_heads():
     assert at_items.tolist() == [[0.75, 0.75], [0, 0]]
     later = attention_to_items(prompts, rows, ["C0", "C1"], shift=1)
     assert later.tolist() == [[0, 0], [0, 0.5]]
+    both = attention_of_repetition(prompts, rows[:1], rows[1:], ["C0", "C1"])
+    assert both.tolist() == [[0.25, 0.25], [0, 0.5]]

@@ -53,6 +53,9 @@ def test_a_harmful_control_is_not_the_harder_one():
     compared = compare(after, {"random heads": harmful, "unedited model": UNEDITED}, seed=0)
     assert compared.harder == "unedited model"
     assert compared.gain.value == -25
+    over_random, over_unedited = compared.text.split(" and ")
+    assert over_random.startswith("+25.0 [") and over_random.endswith("over the random heads")
+    assert over_unedited.startswith("-25.0 [")
 
 
 def test_draws_widen_the_interval():

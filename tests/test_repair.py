@@ -22,11 +22,14 @@ from helpers.repair import (
     look_away,
     missed_precondition,
     missing_heads,
+    most_attended,
     numbered_positions,
+    numbered_tokens,
     random_rows,
+    single_head_gains,
 )
 from helpers.tasks import Prompts
-from tests.tiny import tiny_gpt2
+from tests.tiny import tiny_gpt2, word_tokenizer
 
 CAPITAL = {11: 21, 12: 22, 13: 23, 14: 24, 15: 25}
 """Colors 11 to 15, which are answered as 21 to 25."""
@@ -60,9 +63,15 @@ def test_kinds_of_answers(prompts):
     said = np.array([22, 23, 21, 25, 9])
     kinds = answer_kinds(repeated, said, capital=CAPITAL, example=["EC0"])
     assert tuple(kinds) == ANSWER_KINDS
-    shares = kind_shares([*kinds, "right"])
-    assert shares["right"].value == pytest.approx(2 / 6)
-    assert shares["no color"].value == pytest.approx(1 / 6)
+
+
+def test_shares_of_kinds(prompts):
+    runs = runs_with({"nothing": [0, 0]})
+    runs.run.predicted[0] = [22, 9]
+    shares = kind_shares(prompts, runs, ["nothing"], capital=CAPITAL)
+    assert shares["nothing"]["right"].value == 0.5
+    assert shares["nothing"]["no color"].value == 0.5
+    assert shares["nothing"]["another color"].value == 0
 
 
 def test_the_example_is_that_of_the_prompt(prompts):
@@ -107,6 +116,12 @@ def test_every_combination_of_doses_is_tried():
     assert text == "doses on the wrong colors and on the example: L1H2 0.5 and 0"
 
 
+def test_points_of_each_head_alone():
+    runs = runs_with({"nothing": [0, 1, 1, 1], Head(1, 2): [1, 1, 1, 1], Head(2, 0): [0, 0, 1, 1]})
+    gains = single_head_gains(runs, [Head(1, 2), Head(2, 0)])
+    assert gains["forced choice"] == {Head(1, 2): 25, Head(2, 0): -25}
+
+
 def runs_with(hits: dict) -> NamedRuns:
     """Variants with these hits in both vocabularies."""
     rows = np.array(list(hits.values()), dtype=bool)
@@ -129,6 +144,18 @@ def test_a_condition_is_compared_on_the_prompts_of_its_random_heads():
     control = repairs.harder_control("forced choice", "both", seed=0)
     assert (control.name, control.value) == ("random heads", 0.25)
     assert repairs.accuracies("both")["full vocabulary"].value == 0.5
+
+
+def test_the_most_attended_tokens_come_first():
+    names = ["0:Q", "1:red", "2:cup"]
+    text = most_attended(np.array([0.2, 0.7, 0.1]), names, count=2)
+    assert text == "1:red (0.70) 0:Q (0.20)"
+
+
+def test_tokens_are_numbered_and_white_space_is_seen(prompts):
+    tokenizer = word_tokenizer()
+    words = [tokenizer.decode([token]) for token in prompts.tokens[0]]
+    assert numbered_tokens(tokenizer, prompts) == [f"{i}:{word}" for i, word in enumerate(words)]
 
 
 def test_random_rows_lie_before_the_end(prompts):

@@ -96,7 +96,7 @@ def _headline(figure: Figure, title: str) -> None:
     )
 
 
-def _draw_condition(ax: Axes, y: float, condition: Condition, vocabulary: str) -> None:
+def _draw_condition(ax: Axes, y: int, condition: Condition, vocabulary: str) -> None:
     interval = condition.accuracies[vocabulary]
     values, errors = plots.with_errors([interval])
     whiskers = {"lw": 1, "capsize": 2}
@@ -152,7 +152,8 @@ def copying_figure(
         ax.set(title=vocabulary, xlabel="copying score (standard deviations)")
         ax.margins(0.12)
     axes[0].set_ylabel(f"points gained, {n_prompts} prompts")
-    axes[-1].legend(loc="upper right", fontsize=8)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
     _headline(figure, title)
     for ax, by_head in zip(axes, gains.values(), strict=True):
         with_role = [head for head in by_head if head in roles]

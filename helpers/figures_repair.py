@@ -150,7 +150,7 @@ def copying_figure(
         ax.axhline(0, color="black", lw=0.6)
         ax.axvline(0, color="black", lw=0.6)
         ax.set(title=vocabulary, xlabel="copying score (standard deviations)")
-        ax.margins(0.12)
+        ax.margins(x=0.17, y=0.12)
     axes[0].set_ylabel(f"points gained, {n_prompts} prompts")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)

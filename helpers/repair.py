@@ -112,7 +112,7 @@ class Repairs:
 
     def accuracies(self, name: Hashable) -> dict[str, Interval]:
         """Accuracy under a condition in each vocabulary."""
-        by_vocabulary = {}
+        by_vocabulary: dict[str, Interval] = {}
         for vocabulary in VOCABULARIES:
             by_vocabulary[vocabulary] = accuracy(self.conditions.hits(vocabulary, name))
         return by_vocabulary

@@ -1,0 +1,262 @@
+"""How much two circuits overlap: three forms of one measure, each with resampled prompts and with
+heads permuted within layers.
+
+A circuit is here the effect of every head in each stage, in percent of the gap: [stage layer head],
+NaN where a head has no path to the stage's receivers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import norm
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.circuits import top_heads
+from helpers.path_patching import PathEffects, Receiver, path_patch
+from helpers.stats import TAIL, Interval, bootstrap_indices, draw_range
+from helpers.tasks.prompts import Prompts
+
+RESAMPLES = 500
+Effects = Float[np.ndarray, "stage layer head"]
+Form = Callable[[Effects, Effects], float]
+"""What is said to overlap, from 0 (nothing in common) to 1 (the same heads)."""
+
+TOP = "top 2% of each stage"
+SAME_SIGN = "at least 2% of the gap, same sign"
+DISTINCT = "distinct heads of the top 2%"
+
+
+# The same search for every task -------------------------------------------------------------------
+
+
+def find_by_rank(
+    model: TransformerBridge,
+    prompts: Prompts,
+    *,
+    count: int,
+    to_logits: PathEffects | None = None,
+    memory_gib: float = 2.0,
+) -> list[PathEffects]:
+    """Two stages of path patching that ask for no role, so that every task can be searched alike.
+
+    First to the logits; then to the queries at END of the `count` strongest heads of the first
+    stage. to_logits: the first stage, where it is known. Raises ValueError where these heads all
+    lie in layer 0.
+    """
+    if to_logits is None:
+        to_logits = path_patch(model, prompts, Receiver("logits"), memory_gib=memory_gib)
+    strongest_heads = top_heads(to_logits, count)
+    receivers = tuple(head for head in strongest_heads if head.layer > 0)
+    to_queries = path_patch(model, prompts, Receiver("q", receivers), memory_gib=memory_gib)
+    return [to_logits, to_queries]
+
+
+# Three forms --------------------------------------------------------------------------------------
+
+
+def share_of_top(first: Effects, second: Effects, *, count: int) -> float:
+    """Shared heads over heads chosen, both summed over stages, where each task chooses its `count`
+    strongest heads in each stage (Merullo et al. 2024, Figure 3).
+    """
+    n_shared = 0
+    n_chosen = 0
+    for of_first, of_second in zip(first, second, strict=True):
+        chosen = strongest(of_first, count)
+        n_chosen += len(chosen)
+        n_shared += len(np.intersect1d(chosen, strongest(of_second, count)))
+    return n_shared / n_chosen
+
+
+def share_of_distinct(first: Effects, second: Effects, *, count: int) -> float:
+    """Jaccard overlap of the distinct heads that either task chooses in any stage: heads of both
+    over heads of either.
+    """
+    in_first = _distinct(first, count)
+    in_second = _distinct(second, count)
+    n_either = len(np.union1d(in_first, in_second))
+    return len(np.intersect1d(in_first, in_second)) / n_either
+
+
+def share_with_same_sign(first: Effects, second: Effects, *, min_percent: float) -> float:
+    """Twice the heads that are important to both tasks with the same sign, over the heads that are
+    important to the first plus those that are to the second.
+
+    Important: an |effect| of at least `min_percent` of the gap in that stage. 0 where no head is.
+    """
+    in_first = np.abs(first) >= min_percent
+    in_second = np.abs(second) >= min_percent
+    same_sign = np.sign(first) == np.sign(second)
+    n_shared = (in_first & in_second & same_sign).sum()
+    n_chosen = in_first.sum() + in_second.sum()
+    return float(2 * n_shared / n_chosen) if n_chosen else 0.0
+
+
+def all_forms(count: int, *, min_percent: float = 2.0) -> dict[str, Form]:
+    """The three forms by the names that figures use."""
+    return {
+        TOP: partial(share_of_top, count=count),
+        SAME_SIGN: partial(share_with_same_sign, min_percent=min_percent),
+        DISTINCT: partial(share_of_distinct, count=count),
+    }
+
+
+def strongest(effects: Float[np.ndarray, "layer head"], count: int) -> Int[np.ndarray, " chosen"]:
+    """Flat indices of the `count` largest |effects|, largest first; fewer where fewer have a
+    path.
+    """
+    size = np.abs(effects).ravel()
+    order = np.argsort(-size, kind="stable")[:count]  # NaN last
+    return order[~np.isnan(size[order])]
+
+
+def _distinct(effects: Effects, count: int) -> Int[np.ndarray, " chosen"]:
+    return np.unique(np.concatenate([strongest(stage, count) for stage in effects]))
+
+
+# A circuit and its resamples ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SampledCircuit:
+    """A circuit, and the same circuit measured on bootstrap resamples of its prompts."""
+
+    effects: Effects
+    resamples: Float[np.ndarray, "resample stage layer head"]
+
+    @classmethod
+    def of(
+        cls, stages: Sequence[PathEffects], *, seed: int, resamples: int = RESAMPLES
+    ) -> "SampledCircuit":
+        """The stages of one search. Two circuits of the same prompts and seed are resampled
+        together. Raises ValueError for no stages.
+        """
+        if not stages:
+            raise ValueError("A circuit needs at least one stage.")
+        draws = bootstrap_indices(len(stages[0].clean), resamples, seed)
+        effects = np.stack([stage.percent for stage in stages])
+        resampled = np.stack([_resampled_percent(stage, draws) for stage in stages], axis=1)
+        return cls(effects, resampled)
+
+    def only(self, stages: slice) -> "SampledCircuit":
+        """The same circuit with some of its stages."""
+        return SampledCircuit(self.effects[stages], self.resamples[:, stages])
+
+
+def _resampled_percent(
+    stage: PathEffects, draws: Int[np.ndarray, "resample n"]
+) -> Float[np.ndarray, "resample layer head"]:
+    """The effects of a stage, in percent of the gap, on each resample."""
+    n_resamples, n = draws.shape
+    counts = np.zeros((n_resamples, n))
+    for row, draw in zip(counts, draws, strict=True):
+        row += np.bincount(draw, minlength=n)
+    changes = np.moveaxis(stage.change @ counts.T, -1, 0)
+    gaps = counts @ stage.gap
+    return 100 * changes / gaps[:, None, None]
+
+
+# Comparisons --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much two circuits overlap in one form."""
+
+    value: float
+    draws: Float[np.ndarray, " resample"]
+    """The same on resampled prompts of both tasks; the heads are chosen again each time."""
+    by_chance: Float[np.ndarray, " draw"]
+    """The same with the second task's heads permuted within each layer: circuits that agree in
+    depth alone.
+    """
+
+    @property
+    def interval(self) -> Interval:
+        """The overlap with its bias-corrected 95% interval."""
+        return bias_corrected(self.value, self.draws)
+
+    @property
+    def chance(self) -> Interval:
+        """Median and middle 95% of the permutations."""
+        return draw_range(self.by_chance)
+
+
+def compare(first: SampledCircuit, second: SampledCircuit, form: Form, *, seed: int) -> Comparison:
+    """The overlap of two circuits, among the heads that have a path in both."""
+    value = form(*_common_paths(first.effects, second.effects))
+    draws = []
+    for a, b in zip(first.resamples, second.resamples, strict=True):
+        draws.append(form(*_common_paths(a, b)))
+    rng = np.random.default_rng(seed)
+    by_chance = []
+    for _ in range(len(draws)):
+        permuted = permute_within_layers(second.effects, rng)
+        by_chance.append(form(*_common_paths(first.effects, permuted)))
+    return Comparison(value, np.array(draws), np.array(by_chance))
+
+
+def compare_with_all(
+    first: SampledCircuit,
+    others: Mapping[str, SampledCircuit],
+    forms: Mapping[str, Form],
+    *,
+    seed: int,
+) -> dict[str, dict[str, Comparison]]:
+    """Name -> form -> the overlap of the first circuit with each of the others."""
+    rows: dict[str, dict[str, Comparison]] = {}
+    for name, other in others.items():
+        rows[name] = {}
+        for form, measure in forms.items():
+            rows[name][form] = compare(first, other, measure, seed=seed)
+    return rows
+
+
+def permute_within_layers(effects: Effects, rng: np.random.Generator) -> Effects:
+    """The effects with the heads of each layer in another order, the same one in every stage."""
+    _, n_layers, n_heads = effects.shape
+    in_order = np.tile(np.arange(n_heads), (n_layers, 1))
+    order = rng.permuted(in_order, axis=1)
+    return np.take_along_axis(effects, order[None], axis=2)
+
+
+def _common_paths(first: Effects, second: Effects) -> tuple[Effects, Effects]:
+    """Both circuits, NaN for every head that lacks a path in one of them."""
+    has_path: Bool[np.ndarray, "stage layer head"] = ~np.isnan(first + second)
+    return np.where(has_path, first, np.nan), np.where(has_path, second, np.nan)
+
+
+def difference_to_larger(measured: Comparison, controls: Sequence[Comparison]) -> Interval:
+    """An overlap minus the largest of the controls, in percentage points, with its bias-corrected
+    95% interval.
+
+    Row by row of the resamples, so what is common to all of them (here IOI's prompts) cancels.
+    Raises ValueError without a control.
+    """
+    if not controls:
+        raise ValueError("A difference needs at least one control.")
+    largest = max(control.value for control in controls)
+    largest_draws = np.max([control.draws for control in controls], axis=0)
+    draws = measured.draws - largest_draws
+    interval = bias_corrected(measured.value - largest, draws)
+    return interval.times(100)
+
+
+def bias_corrected(value: float, draws: Float[np.ndarray, " resample"]) -> Interval:
+    """A bootstrap interval of 95% whose percentiles are moved as far as the median of the resamples
+    lies from the estimate (Efron's BC interval; ties count half).
+
+    Choosing heads again on a resample adds noise, so resampled overlaps lie below the estimate on
+    average, and plain percentiles would be too low. Where hardly any resample reaches the estimate
+    the interval ends there.
+    """
+    n = len(draws)
+    n_below = (draws < value - 1e-12).sum()
+    n_equal = (np.abs(draws - value) <= 1e-12).sum()
+    share_below = (n_below + n_equal / 2 + 0.5) / (n + 1)
+    shift = 2 * norm.ppf(share_below)
+    levels = norm.cdf(shift + norm.ppf([TAIL, 1 - TAIL]))
+    low, high = np.quantile(draws, levels)
+    return Interval(float(value), float(min(low, value)), float(max(high, value)))

@@ -1,0 +1,145 @@
+"""What a model answers on Colored Objects, and whether it can do the task at all."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int
+
+from helpers.behavior import Behavior
+from helpers.circuits import Circuit, role_table
+from helpers.heads import Head, Heads
+from helpers.stats import Interval, percent, share
+from helpers.tasks.prompts import Prompts
+from helpers.tasks.words import vocabulary
+
+POINTS_ABOVE_CHANCE = 5
+"""How far above chance the whole interval of forced-choice accuracy must lie, in points."""
+
+
+def missed_precondition(chosen: Bool[np.ndarray, " n"], n_choices: int, *, model: str) -> str:
+    """Why claims about the circuit cannot be tested on this model; empty where they can.
+
+    chosen: which forced choices are right.
+    """
+    measured = percent(chosen)
+    chance = 100 / n_choices
+    needed = chance + POINTS_ABOVE_CHANCE
+    if measured.low >= needed:
+        return ""
+    return (
+        f"{model} chooses the right one of the {n_choices} colors in {measured.text()}% of "
+        f"{len(chosen)} prompts (chance {chance:.1f}%): the interval must lie above "
+        f"{needed:.1f}%."
+    )
+
+
+def asked_objects(prompts: Prompts) -> Int[np.ndarray, " n"]:
+    """Which object of its list each prompt asks for, from 0 on."""
+    is_asked = []
+    for j in range(len(prompts.choices[0])):
+        is_asked.append(prompts.position(f"O{j}") == prompts.position("ASKED"))
+    return np.argmax(is_asked, axis=0)
+
+
+def behavior_by_object(behavior: Behavior, prompts: Prompts) -> dict[str, list[Interval]]:
+    """Measure -> its share in percent over all prompts, then by which object is asked for."""
+    asked = asked_objects(prompts)
+    groups = [asked >= 0, *(asked == j for j in np.unique(asked))]
+    measures = {
+        "full vocabulary": behavior.correct,
+        "forced choice": behavior.chosen,
+        "any color of the list": behavior.in_context,
+    }
+    shares = {}
+    for name, hits in measures.items():
+        shares[name] = [percent(hits[group]) for group in groups]
+    return shares
+
+
+def groups_by_object(prompts: Prompts) -> list[str]:
+    """The names of the groups of `behavior_by_object`, with the number of prompts in each."""
+    asked = asked_objects(prompts)
+    names = [f"all prompts\n(n = {len(prompts)})"]
+    for j in np.unique(asked):
+        names.append(f"object {j + 1} asked\n(n = {(asked == j).sum()})")
+    return names
+
+
+def answers_by_object(tokenizer: Any, behavior: Behavior, prompts: Prompts) -> pd.DataFrame:
+    """What kind of word is the most likely answer, in percent of the prompts that ask for the same
+    object: one row per object.
+    """
+    kinds = [
+        _kind_of_answer(tokenizer, int(token), prompts, i)
+        for i, token in enumerate(behavior.predicted)
+    ]
+    rows = [f"object {j + 1} asked" for j in asked_objects(prompts)]
+    table = pd.crosstab(pd.Index(rows), np.array(kinds), normalize="index")
+    return table.mul(100).round(1).rename_axis(index=None, columns="% of the row")
+
+
+def _kind_of_answer(tokenizer: Any, token: int, prompts: Prompts, i: int) -> str:
+    colors = prompts.choices[i]
+    if token in colors:
+        return f"color {colors.index(token) + 1} of the list"
+    if token == prompts.tokens[i][prompts.positions["ANSWER0"][i]]:
+        return "the example's answer"
+    word = tokenizer.decode(token).strip().lower()
+    return "a color not listed" if word in vocabulary("colors") else "another word"
+
+
+def most_frequent_outsider(tokenizer: Any, behavior: Behavior) -> tuple[str, Interval]:
+    """The word that is answered most often where no color of the list is, and its share of these
+    prompts; an empty word where there are none.
+    """
+    outside = behavior.predicted[~behavior.in_context]
+    if len(outside) == 0:
+        return "", Interval(0.0, 0.0, 0.0)
+    [(token, _)] = Counter(outside.tolist()).most_common(1)
+    return tokenizer.decode(token).strip(), share(outside == token).times(100)
+
+
+# The circuit --------------------------------------------------------------------------------------
+
+
+def roles_on_both(circuit: Circuit, other: dict[str, Heads], *, seed: int) -> pd.DataFrame:
+    """One row per head of the circuit, with whether it has the same role in the other one."""
+    table = role_table(circuit, seed=seed)
+    on_both = []
+    for role, head in zip(table["role"], table["head"], strict=True):
+        on_both.append(Head.parse(head) in other.get(role, ()))
+    table["role on IOI"] = on_both
+    return table
+
+
+def strongest_gatherers(
+    circuit: Circuit, heads: Sequence[Head], keys: Sequence[str], *, n: int = 3
+) -> Heads:
+    """Those of some heads that attend most from END to the keys, added up."""
+    attention = {}
+    for head in heads:
+        to_keys = [circuit.evidence.attention["END", key][head].mean() for key in keys]
+        attention[head] = sum(to_keys)
+    return tuple(sorted(heads, key=lambda head: -attention[head])[:n])
+
+
+def color_preference(circuit: Circuit, heads: Sequence[Head]) -> dict[Head, np.ndarray]:
+    """Head -> its attention from END to the right color minus the mean of the wrong ones, in points
+    per prompt.
+    """
+    attention = circuit.evidence.attention
+    wrong = [values for (query, key), values in attention.items() if is_wrong(query, key)]
+    preference = {}
+    for head in heads:
+        to_right = attention["END", "RIGHT"][head]
+        to_wrong = np.mean([values[head] for values in wrong], axis=0)
+        preference[head] = 100 * (to_right - to_wrong)
+    return preference
+
+
+def is_wrong(query: str, key: str) -> bool:
+    """Whether a pair of positions is END and a wrong color."""
+    return query == "END" and key.startswith("WRONG")

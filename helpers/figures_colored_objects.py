@@ -1,0 +1,217 @@
+"""Figures of notebook 02 that no other notebook needs. Each function returns the Figure."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from helpers.blocking import WAYS, Hidden
+from helpers.circuit_overlap import Comparison
+from helpers.idleness import TwoTasks
+from helpers.plots import BLUE, COLORS, ORANGE, label, with_errors
+from helpers.stats import Interval, mean_interval
+
+BEHAVIOR_COLORS = {"right": COLORS["movers"], "wrong": COLORS["negative_movers"]}
+TASK_MARKERS = {"IOI": ("o", BLUE), "Colored Objects": ("s", ORANGE)}
+
+
+# Where attention goes -----------------------------------------------------------------------------
+
+
+def attention_rows_figure(rows: pd.DataFrame, roles: Mapping[str, str], *, title: str) -> Figure:
+    """Attention from END to every part of the prompt: one row per head, in percent.
+
+    rows: as `prompt_parts.attention_by_part` returns them. roles: head -> what it is called here.
+    """
+    height = 0.42 * len(rows) + 1.7
+    figure, ax = plt.subplots(figsize=(9, height))
+    sns.heatmap(
+        rows,
+        ax=ax,
+        cmap="Purples",
+        vmin=0,
+        vmax=100,
+        annot=True,
+        fmt=".0f",
+        linewidths=0.5,
+        cbar_kws={"label": "attention from END (%)"},
+    )
+    ax.set_yticks(np.arange(len(rows)) + 0.5)
+    ax.set_yticklabels([f"{roles[head]} {head}" for head in rows.index], rotation=0)
+    ax.set_xticklabels(rows.columns, rotation=40, ha="right")
+    ax.set_title(title)
+    return figure
+
+
+# Idle or active -----------------------------------------------------------------------------------
+
+
+def idle_figure(
+    heads: Sequence[TwoTasks],
+    ratios: Mapping[str, Interval],
+    *,
+    judged: str,
+    margin: float,
+    title: str,
+    seed: int,
+) -> Figure:
+    """Left: each head's path to its stage's receivers on both tasks, in logits. Right: the summed
+    size of these effects on Colored Objects over that on IOI, by role.
+
+    ratios: name -> ratio; `judged` is the name of the one that the claim is about.
+    """
+    rows = max(len(heads), len(ratios))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9.5, 0.34 * rows + 1.8), width_ratios=(3, 2)
+    )
+    _draw_heads(left, heads, seed)
+    names = list(ratios)[::-1]
+    heights = np.arange(len(names))
+    values, errors = with_errors(ratios[name] for name in names)
+    for height, name in zip(heights, names, strict=True):
+        style = {"color": "black", "ms": 8} if name == judged else {"color": "0.45", "ms": 5}
+        error = errors[:, [height]]
+        right.errorbar(values[height], height, xerr=error, fmt="D", capsize=3, **style)
+    right.axvspan(0, margin, color=COLORS["movers"], alpha=0.15, lw=0)
+    right.axvline(1, color="0.6", lw=0.8, ls=":")
+    top = max(1.2, 1.1 * float(np.max(values + errors[1])))
+    right.set(xlim=(0, top), ylim=(-0.6, len(names) - 0.4))
+    right.set_yticks(heights, names)
+    for tick, name in zip(right.get_yticklabels(), names, strict=True):
+        tick.set_weight("bold" if name == judged else "normal")
+    right.set_xlabel(f"size on Colored Objects / size on IOI\n(shaded: idle, below {margin:g})")
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
+    return figure
+
+
+def _draw_heads(ax: Axes, heads: Sequence[TwoTasks], seed: int) -> None:
+    """Two intervals a head, one for each task; positive where the path helps the right answer."""
+    names = [f"{label(head.role)} {head.head}" for head in heads][::-1]
+    for task, shift in (("IOI", 0.14), ("Colored Objects", -0.14)):
+        marker, color = TASK_MARKERS[task]
+        helps = []
+        for head in reversed(heads):
+            change = head.on_first if task == "IOI" else head.on_second
+            helps.append(mean_interval(-change, seed))
+        values, errors = with_errors(helps)
+        places = np.arange(len(names)) + shift
+        style = {"fmt": marker, "color": color, "capsize": 2, "ms": 5, "lw": 1}
+        n = len(heads[0].on_first if task == "IOI" else heads[0].on_second)
+        ax.errorbar(values, places, xerr=errors, label=f"{task} (n = {n})", **style)
+    ax.axvline(0, color="black", lw=0.6)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="what the head's path adds to the logit difference (logits)")
+    ax.legend(loc="best", fontsize=8)
+
+
+# Overlap ------------------------------------------------------------------------------------------
+
+
+def overlap_figure(
+    rows: Mapping[str, Mapping[str, Comparison]],
+    forms: Sequence[str],
+    *,
+    highlighted: str,
+    again: Mapping[str, Mapping[str, float]],
+    title: str,
+) -> Figure:
+    """Overlaps of IOI with other circuits, from the ceiling down: one row each, one panel a form.
+
+    rows: name -> form -> comparison. again: the same overlaps on other prompts, where measured.
+    """
+    height = 0.5 * len(rows) + 1.6
+    figure, axes = plt.subplots(1, len(forms), figsize=(9.5, height), sharey=True, squeeze=False)
+    names = list(rows)[::-1]
+    for ax, form in zip(axes[0], forms, strict=True):
+        for place, name in enumerate(names):
+            color = ORANGE if name == highlighted else "0.2"
+            found = rows[name][form]
+            chance = found.chance.times(100)
+            ax.barh(place, chance.high - chance.low, left=chance.low, height=0.5, color="0.85")
+            ax.vlines(chance.value, place - 0.25, place + 0.25, color="0.6", lw=1.5)
+            value, errors = with_errors([found.interval.times(100)])
+            ax.errorbar(value, place, xerr=errors, fmt="o", color=color, capsize=3, ms=6)
+            if form in again.get(name, {}):
+                ax.plot(100 * again[name][form], place - 0.3, "D", mfc="none", color=color, ms=5)
+        ax.set(xlim=(-3, 103), xlabel="overlap (%)")
+        ax.set_title(form, fontsize=8.5, weight="normal")
+    axes[0, 0].set_yticks(range(len(names)), names)
+    for tick, name in zip(axes[0, 0].get_yticklabels(), names, strict=True):
+        tick.set_weight("bold" if name == highlighted else "normal")
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
+    handles = [
+        plt.Line2D([], [], marker="o", color="0.2", label="overlap, 95% interval over prompts"),
+        Patch(color="0.85", label="chance: heads of the same layers, 95% of draws"),
+    ]
+    if again:
+        open_marker = {"marker": "D", "mfc": "none", "ls": "", "color": "0.2"}
+        handles.append(plt.Line2D([], [], label="again, on other prompts", **open_marker))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
+    return figure
+
+
+def roles_figure(jaccards: pd.DataFrame, *, title: str) -> Figure:
+    """Jaccard overlap of the heads of each role: one row per role, one column per pair of
+    circuits; empty where neither circuit has such a head.
+    """
+    figure, ax = plt.subplots(figsize=(7, 0.4 * len(jaccards) + 1.5))
+    sns.heatmap(
+        jaccards,
+        ax=ax,
+        cmap="Greens",
+        vmin=0,
+        vmax=1,
+        annot=True,
+        fmt=".2f",
+        linewidths=0.5,
+        cbar_kws={"label": "Jaccard overlap"},
+    )
+    ax.set_facecolor("0.9")
+    ax.tick_params(rotation=0)
+    ax.set_title(title)
+    return figure
+
+
+# The question hidden ------------------------------------------------------------------------------
+
+
+def blocked_figure(
+    found: Mapping[tuple[str, str], Hidden], *, title: str, n_controls: int, seed: int
+) -> Figure:
+    """What is lost when the question is hidden from the gatherers in each way, beside sets of
+    control heads: in points of accuracy, full vocabulary and forced choice, and in logits.
+    """
+    units = {
+        "accuracy": "full-vocabulary accuracy\nlost (points)",
+        "forced_choice": "forced-choice accuracy\nlost (points)",
+        "logit_difference": "logit difference\nlost (logits)",
+    }
+    figure, axes = plt.subplots(1, len(units), figsize=(9.5, 3.2), sharey=True)
+    ways = list(WAYS)[::-1]
+    for ax, (measure, unit) in zip(axes, units.items(), strict=True):
+        for place, way in enumerate(ways):
+            hidden = found[way, measure]
+            lost = mean_interval(hidden.untouched - hidden.hidden, seed)
+            value, errors = with_errors([lost])
+            color = COLORS["content_gatherers"]
+            ax.errorbar(value, place + 0.12, xerr=errors, fmt="o", color=color, capsize=3, ms=6)
+            spread = np.linspace(-0.3, -0.1, len(hidden.lost_by_draw))
+            ax.plot(hidden.lost_by_draw, place + spread, "x", color="0.35", ms=4, alpha=0.8)
+        ax.axvline(0, color="black", lw=0.6)
+        ax.set(xlabel=unit, ylim=(-0.6, len(ways) - 0.4))
+    axes[0].set_yticks(range(len(ways)), [WAYS[way] for way in ways])
+    n = len(found["question", "accuracy"].untouched)
+    gatherers = {"marker": "o", "color": COLORS["content_gatherers"]}
+    controls = {"marker": "x", "color": "0.35", "ls": ""}
+    handles = [
+        plt.Line2D([], [], label=f"content gatherers, 95% interval (n = {n})", **gatherers),
+        plt.Line2D([], [], label=f"{n_controls} sets of matched heads", **controls),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
+    return figure

@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.circuits import top_heads
 from helpers.path_patching import PathEffects, Receiver, path_patch
+from helpers.seeds import seed_for
 from helpers.stats import TAIL, Interval, bootstrap_indices, draw_range
 from helpers.tasks.prompts import Prompts
 
@@ -226,6 +227,33 @@ def _common_paths(first: Effects, second: Effects) -> tuple[Effects, Effects]:
     """Both circuits, NaN for every head that lacks a path in one of them."""
     has_path: Bool[np.ndarray, "stage layer head"] = ~np.isnan(first + second)
     return np.where(has_path, first, np.nan), np.where(has_path, second, np.nan)
+
+
+def stages_by_role(
+    first: Mapping[str, PathEffects],
+    second: Mapping[str, PathEffects],
+    names: Mapping[str, str],
+) -> list[tuple[PathEffects, PathEffects]]:
+    """Matching stages of two searches by role, as far as both ran. names: what a stage of the first
+    is called in the second.
+    """
+    pairs = []
+    for name, other in names.items():
+        if name in first and other in second:
+            pairs.append((first[name], second[other]))
+    return pairs
+
+
+def compare_by_role(
+    pairs: Sequence[tuple[PathEffects, PathEffects]], count: int, *, seed: int
+) -> Comparison:
+    """The overlap at the `count` strongest heads of each stage, of searches by role."""
+    circuits = []
+    for task, purpose in enumerate(("first task", "second task")):
+        stages = [pair[task] for pair in pairs]
+        circuits.append(SampledCircuit.of(stages, seed=seed_for(seed, purpose)))
+    form = partial(share_of_top, count=count)
+    return compare(*circuits, form, seed=seed_for(seed, "heads permuted within layers"))
 
 
 def difference_to_larger(measured: Comparison, controls: Sequence[Comparison]) -> Interval:

@@ -1,17 +1,19 @@
 """What a model answers on Colored Objects, and whether it can do the task at all."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from helpers.behavior import Behavior
 from helpers.circuits import Circuit, role_table
 from helpers.heads import Head, Heads
-from helpers.stats import Interval, percent, share
+from helpers.plots import label
+from helpers.stats import Interval, jaccard, percent, share
 from helpers.tasks.prompts import Prompts
 from helpers.tasks.words import vocabulary
 
@@ -105,7 +107,7 @@ def most_frequent_outsider(tokenizer: Any, behavior: Behavior) -> tuple[str, Int
 # The circuit --------------------------------------------------------------------------------------
 
 
-def roles_on_both(circuit: Circuit, other: dict[str, Heads], *, seed: int) -> pd.DataFrame:
+def roles_on_both(circuit: Circuit, other: Mapping[str, Heads], *, seed: int) -> pd.DataFrame:
     """One row per head of the circuit, with whether it has the same role in the other one."""
     table = role_table(circuit, seed=seed)
     on_both = []
@@ -124,6 +126,42 @@ def strongest_gatherers(
         to_keys = [circuit.evidence.attention["END", key][head].mean() for key in keys]
         attention[head] = sum(to_keys)
     return tuple(sorted(heads, key=lambda head: -attention[head])[:n])
+
+
+def with_attention_shown(circuit: Circuit, n_choices: int) -> Circuit:
+    """The circuit with only the attention that stage figures show: each token under one name."""
+    wrong = [f"WRONG{j}" for j in range(n_choices - 1)]
+    others = [f"OTHER{j}" for j in range(n_choices - 1)]
+    at_end = ["RIGHT", *wrong, "WHAT:Q", "ASKED", "ANSWER0", "ASKED+1"]
+    keys = {"END": at_end, "Q": [*at_end, *others], "ASKED+1": at_end}
+    shown = {}
+    for (query, key), attention in circuit.evidence.attention.items():
+        if key in keys[query]:
+            shown[query, key] = attention
+    return replace(circuit, evidence=replace(circuit.evidence, attention=shown))
+
+
+def role_jaccards(
+    roles: Mapping[str, Heads],
+    other: Mapping[str, Heads],
+    stability: Mapping[str, Float[np.ndarray, " resample"]],
+) -> pd.DataFrame:
+    """One row per role of either circuit: its heads in both, their Jaccard overlap, and the mean
+    overlap of the first circuit's heads with those of resampled prompts.
+
+    The overlap is NaN for a role that one of the two circuits does not have or find.
+    """
+    rows = {}
+    for role in dict.fromkeys([*other, *roles]):
+        heads = roles.get(role, ())
+        others = other.get(role, ())
+        rows[label(role)] = {
+            "on IOI": " ".join(map(str, others)) or "none",
+            "on Colored Objects": " ".join(map(str, heads)) or "none",
+            "Jaccard": jaccard(heads, others) if heads and others else np.nan,
+            "Colored Objects resampled": float(np.mean(stability.get(role, np.nan))),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").round(2)
 
 
 def color_preference(circuit: Circuit, heads: Sequence[Head]) -> dict[Head, np.ndarray]:

@@ -119,3 +119,12 @@ def effect_ratio(heads: Sequence[TwoTasks], seed: int) -> Interval:
 
 def _sum_of_sizes(effects: Float[np.ndarray, "head n"]) -> float:
     return float(np.abs(effects.mean(-1)).sum())
+
+
+def ratios_by_role(heads: Sequence[TwoTasks], seed: int) -> dict[str, Interval]:
+    """Role -> the `effect_ratio` of its heads."""
+    ratios = {}
+    for role in dict.fromkeys(head.role for head in heads):
+        of_role = [head for head in heads if head.role == role]
+        ratios[role] = effect_ratio(of_role, seed)
+    return ratios

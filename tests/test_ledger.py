@@ -138,7 +138,7 @@ def test_a_name_with_an_open_part_has_its_templates_metric(tmp_path, monkeypatch
         (
             "A1",
             "acuracy",  # codespell:ignore
-            "Unknown metric of A1 'acuracy': use accuracy.",  # codespell:ignore
+            "Unknown metric of A1 'acuracy': use accuracy, accuracy_<order>.",  # codespell:ignore
         ),
     ],
 )

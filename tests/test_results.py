@@ -48,9 +48,7 @@ def record_two(results):
         n=200,
         control=Control("swapped names", 0.01, 0.0, 0.03),
     )
-    results.record(
-        "A2", "movers", [Head(2, 1), "L1H0"], n=50, seed=7, note="by effect"
-    )
+    results.record("A2", "movers", [Head(2, 1), "L1H0"], n=50, seed=7, note="by effect")
 
 
 def test_results_file_has_the_fields_of_the_contract(results, tmp_path):
@@ -151,7 +149,8 @@ def test_plain_values_are_what_json_can_hold():
 
 
 @pytest.mark.parametrize(
-    "low, high, expected", [(40, 49, "holds"), (-2, 9, "inconclusive"), (-1, 4, "fails")]
+    "low, high, expected",
+    [(40.0, 49.0, "holds"), (-2.0, 9.0, "inconclusive"), (-1.0, 4.0, "fails")],
 )
 def test_a_primary_measure_is_judged_by_direction_margin_and_interval(results, low, high, expected):
     """A1: above the margin of 5 points."""
@@ -408,10 +407,18 @@ def test_table_keeps_another_models_numbers_in_its_own_column(results):
     record_two(results)
     table = results.table()
     head = ["claim", "metric", "paper", "paper model"]
-    assert list(table) == [*head, results.model, "95 % interval", "n", "control", "verdict"]
+    assert list(table) == [
+        *head,
+        results.model,
+        "95% interval",
+        "n",
+        "control",
+        "verdict",
+        "agrees",
+    ]
     first, second = table.to_dict("records")
-    assert first[results.model] == "66.7 %" and first["95 % interval"] == "[60.0 %, 75.0 %]"
-    assert first["control"] == "swapped names: 1.0 % [0.0 %, 3.0 %]"
+    assert first[results.model] == "66.7%" and first["95% interval"] == "[60.0%, 75.0%]"
+    assert first["control"] == "swapped names: 1.0% [0.0%, 3.0%]"
     assert (second["paper"], second[results.model]) == (
         "L15H14 L16H15 L17H4 L18H5 L19H15",
         "L2H1 L1H0",

@@ -288,3 +288,59 @@ def bias_corrected(value: float, draws: Float[np.ndarray, " resample"]) -> Inter
     levels = norm.cdf(shift + norm.ppf([TAIL, 1 - TAIL]))
     low, high = np.quantile(draws, levels)
     return Interval(float(value), float(min(low, value)), float(max(high, value)))
+
+
+def search_all(
+    model: TransformerBridge,
+    tasks: Mapping[str, Prompts],
+    *,
+    count: int,
+    known: Mapping[str, PathEffects],
+    memory_gib: float = 2.0,
+) -> dict[str, list[PathEffects]]:
+    """`find_by_rank` for every task. known: name of a task -> its paths to the logits."""
+    stages = {}
+    for name, prompts in tasks.items():
+        stages[name] = find_by_rank(
+            model,
+            prompts,
+            count=count,
+            to_logits=known.get(name),
+            memory_gib=memory_gib,
+        )
+    return stages
+
+
+def sample_all(
+    stages: Mapping[str, Sequence[PathEffects]], *, same_prompts: Sequence[str], seed: int
+) -> dict[str, SampledCircuit]:
+    """Every circuit with its resamples; those of the same prompts are resampled together."""
+    sampled = {}
+    for name, effects in stages.items():
+        purpose = same_prompts[0] if name in same_prompts else name
+        sampled[name] = SampledCircuit.of(effects, seed=seed_for(seed, f"resamples, {purpose}"))
+    return sampled
+
+
+def by_stage(stages: Mapping[str, Sequence[PathEffects]]) -> dict[str, PathEffects]:
+    """The searches as `task/stage` -> effects, as results keep them."""
+    named = {}
+    for task, (to_logits, to_queries) in stages.items():
+        named[f"{task}/logits"] = to_logits
+        named[f"{task}/queries"] = to_queries
+    return named
+
+
+def shared_at_logits(
+    sampled: Mapping[str, SampledCircuit], names: Sequence[str], *, count: int, seed: int
+) -> dict[str, Comparison]:
+    """Share of the `count` strongest heads at the logits that IOI has in common with each of the
+    others.
+    """
+    form = partial(share_of_top, count=count)
+    first = sampled["IOI"].only(slice(0, 1))
+    shared = {}
+    for name in names:
+        other = sampled[name].only(slice(0, 1))
+        shared[name] = compare(first, other, form, seed=seed)
+    return shared

@@ -2,18 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from helpers.attention import mean_attention
 from helpers.behavior import Behavior
 from helpers.circuits import Circuit, role_table
 from helpers.heads import Head, Heads
 from helpers.plots import label
-from helpers.stats import Interval, jaccard, percent, share
+from helpers.stats import Interval, jaccard, mean_interval, percent, share
 from helpers.tasks.prompts import Prompts
 from helpers.tasks.words import vocabulary
 
@@ -181,3 +182,49 @@ def color_preference(circuit: Circuit, heads: Sequence[Head]) -> dict[Head, np.n
 def is_wrong(query: str, key: str) -> bool:
     """Whether a pair of positions is END and a wrong color."""
     return query == "END" and key.startswith("WRONG")
+
+
+def heads_to_show(
+    gatherers: Sequence[Head], roles: Mapping[str, Heads], strong: Sequence[Head], *, most: int = 6
+) -> dict[str, str]:
+    """Head -> what it is called in the figure of attention rows: the first gatherers, IOI's
+    inhibition heads and negative movers, and the strongest other heads of the stage.
+    """
+    called = {str(head): "content gatherer" for head in gatherers[:most]}
+    for role in ("inhibition", "negative_movers"):
+        for head in roles.get(role, ()):
+            called.setdefault(str(head), f"IOI {label(role)}")
+    others = [head for head in strong if str(head) not in called and head not in gatherers]
+    for head in others[:3]:
+        called[str(head)] = "no gatherer"
+    return called
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the paper expects heads to look from END, on either task."""
+
+    on_ioi: tuple[str, ...]
+    name_on_ioi: str
+    on_co: tuple[str, ...]
+    name: str
+
+
+def places_of(n_choices: int) -> dict[str, Places]:
+    """Role of IOI -> the places that its heads attend to there, and what corresponds to them."""
+    colors = tuple(f"C{j}" for j in range(n_choices))
+    wrong = tuple(f"WRONG{j}" for j in range(n_choices - 1))
+    return {
+        "inhibition": Places(("S2",), "S2", wrong, "the wrong colors"),
+        "negative_movers": Places(("IO", "S1", "S2"), "the names", colors, "the colors"),
+    }
+
+
+def attention_interval(
+    circuit: Circuit, heads: Sequence[Head], keys: Sequence[str], seed: int
+) -> Interval:
+    """Attention from END to some positions, added up, mean over heads, with its 95% interval over
+    prompts.
+    """
+    of_heads = mean_attention(circuit.evidence.attention, heads, "END", keys)
+    return mean_interval(of_heads, seed)

@@ -74,6 +74,13 @@ def errors_finding(model: str, word: str, frequency: Interval, n: int) -> str:
 # The circuit --------------------------------------------------------------------------------------
 
 
+def circuit_title(model: str, circuit: Circuit, n: int) -> str:
+    """The message of the drawing."""
+    gatherers = count_text(len(circuit.roles["content_gatherers"]), "content gatherer")
+    movers = count_text(len(circuit.roles["movers"]), "mover")
+    return f"{model}: {gatherers} and {movers} on Colored Objects (n = {n})"
+
+
 def stage_finding(circuit: Circuit, stage: str) -> str:
     """The strongest head of a stage, and whether it has a role there."""
     effects = circuit.evidence.stages[stage]
@@ -86,7 +93,7 @@ def stage_finding(circuit: Circuit, stage: str) -> str:
         if head in circuit.roles[role.name]
     ]
     side = "for" if effects.percent[head] > 0 else "against"
-    role = f"It is one of the {roles[0]} heads" if roles else "It has no role by the rule"
+    role = f"Its role: {roles[0]}" if roles else "It has no role by the rule"
     change = abs(effects.change[head].mean())
     return (
         f"**Finding.** The strongest head of this stage is {head}: {effects.percent[head]:+.0f}% "
@@ -96,16 +103,17 @@ def stage_finding(circuit: Circuit, stage: str) -> str:
 
 def preference_finding(preference: Mapping[Head, Float[np.ndarray, " n"]], seed: int) -> str:
     """How many movers attend to the right color more than to the wrong ones."""
+    if not preference:
+        return ""
     prefer = []
     for head, points in preference.items():
         if mean_interval(points, seed).low > 0:
             prefer.append(head)
-    if not preference:
-        return ""
-    return (
-        f"Of {count_text(len(preference), 'mover')}, {len(prefer)} attend to the right color "
-        f"clearly more than to the wrong ones ({names_of(prefer)})."
-    )
+    clearly = "clearly more than to the wrong ones"
+    if not prefer:
+        return f"None of the movers attends to the right color {clearly}."
+    movers = count_text(len(preference), "mover")
+    return f"Of {movers}, these attend to the right color {clearly}: {names_of(prefer)}."
 
 
 def rows_finding(rows: pd.DataFrame, gatherers: Heads) -> str:
@@ -132,16 +140,17 @@ def previous_token_finding(
             "**Finding.** No head attends from the token after the asked object to the object "
             "as much as the rule asks, so there are no previous-token heads to find."
         )
-    strengths = [f"{head} ({effects.percent[head]:+.1f}% of the gap)" for head in found]
-    shared = [head for head in found if head in known]
-    text = (
-        f"**Finding.** Of {count_text(n_senders, 'head')} that attend to the previous token "
-        f"there, {len(found)} carry it into the induction heads' keys"
-    )
+    tried = count_text(n_senders, "head")
+    text = f"**Finding.** We tried the {tried} that attend to the previous token there."
     if not found:
-        return f"{text}."
-    of_ioi = f"{len(shared)} of them ({names_of(shared)}) have the same role on IOI"
-    return f"{text}: {', '.join(strengths)}. {of_ioi}."
+        return f"{text} None of them carries the object into the induction heads' keys."
+    strengths = [f"{head} ({effects.percent[head]:+.0f}%)" for head in found]
+    shared = [head for head in found if head in known]
+    gap = abs(effects.gap.mean())
+    return (
+        f"{text} These carry the object into the induction heads' keys: {', '.join(strengths)} of "
+        f"a gap of {gap:.2f} logits. With the same role on IOI: {names_of(shared)}."
+    )
 
 
 # Idle ---------------------------------------------------------------------------------------------
@@ -166,15 +175,16 @@ def idle_title(ratio: Interval, margin: float, model: str) -> str:
 
 
 def idle_finding(
-    heads: Sequence[TwoTasks], ratio: Interval, *, margin: float, by_role: Mapping[str, Interval]
+    heads: Sequence[TwoTasks], ratio: Interval, by_role: Mapping[str, Interval], *, margin: float
 ) -> str:
     """The ratio that is judged, and what it hides. heads: those that are judged."""
     text = (
         f"**Finding.** Together these heads have {ratio.text(2)} times the effect that they have "
         f"on IOI. The margin is {margin:g}, so they are {ratio_word(ratio, margin)}."
     )
-    for role, of_role in by_role.items():
-        text += f" The {role} heads alone: {of_role.text(2)}, {ratio_word(of_role, margin)}."
+    for role in dict.fromkeys(head.role for head in heads):
+        alone = by_role[role]
+        text += f" The {label(role)} role alone: {alone.text(2)}, {ratio_word(alone, margin)}."
     sizes = {head.head: abs(head.on_first.mean()) for head in heads}
     largest = max(sizes, key=lambda head: sizes[head])
     part = 100 * sizes[largest] / sum(sizes.values())
@@ -202,10 +212,14 @@ def compared_word(difference: Interval, margin: float) -> str:
 
 def overlap_title(difference: Interval, margin: float, model: str) -> str:
     """The message of the figure."""
-    return (
-        f"{model}: IOI shares {compared_word(difference, margin)} heads with Colored Objects than "
-        "with an unrelated task"
-    )
+    word = compared_word(difference, margin)
+    if word == "clearly more":
+        words = "IOI shares more heads with Colored Objects than with an unrelated task"
+    elif word == "perhaps more":
+        words = "whether IOI shares more with Colored Objects than with an unrelated task is open"
+    else:
+        words = f"IOI shares {word} heads with Colored Objects than with an unrelated task"
+    return f"{model}: {words}"
 
 
 def overlap_finding(
@@ -241,6 +255,22 @@ def blocked_title(lost: Interval, margin: float, model: str) -> str:
     else:
         words = "may cost accuracy; the interval contains the margin"
     return f"{model}: hiding the question from the content gatherers {words}"
+
+
+def matching_text(
+    gatherers: Sequence[Head],
+    controls: Sequence[Heads],
+    attention: Float[np.ndarray, "layer head"],
+) -> str:
+    """How well the control heads are matched."""
+    of_gatherers = np.mean([attention[head] for head in gatherers])
+    of_controls = []
+    for heads in controls:
+        of_controls.append(np.mean([attention[head] for head in heads]))
+    return (
+        f"attention from END to the question: {len(gatherers)} gatherers {of_gatherers:.2f}, "
+        f"{len(controls)} distinct control sets {np.mean(of_controls):.2f}"
+    )
 
 
 def blocked_finding(found: Mapping[tuple[str, str], Hidden], seed: int) -> str:

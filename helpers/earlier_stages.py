@@ -3,7 +3,6 @@ own.
 """
 
 import numpy as np
-from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.circuits import Circuit, Evidence, select_heads
@@ -21,17 +20,15 @@ PREVIOUS_TOKEN = Scheme(
 )
 
 
-def heads_on_previous_token(
-    circuit: Circuit, receivers: Heads
-) -> tuple[list[Head], Float[np.ndarray, "layer head"]]:
+def heads_on_previous_token(circuit: Circuit, receivers: Heads) -> list[Head]:
     """The heads that attend from the token after the asked object to the object as much as the role
-    asks for, and lie before some receiver; and that attention for all heads.
+    asks for, and lie before some receiver.
     """
     attention = circuit.evidence.attention[QUERY, KEY].mean(-1)
     last = max((head.layer for head in receivers), default=0)
     looking = attention >= circuit.rule.min_attention
     heads = [Head(int(layer), int(head)) for layer, head in np.argwhere(looking)]
-    return [head for head in heads if head.layer < last], attention
+    return [head for head in heads if head.layer < last]
 
 
 def paths_to_induction(
@@ -47,15 +44,17 @@ def paths_to_induction(
 
     prompts: those of the circuit, beside partners of any kind.
     """
-    senders, _ = heads_on_previous_token(circuit, receivers)
+    senders = heads_on_previous_token(circuit, receivers)
     if not senders:
         return None
     receiver = Receiver("k", receivers, QUERY)
     return path_patch(model, prompts, receiver, senders=senders, memory_gib=memory_gib)
 
 
-def previous_token_heads(circuit: Circuit, effects: PathEffects) -> Heads:
-    """The senders whose path passes the rule of the circuit."""
+def previous_token_heads(circuit: Circuit, effects: PathEffects | None) -> Heads:
+    """The senders whose path passes the rule of the circuit; none where none was tried."""
+    if effects is None:
+        return ()
     evidence = Evidence(
         attention=circuit.evidence.attention,
         copying=circuit.evidence.copying,

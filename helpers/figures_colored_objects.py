@@ -16,8 +16,35 @@ from helpers.idleness import TwoTasks
 from helpers.plots import BLUE, COLORS, ORANGE, label, with_errors
 from helpers.stats import Interval, mean_interval
 
-BEHAVIOR_COLORS = {"right": COLORS["movers"], "wrong": COLORS["negative_movers"]}
+JUDGED = "inhibition and\nnegative movers"
 TASK_MARKERS = {"IOI": ("o", BLUE), "Colored Objects": ("s", ORANGE)}
+
+
+# Behavior -----------------------------------------------------------------------------------------
+
+
+def behavior_figure(
+    shares: Mapping[str, Sequence[Interval]], groups: Sequence[str], *, chance: float, title: str
+) -> Figure:
+    """Shares of prompts in percent, with 95% intervals: one symbol per measure, one place per group
+    of prompts. chance: of the forced choice.
+    """
+    figure, ax = plt.subplots(figsize=(8, 3.4))
+    places = np.arange(len(groups))
+    colors = (BLUE, ORANGE, COLORS["movers"])
+    shifts = np.linspace(-0.2, 0.2, len(shares))
+    for (name, intervals), color, marker, shift in zip(
+        shares.items(), colors, "os^", shifts, strict=True
+    ):
+        values, errors = with_errors(intervals)
+        style = {"fmt": marker, "color": color, "ms": 7, "capsize": 3}
+        ax.errorbar(places + shift, values, yerr=errors, label=name, **style)
+    ax.axhline(chance, color="0.4", ls=":", lw=1, label="chance of the forced choice")
+    ax.set_xticks(places, groups)
+    ax.set(ylim=(-3, 103), xlim=(-0.5, len(groups) - 0.5), title=title)
+    ax.set_ylabel("prompts (%), 95% intervals")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    return figure
 
 
 # Where attention goes -----------------------------------------------------------------------------
@@ -35,7 +62,7 @@ def attention_rows_figure(rows: pd.DataFrame, roles: Mapping[str, str], *, title
         ax=ax,
         cmap="Purples",
         vmin=0,
-        vmax=100,
+        vmax=max(50, rows.to_numpy().max()),
         annot=True,
         fmt=".0f",
         linewidths=0.5,
@@ -53,40 +80,42 @@ def attention_rows_figure(rows: pd.DataFrame, roles: Mapping[str, str], *, title
 
 def idle_figure(
     heads: Sequence[TwoTasks],
-    ratios: Mapping[str, Interval],
+    ratio: Interval,
+    by_role: Mapping[str, Interval],
     *,
-    judged: str,
     margin: float,
     title: str,
     seed: int,
 ) -> Figure:
     """Left: each head's path to its stage's receivers on both tasks, in logits. Right: the summed
-    size of these effects on Colored Objects over that on IOI, by role.
-
-    ratios: name -> ratio; `judged` is the name of the one that the claim is about.
+    size of these effects on Colored Objects over that on IOI: of the heads that are judged
+    (`ratio`), and of each role.
     """
-    rows = max(len(heads), len(ratios))
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.5, 0.34 * rows + 1.8), width_ratios=(3, 2)
-    )
+    rows = max(len(heads), len(by_role) + 1)
+    size = (9.5, 0.34 * rows + 1.8)
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=(3, 2))
     _draw_heads(left, heads, seed)
-    names = list(ratios)[::-1]
-    heights = np.arange(len(names))
-    values, errors = with_errors(ratios[name] for name in names)
-    for height, name in zip(heights, names, strict=True):
-        style = {"color": "black", "ms": 8} if name == judged else {"color": "0.45", "ms": 5}
-        error = errors[:, [height]]
-        right.errorbar(values[height], height, xerr=error, fmt="D", capsize=3, **style)
-    right.axvspan(0, margin, color=COLORS["movers"], alpha=0.15, lw=0)
-    right.axvline(1, color="0.6", lw=0.8, ls=":")
-    top = max(1.2, 1.1 * float(np.max(values + errors[1])))
-    right.set(xlim=(0, top), ylim=(-0.6, len(names) - 0.4))
-    right.set_yticks(heights, names)
-    for tick, name in zip(right.get_yticklabels(), names, strict=True):
-        tick.set_weight("bold" if name == judged else "normal")
-    right.set_xlabel(f"size on Colored Objects / size on IOI\n(shaded: idle, below {margin:g})")
+    _draw_ratios(right, {JUDGED: ratio, **by_role}, margin)
     figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
     return figure
+
+
+def _draw_ratios(ax: Axes, ratios: Mapping[str, Interval], margin: float) -> None:
+    """One diamond a row, the first one large, above the band of idle heads."""
+    names = list(ratios)[::-1]
+    values, errors = with_errors(ratios[name] for name in names)
+    for place, name in enumerate(names):
+        style = {"color": "black", "ms": 8} if name == JUDGED else {"color": "0.45", "ms": 5}
+        error = errors[:, [place]]
+        ax.errorbar(values[place], place, xerr=error, fmt="D", capsize=3, **style)
+    ax.axvspan(0, margin, color=COLORS["movers"], alpha=0.15, lw=0)
+    ax.axvline(1, color="0.6", lw=0.8, ls=":")
+    farthest = float(np.max(values + errors[1]))
+    ax.set(xlim=(0, max(1.2, 1.1 * farthest)), ylim=(-0.6, len(names) - 0.4))
+    ax.set_yticks(range(len(names)), [label(name) for name in names])
+    for tick, name in zip(ax.get_yticklabels(), names, strict=True):
+        tick.set_weight("bold" if name == JUDGED else "normal")
+    ax.set_xlabel(f"size on Colored Objects / size on IOI\n(shaded: idle, below {margin:g})")
 
 
 def _draw_heads(ax: Axes, heads: Sequence[TwoTasks], seed: int) -> None:
@@ -117,7 +146,7 @@ def overlap_figure(
     forms: Sequence[str],
     *,
     highlighted: str,
-    again: Mapping[str, Mapping[str, float]],
+    again: Mapping[str, Mapping[str, Comparison]],
     title: str,
 ) -> Figure:
     """Overlaps of IOI with other circuits, from the ceiling down: one row each, one panel a form.
@@ -136,8 +165,9 @@ def overlap_figure(
             ax.vlines(chance.value, place - 0.25, place + 0.25, color="0.6", lw=1.5)
             value, errors = with_errors([found.interval.times(100)])
             ax.errorbar(value, place, xerr=errors, fmt="o", color=color, capsize=3, ms=6)
-            if form in again.get(name, {}):
-                ax.plot(100 * again[name][form], place - 0.3, "D", mfc="none", color=color, ms=5)
+            if name in again:
+                percent = 100 * again[name][form].value
+                ax.plot(percent, place - 0.3, "D", mfc="none", color=color, ms=5)
         ax.set(xlim=(-3, 103), xlabel="overlap (%)")
         ax.set_title(form, fontsize=8.5, weight="normal")
     axes[0, 0].set_yticks(range(len(names)), names)
@@ -152,28 +182,6 @@ def overlap_figure(
         open_marker = {"marker": "D", "mfc": "none", "ls": "", "color": "0.2"}
         handles.append(plt.Line2D([], [], label="again, on other prompts", **open_marker))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
-    return figure
-
-
-def roles_figure(jaccards: pd.DataFrame, *, title: str) -> Figure:
-    """Jaccard overlap of the heads of each role: one row per role, one column per pair of
-    circuits; empty where neither circuit has such a head.
-    """
-    figure, ax = plt.subplots(figsize=(7, 0.4 * len(jaccards) + 1.5))
-    sns.heatmap(
-        jaccards,
-        ax=ax,
-        cmap="Greens",
-        vmin=0,
-        vmax=1,
-        annot=True,
-        fmt=".2f",
-        linewidths=0.5,
-        cbar_kws={"label": "Jaccard overlap"},
-    )
-    ax.set_facecolor("0.9")
-    ax.tick_params(rotation=0)
-    ax.set_title(title)
     return figure
 
 

@@ -27,7 +27,7 @@ def colored_objects_parts(prompts: Prompts) -> dict[str, Bool[np.ndarray, "batch
     parts = {
         "first token": np.broadcast_to(place == 0, (len(prompts), longest)),
         "solved example": (place > 0) & (place < answer),
-        "its answer": place == answer,
+        "its answer": (place > 0) & (place == answer),
         "right color": prompts.position_mask("RIGHT"),
         "wrong colors": _any_of(prompts, wrong),
         "asked object": prompts.position_mask("ASKED"),

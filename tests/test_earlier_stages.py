@@ -17,8 +17,6 @@ from helpers.tasks import Prompts
 from tests.test_circuits import random_colored_objects
 from tests.tiny import FAST_KINDS, tiny_model
 
-NAMES = ("RIGHT", "ASKED")
-
 
 def with_swapped_objects(prompts: Prompts) -> Prompts:
     """Partners in which the asked object and the next one change places."""
@@ -43,9 +41,9 @@ def circuit_with(attention: np.ndarray) -> Circuit:
 
 def test_only_heads_that_look_back_and_come_before_a_receiver_are_tried():
     attention = np.array([[0.5, 0.1], [0.2, 0.9], [0.9, 0.9]])
-    heads, _ = heads_on_previous_token(circuit_with(attention), (Head(2, 0),))
+    heads = heads_on_previous_token(circuit_with(attention), (Head(2, 0),))
     assert heads == [Head(0, 0), Head(1, 0), Head(1, 1)]
-    assert heads_on_previous_token(circuit_with(attention), ())[0] == []
+    assert heads_on_previous_token(circuit_with(attention), ()) == []
 
 
 @pytest.mark.parametrize("kind", FAST_KINDS)
@@ -64,4 +62,6 @@ def test_the_paths_are_those_into_the_keys(kind):
 
 def test_nothing_is_measured_where_no_head_looks_back():
     circuit = circuit_with(np.zeros((3, 4)))
-    assert paths_to_induction(None, None, circuit, (Head(2, 0),)) is None
+    model, prompts = tiny_model("gpt2"), random_colored_objects()
+    assert paths_to_induction(model, prompts, circuit, (Head(2, 0),)) is None
+    assert previous_token_heads(circuit, None) == ()

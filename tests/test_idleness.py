@@ -38,7 +38,7 @@ def test_a_head_without_a_path_on_the_first_task_is_left_out():
 
 
 def two(head: Head, on_first: list[float], on_second: list[float], role: str = "movers"):
-    return TwoTasks(role, head, np.array(on_first), np.array(on_second), True)
+    return TwoTasks(role, head, np.array(on_first, float), np.array(on_second, float), True)
 
 
 def test_the_ratio_sums_sizes_of_means():

@@ -1,4 +1,4 @@
-"""Figures of notebooks 00 to 02 that no other notebook needs. Each function returns the Figure."""
+"""Figures of notebooks 00 and 01 that no other notebook needs. Each function returns the Figure."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -16,20 +16,6 @@ from helpers.noise_study import LIMIT, MARGINS, UNTOUCHED, WORKED_OUT
 from helpers.plots import CENTER, COLORS, label
 
 DIFFERENCE = "logit(IO) - logit(S)"
-
-
-def mark_bars(
-    figure: Figure, levels: Sequence[float], *, first: int = 0, linestyle: str = "-"
-) -> None:
-    """Draw a level across each bar of a bar chart, from the bar `first` on, in the order in which
-    they were drawn.
-    """
-    (ax,) = figure.axes
-    bars = ax.patches[first : first + len(levels)]
-    for bar, level in zip(bars, levels, strict=True):
-        left = bar.get_x()
-        right = left + bar.get_width()
-        ax.hlines(level, left, right, color="black", linestyle=linestyle, lw=1.5)
 
 
 # --- the plan -------------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.circuits import top_heads
-from helpers.path_patching import PathEffects, Receiver, path_patch
+from helpers.path_patching import Kind, PathEffects, Receiver, path_patch
 from helpers.seeds import seed_for
 from helpers.stats import TAIL, Interval, bootstrap_indices, draw_range
 from helpers.tasks.prompts import Prompts
@@ -33,26 +34,39 @@ DISTINCT = "distinct heads of the top 2%"
 # The same search for every task -------------------------------------------------------------------
 
 
+STAGES = ("logits", "queries at END", "values at the source")
+"""The stages of a search by rank. Source: the word on which the answer depends."""
+
+SOURCES = {"IOI": "S2", "Colored Objects": "Q", "World Capitals": "COUNTRY", "Greater-Than": "YY"}
+"""Task -> the position of its source."""
+
+
 def find_by_rank(
     model: TransformerBridge,
     prompts: Prompts,
     *,
+    source: str,
     count: int,
     to_logits: PathEffects | None = None,
     memory_gib: float = 2.0,
 ) -> list[PathEffects]:
-    """Two stages of path patching that ask for no role, so that every task can be searched alike.
+    """Three stages of path patching that ask for no role, so that every task can be searched alike.
 
-    First to the logits; then to the queries at END of the `count` strongest heads of the first
-    stage. to_logits: the first stage, where it is known. Raises ValueError where these heads all
-    lie in layer 0.
+    First to the logits; then to the queries at END of the `count` strongest heads; then to the
+    values, at the position `source`, of the `count` strongest heads of the second stage. to_logits:
+    the first stage, where it is known. Raises ValueError where a stage's strongest heads all lie in
+    layer 0.
     """
     if to_logits is None:
         to_logits = path_patch(model, prompts, Receiver("logits"), memory_gib=memory_gib)
-    strongest_heads = top_heads(to_logits, count)
-    receivers = tuple(head for head in strongest_heads if head.layer > 0)
-    to_queries = path_patch(model, prompts, Receiver("q", receivers), memory_gib=memory_gib)
-    return [to_logits, to_queries]
+    stages = [to_logits]
+    ends: tuple[tuple[Kind, str], ...] = (("q", "END"), ("v", source))
+    for kind, position in ends:
+        strongest_heads = top_heads(stages[-1], count)
+        receivers = tuple(head for head in strongest_heads if head.layer > 0)
+        receiver = Receiver(kind, receivers, position)
+        stages.append(path_patch(model, prompts, receiver, memory_gib=memory_gib))
+    return stages
 
 
 # Three forms --------------------------------------------------------------------------------------
@@ -248,12 +262,10 @@ def compare_by_role(
     pairs: Sequence[tuple[PathEffects, PathEffects]], count: int, *, seed: int
 ) -> Comparison:
     """The overlap at the `count` strongest heads of each stage, of searches by role."""
-    circuits = []
-    for task, purpose in enumerate(("first task", "second task")):
-        stages = [pair[task] for pair in pairs]
-        circuits.append(SampledCircuit.of(stages, seed=seed_for(seed, purpose)))
+    first = SampledCircuit.of([a for a, _ in pairs], seed=seed_for(seed, "first task"))
+    second = SampledCircuit.of([b for _, b in pairs], seed=seed_for(seed, "second task"))
     form = partial(share_of_top, count=count)
-    return compare(*circuits, form, seed=seed_for(seed, "heads permuted within layers"))
+    return compare(first, second, form, seed=seed_for(seed, "heads permuted within layers"))
 
 
 def difference_to_larger(measured: Comparison, controls: Sequence[Comparison]) -> Interval:
@@ -296,14 +308,19 @@ def search_all(
     *,
     count: int,
     known: Mapping[str, PathEffects],
+    sources: Mapping[str, str] = SOURCES,
     memory_gib: float = 2.0,
 ) -> dict[str, list[PathEffects]]:
-    """`find_by_rank` for every task. known: name of a task -> its paths to the logits."""
+    """`find_by_rank` for every task; one without a source of its own is IOI once more.
+
+    known: name of a task -> its paths to the logits.
+    """
     stages = {}
     for name, prompts in tasks.items():
         stages[name] = find_by_rank(
             model,
             prompts,
+            source=sources.get(name, SOURCES["IOI"]),
             count=count,
             to_logits=known.get(name),
             memory_gib=memory_gib,
@@ -322,13 +339,32 @@ def sample_all(
     return sampled
 
 
-def by_stage(stages: Mapping[str, Sequence[PathEffects]]) -> dict[str, PathEffects]:
+def named_stages(stages: Mapping[str, Sequence[PathEffects]]) -> dict[str, PathEffects]:
     """The searches as `task/stage` -> effects, as results keep them."""
     named = {}
-    for task, (to_logits, to_queries) in stages.items():
-        named[f"{task}/logits"] = to_logits
-        named[f"{task}/queries"] = to_queries
+    for task, of_task in stages.items():
+        for stage, effects in zip(STAGES, of_task, strict=True):
+            named[f"{task}/{stage}"] = effects
     return named
+
+
+def overlap_by_stage(
+    sampled: Mapping[str, SampledCircuit], names: Sequence[str], *, count: int, seed: int
+) -> pd.DataFrame:
+    """Overlap with IOI at the `count` strongest heads, in percent, stage by stage.
+
+    One row per other circuit.
+    """
+    form = partial(share_of_top, count=count)
+    rows: dict[str, dict[str, str]] = {}
+    for name in names:
+        rows[name] = {}
+        for i, stage in enumerate(STAGES):
+            one = slice(i, i + 1)
+            first, other = sampled["IOI"].only(one), sampled[name].only(one)
+            found = compare(first, other, form, seed=seed)
+            rows[name][stage] = found.interval.times(100).text(0)
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def shared_at_logits(

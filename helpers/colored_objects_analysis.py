@@ -75,10 +75,9 @@ def answers_by_object(tokenizer: Any, behavior: Behavior, prompts: Prompts) -> p
     """What kind of word is the most likely answer, in percent of the prompts that ask for the same
     object: one row per object.
     """
-    kinds = [
-        _kind_of_answer(tokenizer, int(token), prompts, i)
-        for i, token in enumerate(behavior.predicted)
-    ]
+    kinds = []
+    for i, token in enumerate(behavior.predicted):
+        kinds.append(_kind_of_answer(tokenizer, int(token), prompts, i))
     rows = [f"object {j + 1} asked" for j in asked_objects(prompts)]
     table = pd.crosstab(pd.Index(rows), np.array(kinds), normalize="index")
     return table.mul(100).round(1).rename_axis(index=None, columns="% of the row")
@@ -124,8 +123,8 @@ def strongest_gatherers(
     """Those of some heads that attend most from END to the keys, added up."""
     attention = {}
     for head in heads:
-        to_keys = [circuit.evidence.attention["END", key][head].mean() for key in keys]
-        attention[head] = sum(to_keys)
+        of_head = mean_attention(circuit.evidence.attention, [head], "END", keys)
+        attention[head] = of_head.mean()
     return tuple(sorted(heads, key=lambda head: -attention[head])[:n])
 
 
@@ -185,15 +184,15 @@ def is_wrong(query: str, key: str) -> bool:
 
 
 def heads_to_show(
-    gatherers: Sequence[Head], roles: Mapping[str, Heads], strong: Sequence[Head], *, most: int = 6
+    gatherers: Sequence[Head], roles: Mapping[str, Heads], strong: Sequence[Head]
 ) -> dict[str, str]:
-    """Head -> what it is called in the figure of attention rows: the first gatherers, IOI's
-    inhibition heads and negative movers, and the strongest other heads of the stage.
+    """Head -> what it is called in the figure of attention rows: the first five gatherers, the
+    first of IOI's inhibition heads and negative movers, and the strongest other heads of the stage.
     """
-    called = {str(head): "content gatherer" for head in gatherers[:most]}
-    for role in ("inhibition", "negative_movers"):
-        for head in roles.get(role, ()):
-            called.setdefault(str(head), f"IOI {label(role)}")
+    called = {str(head): "content gatherer" for head in gatherers[:5]}
+    for role, name in (("inhibition", "inhibition"), ("negative_movers", "negative mover")):
+        for head in roles.get(role, ())[:2]:
+            called.setdefault(str(head), f"IOI {name}")
     others = [head for head in strong if str(head) not in called and head not in gatherers]
     for head in others[:3]:
         called[str(head)] = "no gatherer"

@@ -201,25 +201,14 @@ def idle_finding(
 # Overlap ------------------------------------------------------------------------------------------
 
 
-def compared_word(difference: Interval, margin: float) -> str:
-    """What a difference between two overlaps says."""
-    if difference.low > margin:
-        return "clearly more"
-    if difference.high < margin:
-        return "not clearly more" if difference.high > 0 else "not more"
-    return "perhaps more"
-
-
 def overlap_title(difference: Interval, margin: float, model: str) -> str:
     """The message of the figure."""
-    word = compared_word(difference, margin)
-    if word == "clearly more":
-        words = "IOI shares more heads with Colored Objects than with an unrelated task"
-    elif word == "perhaps more":
-        words = "whether IOI shares more with Colored Objects than with an unrelated task is open"
-    else:
-        words = f"IOI shares {word} heads with Colored Objects than with an unrelated task"
-    return f"{model}: {words}"
+    than = "heads with Colored Objects than with an unrelated task"
+    if difference.low > margin:
+        return f"{model}: IOI shares more {than}"
+    if difference.high < margin:
+        return f"{model}: IOI does not share clearly more {than}"
+    return f"{model}: it is open whether IOI shares more {than}"
 
 
 def overlap_finding(

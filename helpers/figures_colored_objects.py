@@ -55,7 +55,7 @@ def attention_rows_figure(rows: pd.DataFrame, roles: Mapping[str, str], *, title
 
     rows: as `prompt_parts.attention_by_part` returns them. roles: head -> what it is called here.
     """
-    height = 0.42 * len(rows) + 1.7
+    height = 0.34 * len(rows) + 1.9
     figure, ax = plt.subplots(figsize=(9, height))
     sns.heatmap(
         rows,
@@ -71,8 +71,19 @@ def attention_rows_figure(rows: pd.DataFrame, roles: Mapping[str, str], *, title
     ax.set_yticks(np.arange(len(rows)) + 0.5)
     ax.set_yticklabels([f"{roles[head]} {head}" for head in rows.index], rotation=0)
     ax.set_xticklabels(rows.columns, rotation=40, ha="right")
-    ax.set_title(title)
+    _put_title(figure, title)
     return figure
+
+
+def _put_title(figure: Figure, title: str) -> None:
+    """One message above all panels, from the left edge on."""
+    figure.suptitle(
+        title,
+        x=0.01,
+        ha="left",
+        weight="bold",
+        fontsize=10,
+    )
 
 
 # Idle or active -----------------------------------------------------------------------------------
@@ -92,11 +103,11 @@ def idle_figure(
     (`ratio`), and of each role.
     """
     rows = max(len(heads), len(by_role) + 1)
-    size = (9.5, 0.34 * rows + 1.8)
+    size = (9.5, 0.28 * rows + 1.9)
     figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=(3, 2))
     _draw_heads(left, heads, seed)
     _draw_ratios(right, {JUDGED: ratio, **by_role}, margin)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
+    _put_title(figure, title)
     return figure
 
 
@@ -105,9 +116,16 @@ def _draw_ratios(ax: Axes, ratios: Mapping[str, Interval], margin: float) -> Non
     names = list(ratios)[::-1]
     values, errors = with_errors(ratios[name] for name in names)
     for place, name in enumerate(names):
-        style = {"color": "black", "ms": 8} if name == JUDGED else {"color": "0.45", "ms": 5}
-        error = errors[:, [place]]
-        ax.errorbar(values[place], place, xerr=error, fmt="D", capsize=3, **style)
+        is_judged = name == JUDGED
+        ax.errorbar(
+            values[place],
+            place,
+            xerr=errors[:, [place]],
+            fmt="D",
+            capsize=3,
+            color="black" if is_judged else "0.45",
+            ms=8 if is_judged else 5,
+        )
     ax.axvspan(0, margin, color=COLORS["movers"], alpha=0.15, lw=0)
     ax.axvline(1, color="0.6", lw=0.8, ls=":")
     farthest = float(np.max(values + errors[1]))
@@ -159,12 +177,7 @@ def overlap_figure(
     for ax, form in zip(axes[0], forms, strict=True):
         for place, name in enumerate(names):
             color = ORANGE if name == highlighted else "0.2"
-            found = rows[name][form]
-            chance = found.chance.times(100)
-            ax.barh(place, chance.high - chance.low, left=chance.low, height=0.5, color="0.85")
-            ax.vlines(chance.value, place - 0.25, place + 0.25, color="0.6", lw=1.5)
-            value, errors = with_errors([found.interval.times(100)])
-            ax.errorbar(value, place, xerr=errors, fmt="o", color=color, capsize=3, ms=6)
+            _draw_overlap(ax, place, rows[name][form], color)
             if name in again:
                 percent = 100 * again[name][form].value
                 ax.plot(percent, place - 0.3, "D", mfc="none", color=color, ms=5)
@@ -173,7 +186,7 @@ def overlap_figure(
     axes[0, 0].set_yticks(range(len(names)), names)
     for tick, name in zip(axes[0, 0].get_yticklabels(), names, strict=True):
         tick.set_weight("bold" if name == highlighted else "normal")
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
+    _put_title(figure, title)
     handles = [
         plt.Line2D([], [], marker="o", color="0.2", label="overlap, 95% interval over prompts"),
         Patch(color="0.85", label="chance: heads of the same layers, 95% of draws"),
@@ -183,6 +196,16 @@ def overlap_figure(
         handles.append(plt.Line2D([], [], label="again, on other prompts", **open_marker))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
     return figure
+
+
+def _draw_overlap(ax: Axes, place: int, found: Comparison, color: str) -> None:
+    """An overlap with its interval, above the range of chance with its median."""
+    chance = found.chance.times(100)
+    width = chance.high - chance.low
+    ax.barh(place, width, left=chance.low, height=0.5, color="0.85")
+    ax.vlines(chance.value, place - 0.25, place + 0.25, color="0.6", lw=1.5)
+    value, errors = with_errors([found.interval.times(100)])
+    ax.errorbar(value, place, xerr=errors, fmt="o", color=color, capsize=3, ms=6)
 
 
 # The question hidden ------------------------------------------------------------------------------
@@ -203,13 +226,7 @@ def blocked_figure(
     ways = list(WAYS)[::-1]
     for ax, (measure, unit) in zip(axes, units.items(), strict=True):
         for place, way in enumerate(ways):
-            hidden = found[way, measure]
-            lost = mean_interval(hidden.untouched - hidden.hidden, seed)
-            value, errors = with_errors([lost])
-            color = COLORS["content_gatherers"]
-            ax.errorbar(value, place + 0.12, xerr=errors, fmt="o", color=color, capsize=3, ms=6)
-            spread = np.linspace(-0.3, -0.1, len(hidden.lost_by_draw))
-            ax.plot(hidden.lost_by_draw, place + spread, "x", color="0.35", ms=4, alpha=0.8)
+            _draw_lost(ax, place, found[way, measure], seed)
         ax.axvline(0, color="black", lw=0.6)
         ax.set(xlabel=unit, ylim=(-0.6, len(ways) - 0.4))
     axes[0].set_yticks(range(len(ways)), [WAYS[way] for way in ways])
@@ -221,5 +238,15 @@ def blocked_figure(
         plt.Line2D([], [], label=f"{n_controls} sets of matched heads", **controls),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
+    _put_title(figure, title)
     return figure
+
+
+def _draw_lost(ax: Axes, place: int, hidden: Hidden, seed: int) -> None:
+    """What is lost with its interval, and below it what each control set loses."""
+    lost = mean_interval(hidden.untouched - hidden.hidden, seed)
+    value, errors = with_errors([lost])
+    color = COLORS["content_gatherers"]
+    ax.errorbar(value, place + 0.12, xerr=errors, fmt="o", color=color, capsize=3, ms=6)
+    spread = np.linspace(-0.3, -0.1, len(hidden.lost_by_draw))
+    ax.plot(hidden.lost_by_draw, place + spread, "x", color="0.35", ms=4, alpha=0.8)

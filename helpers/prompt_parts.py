@@ -22,16 +22,15 @@ def colored_objects_parts(prompts: Prompts) -> dict[str, Bool[np.ndarray, "batch
     answer = prompts.position("ANSWER0")[:, None]
     question = prompts.position("WHAT")[:, None]
     asked_again = prompts.position("Q")[:, None]
-    others = [name for name in prompts.positions if name.startswith("OTHER")]
-    wrong = [name for name in prompts.positions if name.startswith("WRONG")]
+    first = np.broadcast_to(place == 0, (len(prompts), longest))
     parts = {
-        "first token": np.broadcast_to(place == 0, (len(prompts), longest)),
+        "first token": first,
         "solved example": (place > 0) & (place < answer),
         "its answer": (place > 0) & (place == answer),
         "right color": prompts.position_mask("RIGHT"),
-        "wrong colors": _any_of(prompts, wrong),
+        "wrong colors": _any_of(prompts, "WRONG"),
         "asked object": prompts.position_mask("ASKED"),
-        "other objects": _any_of(prompts, others),
+        "other objects": _any_of(prompts, "OTHER"),
         REST_OF_LIST: (place > answer) & (place < question),
         "question": (place >= question) & (place < asked_again),
         "asked object again": place == asked_again,
@@ -45,8 +44,13 @@ def colored_objects_parts(prompts: Prompts) -> dict[str, Bool[np.ndarray, "batch
     return parts
 
 
-def _any_of(prompts: Prompts, names: Sequence[str]) -> Bool[np.ndarray, "batch pos"]:
-    return np.any([prompts.position_mask(name) for name in names], axis=0)
+def _any_of(prompts: Prompts, kind: str) -> Bool[np.ndarray, "batch pos"]:
+    """True at every position whose name begins with this."""
+    masks = []
+    for name in prompts.positions:
+        if name.startswith(kind):
+            masks.append(prompts.position_mask(name))
+    return np.any(masks, axis=0)
 
 
 def attention_by_part(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.circuit_overlap import (
+    STAGES,
     Comparison,
     SampledCircuit,
     bias_corrected,
@@ -12,12 +13,19 @@ from helpers.circuit_overlap import (
     compare_with_all,
     difference_to_larger,
     find_by_rank,
+    named_stages,
+    overlap_by_stage,
     permute_within_layers,
+    sample_all,
+    search_all,
     share_of_distinct,
     share_of_top,
     share_with_same_sign,
+    shared_at_logits,
     stages_by_role,
 )
+from helpers.circuits import top_heads
+from helpers.heads import Head
 from helpers.path_patching import PathEffects, Receiver, path_patch
 from tests.tiny import FAST_KINDS, random_prompts, tiny_model
 
@@ -141,13 +149,36 @@ def test_a_biased_bootstrap_is_moved_towards_the_estimate():
     assert beyond.high == 2.0 and beyond.low <= 1.0
 
 
+def test_stages_are_compared_one_by_one():
+    """Three stages: the two from above, and the first of them again."""
+    first = np.concatenate([FIRST, FIRST[:1]])
+    second = np.concatenate([SECOND, FIRST[:1]])
+    sampled = {"IOI": circuit(first), "other": circuit(second)}
+    table = overlap_by_stage(sampled, ["other"], count=2, seed=0)
+    assert [text.split()[0] for text in table.loc["other"]] == ["50", "50", "100"]
+    shared = shared_at_logits(sampled, ["other"], count=2, seed=0)
+    assert shared["other"].value == 0.5
+
+
+def test_circuits_of_the_same_prompts_are_resampled_together():
+    change = -0.02 * np.arange(10.0)[None, None]
+    one = PathEffects(np.ones(10), -np.ones(10), 1 + change)
+    sampled = sample_all({"a": [one], "b": [one], "c": [one]}, same_prompts=("a", "b"), seed=0)
+    np.testing.assert_array_equal(sampled["a"].resamples, sampled["b"].resamples)
+    assert (sampled["a"].resamples != sampled["c"].resamples).any()
+
+
 @pytest.mark.parametrize("kind", FAST_KINDS)
-def test_the_second_stage_receives_what_the_first_found(kind):
-    model = tiny_model(kind)
-    prompts = random_prompts(n=3)
-    first, second = find_by_rank(model, prompts, count=12)
+def test_each_stage_receives_what_the_one_before_found(kind):
+    model, prompts = tiny_model(kind), random_prompts(n=3)
+    first, second, third = find_by_rank(model, prompts, source="MID", count=12)
     expected = path_patch(model, prompts, Receiver("logits"))
     np.testing.assert_allclose(first.patched, expected.patched)
-    assert np.isnan(second.change[-1]).all()  # no head of the last layer comes before another
-    known = find_by_rank(model, prompts, count=12, to_logits=first)
-    np.testing.assert_allclose(known[1].patched, second.patched)
+    later = tuple(head for head in top_heads(first, 12) if head.layer > 0)
+    queries = path_patch(model, prompts, Receiver("q", later))
+    np.testing.assert_allclose(second.patched, queries.patched)
+    values = path_patch(model, prompts, Receiver("v", (Head(1, 0),), "MID"))
+    assert np.isnan(third.patched[1:]).all() and np.isfinite(values.patched[0]).all()
+    known = search_all(model, {"a": prompts}, count=12, known={"a": first}, sources={"a": "MID"})
+    np.testing.assert_allclose(known["a"][1].patched, second.patched)
+    assert list(named_stages(known)) == [f"a/{stage}" for stage in STAGES]

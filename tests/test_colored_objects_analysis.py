@@ -126,11 +126,12 @@ def test_the_word_for_a_ratio_depends_on_its_whole_interval():
     assert findings.ratio_word(Interval(0.5, 0.3, 0.8), 0.25) == "not idle"
 
 
-def test_the_word_for_a_difference_depends_on_its_whole_interval():
-    assert findings.compared_word(Interval(30.0, 12.0, 40.0), 10) == "clearly more"
-    assert findings.compared_word(Interval(15.0, 5.0, 25.0), 10) == "perhaps more"
-    assert findings.compared_word(Interval(2.0, -5.0, 8.0), 10) == "not clearly more"
-    assert findings.compared_word(Interval(-9.0, -12.0, -5.0), 10) == "not more"
+@pytest.mark.parametrize(
+    "low, high, words",
+    [(12.0, 40.0, "shares more"), (5.0, 25.0, "it is open"), (-5.0, 8.0, "does not share")],
+)
+def test_the_title_of_an_overlap_depends_on_its_whole_interval(low, high, words):
+    assert words in findings.overlap_title(Interval((low + high) / 2, low, high), 10.0, "m")
 
 
 def test_an_idle_head_that_dominates_is_named():
@@ -149,10 +150,10 @@ def test_what_is_lost_is_said_of_every_way():
     hidden = Hidden(values, np.zeros(4), np.stack([values, values]))
     found = {(way, measure): hidden for way in WAYS for measure in MEASURES}
     said = findings.blocked_finding(found, 0)
-    assert said.count("+75.0") == 3 and "+0.0" in said
-    assert findings.blocked_title(Interval(75.0, 20.0, 100.0), 3, "m").endswith("on attention")
-    assert "no more accuracy" in findings.blocked_title(Interval(0.0, -2.0, 2.0), 3, "m")
-    assert "may cost" in findings.blocked_title(Interval(5.0, -2.0, 9.0), 3, "m")
+    assert said.count("+75.0 [") == 3 and "+0.0" in said
+    assert findings.blocked_title(Interval(75.0, 20.0, 100.0), 3.0, "m").endswith("on attention")
+    assert "no more accuracy" in findings.blocked_title(Interval(0.0, -2.0, 2.0), 3.0, "m")
+    assert "may cost" in findings.blocked_title(Interval(5.0, -2.0, 9.0), 3.0, "m")
     text = findings.matching_text((A,), [(B,), (C,)], np.array([[0.4, 0.3], [0.5, 0]]))
     assert text.endswith("1 gatherers 0.40, 2 distinct control sets 0.40")
 
@@ -173,7 +174,7 @@ def test_behavior_is_said_with_what_it_means(tokenizer):
     found = behavior(prompts, prompts.answers)
     assert "precondition of A4, A5 and A8 holds" in findings.behavior_finding("m", found, "")
     assert "is missed.** Why." in findings.behavior_finding("m", found, "Why.")
-    assert "every answer" in findings.errors_finding("m", "", Interval(0, 0, 0), 0).lower()
+    assert "every answer" in findings.errors_finding("m", "", Interval(0.0, 0.0, 0.0), 0).lower()
     assert '"Red"' in findings.errors_finding("m", "Red", Interval(50.0, 20.0, 80.0), 8)
 
 

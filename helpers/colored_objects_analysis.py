@@ -169,18 +169,16 @@ def color_preference(circuit: Circuit, heads: Sequence[Head]) -> dict[Head, np.n
     per prompt.
     """
     attention = circuit.evidence.attention
-    wrong = [values for (query, key), values in attention.items() if is_wrong(query, key)]
+    wrong = []
+    for query, key in attention:
+        if query == "END" and key.startswith("WRONG"):
+            wrong.append(key)
     preference = {}
     for head in heads:
         to_right = attention["END", "RIGHT"][head]
-        to_wrong = np.mean([values[head] for values in wrong], axis=0)
+        to_wrong = mean_attention(attention, [head], "END", wrong) / len(wrong)
         preference[head] = 100 * (to_right - to_wrong)
     return preference
-
-
-def is_wrong(query: str, key: str) -> bool:
-    """Whether a pair of positions is END and a wrong color."""
-    return query == "END" and key.startswith("WRONG")
 
 
 def heads_to_show(

@@ -305,8 +305,8 @@ def legend() -> str:
 
 
 def costs(measured: pd.DataFrame) -> pd.DataFrame:
-    """One row per notebook: its claims, its minutes (0.1 or more) on each model that it ran on, and
-    its command.
+    """One row per notebook: what it asks, its claims, and its minutes (0.1 or more) on each model
+    that it ran on.
     """
     rows = []
     for path in notebooks_in(PROJECT / "notebooks"):
@@ -314,12 +314,18 @@ def costs(measured: pd.DataFrame) -> pd.DataFrame:
         claims = [claim.id for claim in load_claims().values() if claim.notebook == number]
         row = {
             "Notebook": f"[{path.stem}](notebooks/{path.name})",
+            "Question": _question(path),
             "Claims": " ".join(claims),
             "Minutes": _minutes(measured[measured.notebook == number]),
-            "Command": f"`make reproduce ONLY={number}`",
         }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _question(path: Path) -> str:
+    """What a notebook asks, from the metadata of its title."""
+    title = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
+    return title["metadata"].get("question", "")
 
 
 def _minutes(rows: pd.DataFrame) -> str:

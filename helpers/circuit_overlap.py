@@ -53,18 +53,18 @@ def find_by_rank(
     """Three stages of path patching that ask for no role, so that every task can be searched alike.
 
     First to the logits; then to the queries at END of the `count` strongest heads; then to the
-    values, at the position `source`, of the `count` strongest heads of the second stage. to_logits:
-    the first stage, where it is known. Raises ValueError where a stage's strongest heads all lie in
-    layer 0.
+    values, at the position `source`, of the `count` strongest heads of the second stage. Heads of
+    layer 0 receive nothing, so they are passed over. to_logits: the first stage, where it is known.
+    Raises ValueError where a stage has no other heads.
     """
     if to_logits is None:
         to_logits = path_patch(model, prompts, Receiver("logits"), memory_gib=memory_gib)
     stages = [to_logits]
     ends: tuple[tuple[Kind, str], ...] = (("q", "END"), ("v", source))
     for kind, position in ends:
-        strongest_heads = top_heads(stages[-1], count)
-        receivers = tuple(head for head in strongest_heads if head.layer > 0)
-        receiver = Receiver(kind, receivers, position)
+        by_strength = top_heads(stages[-1], model.cfg.n_layers * model.cfg.n_heads)
+        with_senders = [head for head in by_strength if head.layer > 0]
+        receiver = Receiver(kind, tuple(with_senders[:count]), position)
         stages.append(path_patch(model, prompts, receiver, memory_gib=memory_gib))
     return stages
 
@@ -380,3 +380,25 @@ def shared_at_logits(
         other = sampled[name].only(slice(0, 1))
         shared[name] = compare(first, other, form, seed=seed)
     return shared
+
+
+def metrics_of(
+    rows: Mapping[str, Mapping[str, Comparison]], *, pair: str, again: str, swap: str
+) -> dict[str, Comparison]:
+    """The overlaps by the names that data/claims.yaml gives them.
+
+    pair: the row of the two tasks; again, swap: those of IOI with itself; all others are unrelated
+    tasks.
+    """
+    metrics = {
+        "overlap_ranked_2pct": rows[pair][TOP],
+        "overlap_same_sign_2pct": rows[pair][SAME_SIGN],
+        "overlap_union_2pct": rows[pair][DISTINCT],
+        "overlap_ceiling_2pct": rows[again][TOP],
+        "overlap_corruptions_2pct": rows[swap][TOP],
+    }
+    for name, comparisons in rows.items():
+        if name not in (pair, again, swap):
+            spelled = name.lower().replace(" ", "_").replace("-", "_")
+            metrics[f"overlap_{spelled}"] = comparisons[TOP]
+    return metrics

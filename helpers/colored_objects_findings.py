@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from helpers.behavior import Behavior
 from helpers.blocking import WAYS, Hidden
-from helpers.circuit_overlap import Comparison
+from helpers.circuit_overlap import TOP, Comparison
 from helpers.circuits import Circuit
 from helpers.effects import signed_text
 from helpers.heads import Head, Heads
@@ -213,7 +213,6 @@ def overlap_title(difference: Interval, margin: float, model: str) -> str:
 
 def overlap_finding(
     rows: Mapping[str, Mapping[str, Comparison]],
-    form: str,
     difference: Interval,
     *,
     pair: str,
@@ -222,9 +221,9 @@ def overlap_finding(
     """The overlap, its ceiling and its controls in one paragraph."""
     texts = []
     for name, comparisons in rows.items():
-        overlap = comparisons[form].interval.times(100)
+        overlap = comparisons[TOP].interval.times(100)
         texts.append(f"{share_text(overlap, 0)} with {name}")
-    chance = rows[pair][form].chance.times(100)
+    chance = rows[pair][TOP].chance.times(100)
     return (
         f"**Finding.** By the first definition IOI shares {'; '.join(texts)}. Heads of the same "
         f"layers drawn at random give {share_text(chance, 0)}. Colored Objects minus the larger of "

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from helpers.circuit_overlap import (
+    DISTINCT,
+    SAME_SIGN,
     STAGES,
+    TOP,
     Comparison,
     SampledCircuit,
     bias_corrected,
@@ -13,6 +16,7 @@ from helpers.circuit_overlap import (
     compare_with_all,
     difference_to_larger,
     find_by_rank,
+    metrics_of,
     named_stages,
     overlap_by_stage,
     permute_within_layers,
@@ -25,8 +29,8 @@ from helpers.circuit_overlap import (
     stages_by_role,
 )
 from helpers.circuits import top_heads
-from helpers.heads import Head
 from helpers.path_patching import PathEffects, Receiver, path_patch
+from suite.ledger import get_claim
 from tests.tiny import FAST_KINDS, random_prompts, tiny_model
 
 # Two stages of a model with 2 layers of 3 heads, in percent of the gap.
@@ -171,14 +175,28 @@ def test_circuits_of_the_same_prompts_are_resampled_together():
 @pytest.mark.parametrize("kind", FAST_KINDS)
 def test_each_stage_receives_what_the_one_before_found(kind):
     model, prompts = tiny_model(kind), random_prompts(n=3)
-    first, second, third = find_by_rank(model, prompts, source="MID", count=12)
+    first, second, third = find_by_rank(model, prompts, source="MID", count=2)
     expected = path_patch(model, prompts, Receiver("logits"))
     np.testing.assert_allclose(first.patched, expected.patched)
-    later = tuple(head for head in top_heads(first, 12) if head.layer > 0)
+    later = tuple(head for head in top_heads(first, 12) if head.layer > 0)[:2]
     queries = path_patch(model, prompts, Receiver("q", later))
     np.testing.assert_allclose(second.patched, queries.patched)
-    values = path_patch(model, prompts, Receiver("v", (Head(1, 0),), "MID"))
-    assert np.isnan(third.patched[1:]).all() and np.isfinite(values.patched[0]).all()
-    known = search_all(model, {"a": prompts}, count=12, known={"a": first}, sources={"a": "MID"})
+    earlier = tuple(head for head in top_heads(second, 12) if head.layer > 0)[:2]
+    values = path_patch(model, prompts, Receiver("v", earlier, "MID"))
+    np.testing.assert_allclose(third.patched, values.patched)
+    known = search_all(model, {"a": prompts}, count=2, known={"a": first}, sources={"a": "MID"})
     np.testing.assert_allclose(known["a"][1].patched, second.patched)
     assert list(named_stages(known)) == [f"a/{stage}" for stage in STAGES]
+
+
+def test_overlaps_have_the_names_of_the_claims():
+    names = ("two", "again", "swap", "Greater-Than")
+    rows = {}
+    for i, name in enumerate(names):
+        found = Comparison(float(i), np.zeros(2), np.zeros(2))
+        rows[name] = dict.fromkeys((TOP, SAME_SIGN, DISTINCT), found)
+    metrics = metrics_of(rows, pair="two", again="again", swap="swap")
+    assert metrics["overlap_ceiling_2pct"].value == 1
+    assert metrics["overlap_greater_than"].value == 3
+    for metric in metrics:
+        get_claim("A5").metric(metric)

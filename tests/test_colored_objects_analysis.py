@@ -7,7 +7,7 @@ import pytest
 from helpers import colored_objects_findings as findings
 from helpers.behavior import Behavior
 from helpers.blocking import MEASURES, WAYS, Hidden
-from helpers.circuit_overlap import Comparison
+from helpers.circuit_overlap import TOP, Comparison
 from helpers.circuits import COLORED_OBJECTS, Circuit, Evidence, Rule
 from helpers.colored_objects_analysis import (
     answers_by_object,
@@ -161,9 +161,9 @@ def test_what_is_lost_is_said_of_every_way():
 def test_overlaps_are_said_from_the_ceiling_down():
     draws = np.full(9, 0.5)
     same = Comparison(0.5, draws, np.zeros(9))
-    rows = {"itself": {"top": same}, "Colored Objects": {"top": same}}
+    rows = {"itself": {TOP: same}, "Colored Objects": {TOP: same}}
     said = findings.overlap_finding(
-        rows, "top", Interval(20.0, 5.0, 30.0), pair="Colored Objects", unrelated=["World Capitals"]
+        rows, Interval(20.0, 5.0, 30.0), pair="Colored Objects", unrelated=["World Capitals"]
     )
     assert "50% [50, 50] with itself; 50% [50, 50] with Colored Objects" in said
     assert "+20 [+5, +30] points" in said

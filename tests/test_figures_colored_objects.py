@@ -19,6 +19,17 @@ def closed():
     plt.close("all")
 
 
+def two_tasks(role: str, head: Head, on_first: float) -> TwoTasks:
+    """A head with an effect on the first task, and nearly none on the second."""
+    return TwoTasks(
+        role,
+        head,
+        on_first=np.array([on_first, 2 * on_first]),
+        on_second=np.array([0.1, 0.0]),
+        has_path=True,
+    )
+
+
 def ticks(ax) -> list[str]:
     return [tick.get_text() for tick in ax.get_yticklabels()]
 
@@ -34,21 +45,31 @@ def test_behavior_has_a_symbol_for_each_measure():
 
 
 def test_attention_rows_name_their_heads():
-    rows = pd.DataFrame({"first token": [60.0, 10.0], "END": [40.0, 90.0]}, index=["L0H1", "L2H0"])
+    columns = {"first token": [60.0, 10.0], "END": [40.0, 90.0]}
+    rows = pd.DataFrame(columns, index=["L0H1", "L2H0"])
     roles = {"L0H1": "content gatherer", "L2H0": "no gatherer"}
     figure = figures.attention_rows_figure(rows, roles, title="T")
-    assert ticks(figure.axes[0]) == ["content gatherer L0H1", "no gatherer L2H0"]
-    assert {text.get_text() for text in figure.axes[0].texts} == {"60", "40", "10", "90"}
+    ax = figure.axes[0]
+    assert ticks(ax) == ["content gatherer L0H1", "no gatherer L2H0"]
+    cells = {text.get_text() for text in ax.texts}
+    assert cells == {"60", "40", "10", "90"}
 
 
 def test_the_idle_figure_has_both_tasks_and_the_margin():
     heads = [
-        TwoTasks("inhibition", Head(1, 0), np.array([-1.0, -2.0]), np.array([0.1, 0.0]), True),
-        TwoTasks("negative_movers", Head(2, 0), np.array([3.0, 4.0]), np.zeros(2), True),
+        two_tasks("inhibition", Head(1, 0), -1.0),
+        two_tasks("negative_movers", Head(2, 0), 3.0),
     ]
     ratio = Interval(0.1, 0.05, 0.2)
     by_role = {"inhibition": ratio, "negative_movers": Interval(0.0, 0.0, 0.0)}
-    figure = figures.idle_figure(heads, ratio, by_role, margin=0.25, title="T", seed=0)
+    figure = figures.idle_figure(
+        heads,
+        ratio,
+        by_role,
+        margin=0.25,
+        title="T",
+        seed=0,
+    )
     left, right = figure.axes
     assert ticks(left) == ["negative movers L2H0", "inhibition L1H0"]
     legend = [text.get_text() for text in left.get_legend().get_texts()]

@@ -54,7 +54,7 @@ def test_the_paths_are_those_into_the_keys(kind):
     receivers = (Head(2, 1),)
     effects = paths_to_induction(model, prompts, circuit, receivers)
     expected = path_patch(model, prompts, Receiver("k", receivers, "ASKED+1"))
-    np.testing.assert_allclose(effects.patched, expected.patched, equal_nan=True)
+    np.testing.assert_allclose(effects.patched, expected.patched, atol=1e-5)
     assert len(previous_token_heads(circuit, effects)) == 8  # layers 0 and 1, all allowed
     strict = replace(circuit, rule=replace(lenient, min_percent=1e6))
     assert previous_token_heads(strict, effects) == ()

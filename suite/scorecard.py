@@ -234,6 +234,23 @@ def models_in(measured: pd.DataFrame) -> list[str]:
     return known + sorted(found - set(known))
 
 
+def found_in(results: Path) -> list[str]:
+    """One line for each claim that a results file judges or describes: verdict, claim, number.
+
+    Empty where there is no such file.
+    """
+    if not results.is_file():
+        return []
+    frame = pd.DataFrame(_rows_of(_read(results)))
+    lines = []
+    for row in frame[frame.primary].itertuples() if len(frame) else ():
+        claim = get_claim(row.claim)
+        symbol = SYMBOLS[row.verdict] if row.verdict else " "
+        number = f"{row.value} {row.interval}".strip() or row.note
+        lines.append(f"{symbol} {claim.id:<4}{claim.title} {number}")
+    return lines
+
+
 # Tables -------------------------------------------------------------------------------------------
 
 

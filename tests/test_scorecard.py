@@ -264,5 +264,16 @@ def test_the_legend_explains_every_symbol():
     assert all(symbol in legend() and name in legend() for name, symbol in SYMBOLS.items())
 
 
+def test_what_a_notebook_found_is_a_line_for_each_claim(root):
+    folder = root / "data" / "results" / "smollm2"
+    accuracy, idle = scorecard.found_in(folder / "02.json")
+    assert (
+        accuracy.startswith("  A3  The model answers some") and "28.7% [25.0%, 32.0%]" in accuracy
+    )
+    assert idle.startswith("– A4  On Colored Objects") and idle.endswith("At chance.")
+    assert scorecard.found_in(folder / "09.json") == []
+    assert scorecard.found_in(write(root, "smollm2", "05")) == []
+
+
 def test_markdown_by_hand():
     assert markdown(pd.DataFrame({"a": ["1"], "b": ["2"]})) == "| a | b |\n| --- | --- |\n| 1 | 2 |"

@@ -32,10 +32,11 @@ def missed_precondition(chosen: Bool[np.ndarray, " n"], n_choices: int, *, model
     needed = chance + POINTS_ABOVE_CHANCE
     if measured.low >= needed:
         return ""
+    interval = f"[{measured.low:.1f}, {measured.high:.1f}]"
     return (
-        f"{model} chooses the right one of the {n_choices} colors in {measured.text()}% of "
-        f"{len(chosen)} prompts (chance {chance:.1f}%): the interval must lie above "
-        f"{needed:.1f}%."
+        f"{model} chooses the right one of the {n_choices} colors in {measured.value:.1f}% "
+        f"{interval} of {len(chosen)} prompts (chance {chance:.1f}%): the whole interval must lie "
+        f"above {needed:.1f}%."
     )
 
 

@@ -175,16 +175,16 @@ def test_circuits_of_the_same_prompts_are_resampled_together():
 @pytest.mark.parametrize("kind", FAST_KINDS)
 def test_each_stage_receives_what_the_one_before_found(kind):
     model, prompts = tiny_model(kind), random_prompts(n=3)
-    first, second, third = find_by_rank(model, prompts, source="MID", count=2)
+    first, second, third = find_by_rank(model, prompts, source="MID", count=12)
     expected = path_patch(model, prompts, Receiver("logits"))
     np.testing.assert_allclose(first.patched, expected.patched, atol=1e-5)
-    later = tuple(head for head in top_heads(first, 12) if head.layer > 0)[:2]
+    later = tuple(head for head in top_heads(first, 12) if head.layer > 0)
     queries = path_patch(model, prompts, Receiver("q", later))
     np.testing.assert_allclose(second.patched, queries.patched, atol=1e-5)
-    earlier = tuple(head for head in top_heads(second, 12) if head.layer > 0)[:2]
+    earlier = tuple(head for head in top_heads(second, 12) if head.layer > 0)
     values = path_patch(model, prompts, Receiver("v", earlier, "MID"))
     np.testing.assert_allclose(third.patched, values.patched, atol=1e-5)
-    known = search_all(model, {"a": prompts}, count=2, known={"a": first}, sources={"a": "MID"})
+    known = search_all(model, {"a": prompts}, count=12, known={"a": first}, sources={"a": "MID"})
     np.testing.assert_allclose(known["a"][1].patched, second.patched, atol=1e-5)
     assert list(named_stages(known)) == [f"a/{stage}" for stage in STAGES]
 

@@ -47,7 +47,7 @@ def test_the_precondition_asks_for_five_points_above_chance():
     assert missed_precondition(np.ones(200, dtype=bool), 3, model="m") == ""
     at_chance = np.arange(300) % 3 == 0
     said = missed_precondition(at_chance, 3, model="tiny")
-    assert said.startswith("tiny chooses the right one of the 3 colors in 33.3 [")
+    assert said.startswith("tiny chooses the right one of the 3 colors in 33.3% [")
     assert "of 300 prompts" in said and "above 38.3%" in said
     slightly_better = np.arange(300) % 5 < 2  # 40%, but the interval reaches down to 34.4%
     assert missed_precondition(slightly_better, 3, model="tiny")

@@ -101,6 +101,12 @@ class HeadScores:
         return float(self.scores[self.best])
 
     @property
+    def best_two(self) -> tuple[int, int]:
+        """The components with the highest and the second highest score."""
+        highest_last = np.argsort(np.nan_to_num(self.scores, nan=-np.inf))
+        return int(highest_last[-1]), int(highest_last[-2])
+
+    @property
     def others(self) -> Float[np.ndarray, " other"]:
         """Scores of the components that are not the best one, lowest first."""
         rest = np.delete(self.scores, self.best)

@@ -1,0 +1,126 @@
+"""The two ends of an inhibition head's component: which heads read it, which heads write into it.
+
+The component is the one that the movers' queries read most (`HeadScores.best`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from helpers import channels
+from helpers.channel_analysis import HeadScores, heads_after, heads_before
+from helpers.heads import Head, Heads, all_heads
+from helpers.models import AttentionWeights
+from helpers.stats import Interval
+
+OTHERS = "all other earlier heads"
+"""What is compared with the heads that have a role."""
+
+
+@dataclass(frozen=True)
+class Readers:
+    """How strongly the heads of the movers' layers read one inhibition head."""
+
+    head: Head
+    component: int
+    """The component that the movers read most."""
+    this_component: Mapping[Head, float]
+    """Reader -> its score with that component."""
+    best_component: Mapping[Head, float]
+    """Reader -> its score with whichever component it reads most."""
+
+
+def find_readers(
+    weights: AttentionWeights,
+    scored: HeadScores,
+    movers: Sequence[Head],
+    distances: Sequence[int],
+) -> Readers:
+    """Scores of an inhibition head with the query of every head in the layers of later movers."""
+    layers = {mover.layer for mover in heads_after(movers, scored.head.layer)}
+    readers = [head for head in all_heads(*weights.W_O.shape[:2]) if head.layer in layers]
+    [scores] = channels.component_scores(
+        weights, "query", senders=[scored.head], receivers=readers, distances=distances
+    ).numpy()
+    exists = np.isfinite(scores).any(axis=0)
+    this_component = {}
+    best_component = {}
+    for reader, column, has_score in zip(readers, scores.T, exists, strict=True):
+        if has_score:
+            this_component[reader] = float(column[scored.best])
+            best_component[reader] = float(np.nanmax(column))
+    return Readers(scored.head, scored.best, this_component, best_component)
+
+
+def movers_minus_others(
+    scores: Mapping[Head, float], movers: Sequence[Head], left_out: Sequence[Head]
+) -> float:
+    """Mean score of the movers minus that of the other readers; NaN where either group is empty."""
+    of_movers = [score for head, score in scores.items() if head in movers]
+    of_others = [
+        score for head, score in scores.items() if head not in movers and head not in left_out
+    ]
+    if not of_movers or not of_others:
+        return float("nan")
+    return float(np.mean(of_movers) - np.mean(of_others))
+
+
+def component_percentiles(
+    written: Float[np.ndarray, "sender component"], component: int
+) -> Float[np.ndarray, " sender"]:
+    """Percent of the receiver's other components into which a sender writes less than into this.
+
+    0 = it writes less into this one than into any other, 100 = most; 50 on average by chance.
+    """
+    ranks = rankdata(written, axis=1, nan_policy="omit")
+    n_others = np.isfinite(written).sum(1) - 1
+    return 100 * (ranks[:, component] - 1) / n_others
+
+
+def plane_percentiles(
+    written: Float[np.ndarray, "sender component"], plane: tuple[int, int]
+) -> Float[np.ndarray, " sender"]:
+    """The same for a plane of two components among all planes of two components.
+
+    What is written into a plane is the root of the two squared scores.
+    """
+    first, second = np.triu_indices(written.shape[1], k=1)
+    planes = np.hypot(written[:, first], written[:, second])
+    [place] = np.flatnonzero((first == min(plane)) & (second == max(plane)))
+    return component_percentiles(planes, int(place))
+
+
+def writers_table(
+    weights: AttentionWeights, ranked: Sequence[HeadScores], roles: Mapping[str, Heads]
+) -> pd.DataFrame:
+    """One row for each earlier head: into what it writes, mean over the inhibition heads after it.
+
+    `percentile` and `percentile_2d` are about the movers' component, and the plane of the two that
+    they read most. `same_component`: share of the inhibition heads in which that component is the
+    one into which the head writes most. `role` is OTHERS for a head of none of the roles.
+    """
+    tables = []
+    for scored in ranked:
+        earlier = heads_before(scored.head.layer, weights.n_heads)
+        written = channels.read_scores(weights, earlier, [scored.head])[:, 0].numpy()
+        writes = np.isfinite(written).any(1)
+        written = written[writes]
+        senders = [head for head, does in zip(earlier, writes, strict=True) if does]
+        row_max = np.nanmax(written, axis=1)
+        table = {
+            "head": senders,
+            "percentile": component_percentiles(written, scored.best),
+            "percentile_2d": plane_percentiles(written, scored.best_two),
+            "same_component": written[:, scored.best] == row_max,
+        }
+        tables.append(pd.DataFrame(table))
+    table = pd.concat(tables).groupby("head", as_index=False).mean()
+    role_of = {}
+    for role, heads in roles.items():
+        role_of.update(dict.fromkeys(heads, role))
+    table["role"] = [role_of.get(Head(*head), OTHERS) for head in table["head"]]
+    return table

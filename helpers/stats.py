@@ -94,6 +94,30 @@ def mean_interval(x: Shaped[Array, " n"], seed: int) -> Interval:
     return _scalar_interval(x.mean(), low, high)
 
 
+def clustered_interval(
+    x: Shaped[Array, " n"], clusters: Shaped[Array, " m"], seed: int
+) -> Interval:
+    """Mean over n examples with a percentile bootstrap that resamples whole clusters.
+
+    For examples that come in groups, such as pairs of heads with one receiver, or prompts of one
+    template: `clusters` names the group of each example. Raises ValueError on fewer than two
+    clusters, unequal lengths, NaN or infinity.
+    """
+    x = _values(x, "the mean")
+    names, members = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(members) != len(x):
+        raise ValueError(f"{len(x)} values need the name of a cluster each, not {len(members)}.")
+    if len(names) < 2:
+        raise ValueError("An interval over clusters needs at least two of them.")
+    sums = np.bincount(members, weights=x)
+    sizes = np.bincount(members)
+    picked = bootstrap_indices(len(names), RESAMPLES, seed)
+    means = sums[picked].sum(-1) / sizes[picked].sum(-1)
+    low, high = np.quantile(means, [TAIL, 1 - TAIL])
+    value = x.mean()
+    return _scalar_interval(value, min(value, low), max(value, high))
+
+
 def ratio_interval(num: Shaped[Array, "*grid n"], den: Shaped[Array, " n"], seed: int) -> Interval:
     """mean(num) / mean(den) over the same n examples, for every cell of a grid: the normalized
     path-patching effect.

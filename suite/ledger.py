@@ -1,4 +1,4 @@
-"""The papers' claims (data/claims.yaml) and the rule by which a measurement is judged."""
+"""The papers' claims, with their values and how each is judged (data/claims.yaml)."""
 
 import difflib
 import functools
@@ -11,19 +11,16 @@ from helpers.heads import Head
 from helpers.stats import Interval
 from suite.errors import ClaimError
 from suite.registry import read_data
+from suite.verdicts import Direction, Number
 
-Number = float | int
 Kind = Literal["number", "heads", "list"]
-Direction = Literal["above", "below", "equal"]
-Verdict = Literal["reproduced", "qualitative", "differs", "transfers", "partly", "does not"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One quantity of a claim: the paper's value and how ours is judged; the fields are explained
-    in claims.yaml.
+    """One quantity of a claim: the paper's value and how ours is judged.
 
-    Raises ClaimError for fields that do not fit together.
+    The fields are explained in claims.yaml. Raises ClaimError for fields that do not fit together.
     """
 
     name: str
@@ -32,8 +29,9 @@ class Metric:
     unit: str = ""
     paper: Number | list[str] | None = None
     says: str = ""
+    digest: bool = False
     direction: Direction | None = None
-    reference: Number | None = None
+    margin: Number | None = None
     tolerance: Number = 0.0
     repeat_tolerance: Number | None = None
     control: str | None = None
@@ -54,12 +52,20 @@ class Metric:
         if isinstance(value, str):
             return value
         if self.unit == "share":
-            return f"{100 * value:.1f} %"
+            return f"{100 * value:.1f}%"
+        if self.unit.startswith("% "):
+            return f"{value:.3g}%"
+        if self.unit == "points":
+            return f"{value:+.3g} points"
         if isinstance(value, int):
             return str(value)
-        if self.unit == "points":
-            return f"{value:.3g} points"
         return f"{value:.3g}"
+
+    @property
+    def paper_text(self) -> str:
+        """The paper's value, else its words; marked where it is known from a digest only."""
+        text = self.text(self.paper) or self.says
+        return f"{text} (digest)" if self.digest and text else text
 
     def interval_text(self, row: dict) -> str:
         """[low, high] of a results row or of its control, empty where there is none."""
@@ -78,10 +84,12 @@ def _problem_of(metric: Metric) -> str:
     """Why a metric could not be judged, with what to do; empty for a good one."""
     if metric.kind not in get_args(Kind):
         return f"kind {metric.kind!r} is unknown, use {' or '.join(get_args(Kind))}"
-    if metric.kind == "number" and metric.direction not in get_args(Direction):
-        return f"a number needs a direction, {' or '.join(get_args(Direction))}"
     if metric.kind != "number" and metric.direction is not None:
         return f"only a number has a direction, leave it out of a {metric.kind} metric"
+    if metric.direction not in (None, *get_args(Direction)):
+        return f"direction {metric.direction!r} is unknown, use {' or '.join(get_args(Direction))}"
+    if (metric.direction is None) != (metric.margin is None):
+        return "direction and margin belong together, give both or neither"
     if metric.paper is None:
         return ""
     if metric.kind == "list":
@@ -107,11 +115,11 @@ def _are_heads(names: object) -> bool:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim; `paper` is A, B or None (ours), `model` the paper's, `known` what the paper takes
-    as given.
+    """One claim: `paper` is A, B or None (ours), `model` the paper's model.
 
-    alone: about its model only, so it is not measured on others. rows_of: earlier claims whose rows
-    on it are its own.
+    primary: the metric that is judged, empty for a claim that others decide (`rows_of`).
+    precondition: what a model must do before the claim can be tested. known: what the paper takes
+    as given. alone: about its model only, so it is not measured on others.
     """
 
     id: str
@@ -121,15 +129,21 @@ class Claim:
     model: str | None
     notebook: str | None
     metrics: dict[str, Metric]
+    primary: str = ""
+    precondition: str = ""
     figure: str | None = None
     known: dict[str, Any] = field(default_factory=dict)
     alone: bool = False
     rows_of: Sequence[str] = ()
+    changed: str = ""
+    """What of the primary measure was changed after its first run: the old value, and why."""
 
     def template(self, name: str) -> str:
         """The name in claims.yaml of a metric, such as attention_<from>_<to> for
         attention_END_IO.
         """
+        if name in self.metrics:
+            return name
         for template in self.metrics:
             if re.fullmatch(re.sub("<.*?>", ".+", template), name):
                 return template
@@ -194,7 +208,7 @@ def _section(ledger: Mapping[str, Any], name: str, kind: type) -> Any:
 def _read_claim(entry: Any, papers: Mapping[str, Any], earlier: Mapping[str, Claim]) -> Claim:
     """One entry of the file. Raises ClaimError with what is wrong in it."""
     required = ("id", "paper", "title", "where", "notebook", "metrics")
-    optional = ("model", "figure", "known", "rows_of")
+    optional = ("model", "figure", "known", "rows_of", "primary", "precondition", "changed")
     _check_fields(entry, "entry", required=required, optional=optional)
     if entry["id"] in earlier:
         raise ClaimError("entry: there are two of this id, rename one")
@@ -207,10 +221,23 @@ def _read_claim(entry: Any, papers: Mapping[str, Any], earlier: Mapping[str, Cla
     for other in entry.get("rows_of", ()):
         if other not in earlier:
             raise ClaimError(f"entry: rows_of names {other}, which is no earlier claim")
-        for metric in earlier[other].metrics.values():  # what the paper says is of another model
-            metrics[metric.name] = replace(metric, model=model, paper=None, says="")
+    _check_primary(entry, metrics)
     alone = "model" in entry
     return Claim(**{**entry, "model": model, "metrics": metrics, "alone": alone})
+
+
+def _check_primary(entry: Mapping[str, Any], metrics: Mapping[str, Metric]) -> None:
+    """Raises ClaimError unless one metric is judged, or earlier claims decide in its place."""
+    primary = entry.get("primary")
+    if entry.get("rows_of"):
+        if primary or metrics:
+            raise ClaimError("entry: earlier claims decide it (rows_of), so leave its metrics out")
+        return
+    if primary not in metrics:
+        raise ClaimError(f"entry: primary {primary!r} is none of its metrics, name one")
+    for name, metric in metrics.items():
+        if name != primary and metric.direction is not None:
+            raise ClaimError(f"metric {name}: only the primary metric has a direction and margin")
 
 
 def _model_of_paper(papers: Mapping[str, Any], paper: str | None) -> str | None:
@@ -256,96 +283,3 @@ def _nearest(name: str, known: Collection[str]) -> str:
     """The known names that look like a name, all of them where none does."""
     near = difflib.get_close_matches(name, known) or sorted(known)
     return ", ".join(near)
-
-
-# --- verdicts -------------------------------------------------------------------------------------
-
-
-def verdict(
-    metric: Metric,
-    value: Number | list,
-    *,
-    same_model: bool,
-    low: Number | None = None,
-    high: Number | None = None,
-    control: Control | None = None,
-    supported: bool | None = None,
-) -> Verdict:
-    """Judge one measurement.
-
-    A number is *clear* if its whole interval lies on the claimed side of the control's interval and
-    of the metric's `reference` (chance or zero), where there are such (else of zero); for direction
-    `equal`, within the tolerance. It is a *hint* if the values alone lie so.
-
-    On the paper's model: **reproduced** if the paper's number is in the interval or within the
-    declared tolerance of the value, or the heads are exactly the paper's; else **qualitative** if
-    the number is clear, or at least half of the paper's heads are found; else **differs**. On any
-    other model nothing is compared with the paper's value. Numbers: **transfers** if clear,
-    **partly** if a hint, else **does not**. Heads: **does not** if none are found, **transfers** if
-    they are `supported` (says the notebook: effect interval without 0, attention as in the role),
-    else **partly**. Lists of numbers, and heads for which the paper names none, count as clear if
-    `supported`.
-    """
-    ends: tuple = (value, value) if low is None else (low, high)
-    point: tuple = (value, value)
-    if metric.kind == "number":
-        bounds = _bounds(metric, control)
-        clear = all(_as_claimed(metric, ends, bound.ends) for bound in bounds)
-        hint = all(_as_claimed(metric, point, (bound.value, bound.value)) for bound in bounds)
-    else:
-        clear = bool(value and supported)
-        hint = bool(value and metric.kind == "heads")
-    if same_model:
-        return _verdict_on_the_papers_model(metric, value, ends, clear)
-    return _verdict_on_another_model(clear, hint)
-
-
-def _verdict_on_another_model(clear: bool, hint: bool) -> Verdict:
-    if clear:
-        return "transfers"
-    if hint:
-        return "partly"
-    return "does not"
-
-
-def _verdict_on_the_papers_model(metric: Metric, value: Any, ends: tuple, clear: bool) -> Verdict:
-    paper: Any = metric.paper
-    if paper is None:
-        return "qualitative" if clear else "differs"
-    if metric.kind == "heads":
-        return _verdict_on_heads(set(value), set(paper))
-    low, high = ends
-    if low <= paper <= high or abs(value - paper) <= metric.tolerance:
-        return "reproduced"
-    return "qualitative" if clear else "differs"
-
-
-def _verdict_on_heads(found: set[str], paper: set[str]) -> Verdict:
-    if found == paper:
-        return "reproduced"
-    if 2 * len(found & paper) >= len(paper):
-        return "qualitative"
-    return "differs"
-
-
-def _bounds(metric: Metric, control: Control | None) -> list[Control]:
-    """What a number is compared with: the control and the reference, or zero without them."""
-    bounds = []
-    if control is not None:
-        bounds.append(control)
-    if metric.reference is not None:
-        bounds.append(Control("reference", metric.reference))
-    return bounds or [Control("zero", 0)]
-
-
-def _as_claimed(
-    metric: Metric, measured: tuple[Number, Number], bound: tuple[Number, Number]
-) -> bool:
-    """Whether an interval lies on the claimed side of another one, or within its tolerance."""
-    low, high = measured
-    floor, ceiling = bound
-    if metric.direction == "above":
-        return low > ceiling
-    if metric.direction == "below":
-        return high < floor
-    return floor - metric.tolerance <= low and high <= ceiling + metric.tolerance

@@ -25,7 +25,7 @@ from helpers.path_patching import PathEffects
 from helpers.stats import Interval
 from suite.errors import ClaimError, NotApplicable
 from suite.files import atomic_path, sha256, write_text
-from suite.ledger import Control, Metric, Number, Verdict, get_claim, verdict
+from suite.ledger import Claim, Control, Metric, Number, get_claim
 from suite.provenance import (
     file_parameters,
     git_state,
@@ -34,6 +34,7 @@ from suite.provenance import (
     require_one_checkout,
 )
 from suite.registry import DATA, circuit_path, figures_dir, resolve, results_path
+from suite.verdicts import agreement, verdict
 
 PATH_EFFECTS = ("clean", "corrupted", "patched")  # the arrays of one stage of path patching
 WRITTEN_BY_RUNS = (DATA / "results", DATA / "circuits")
@@ -80,57 +81,93 @@ class Results:
         high: Number | None = None,
         seed: int | None = None,
         control: Control | None = None,
-        supported: bool | None = None,
+        untestable: str = "",
         note: str = "",
-    ) -> Verdict:
-        """Keep one measurement, on the disk too, and return its verdict; a second one of the same
-        metric replaces it.
+    ) -> str:
+        """Keep one measurement, on the disk too; a second one of the same metric replaces it.
 
         `value` is an Interval (or a number with low and high), heads by importance, or a list of
         numbers with its axis in `note`. `seed` defaults to the parameter SEED. Numbers are kept to
-        six significant digits. Raises ClaimError on an unknown claim or metric, NaN, a value
-        outside its interval, or n < 1.
+        six significant digits. `untestable` says why this model misses the precondition of a
+        claim, whose primary measure is then not judged.
+
+        Returns the verdict on a primary measure, empty for a supporting one. Raises ClaimError on
+        an unknown claim or metric, NaN, a value outside its interval, n < 1, or `untestable` given
+        for a supporting measure.
         """
-        spec = get_claim(claim_id).metric(metric)
+        claim = get_claim(claim_id)
+        spec = claim.metric(metric)
         if isinstance(value, Interval):
             value, low, high = value.value, value.low, value.high
         value, low, high = plain([value, low, high])
         if control is not None:
             control = Control(**plain(asdict(control)))
-        _check_measurement(f"{claim_id} {metric}", spec, value, n)
-        _check_interval(f"{claim_id} {metric}", value, low, high)
+        name = f"{claim_id} {metric}"
+        _check_measurement(name, spec, value, n)
+        _check_interval(name, value, low, high)
         if control is not None:
-            _check_control(f"{claim_id} {metric}", control)
-        judged = verdict(
-            spec,
-            value,
-            same_model=self.model == spec.model,
-            low=low,
-            high=high,
-            control=control,
-            supported=supported,
-        )
-        self._rows[claim_id, metric] = {
-            "id": claim_id,
-            "metric": metric,
-            "value": value,
-            "low": low,
-            "high": high,
+            _check_control(name, control)
+        if untestable and metric != claim.primary:
+            raise ClaimError(f"{name} is not judged, so it cannot be untestable: record its value.")
+        judged = {"value": value, "low": low, "high": high}
+        self._keep(claim, spec, judged, n, seed, control, untestable or note, bool(untestable))
+        return self._rows[claim_id, metric]["verdict"] or ""
+
+    def record_untestable(self, claim_id: str, why: str, *, n: int) -> str:
+        """Keep a claim's primary measure without a value: it cannot be measured on this model.
+
+        `why` is one sentence, n the number of prompts that showed it. Returns "untestable".
+        """
+        claim = get_claim(claim_id)
+        spec = claim.metric(claim.primary)
+        nothing = {"value": None, "low": None, "high": None}
+        self._keep(claim, spec, nothing, n, None, None, why, True)
+        return "untestable"
+
+    def _keep(
+        self,
+        claim: Claim,
+        metric: Metric,
+        measured: dict[str, Any],
+        n: int,
+        seed: int | None,
+        control: Control | None,
+        note: str,
+        untestable: bool,
+    ) -> None:
+        """Add a row, and write all rows to the disk."""
+        primary = metric.name == claim.primary
+        self._rows[claim.id, metric.name] = {
+            "id": claim.id,
+            "metric": metric.name,
+            "primary": primary,
+            **measured,
+            "unit": metric.unit,
             "n": int(n),
             "note": note,
             "seed": self.parameters.get("SEED") if seed is None else seed,
             "control": None if control is None else asdict(control),
-            "verdict": judged,
+            "verdict": _verdict(metric, measured, untestable) if primary else None,
+            "agrees": self._agreement(metric, measured["value"]),
         }
         write_text(self.partial_path, self._json())
-        return judged
+
+    def _agreement(self, metric: Metric, value) -> str | None:
+        """Whether a value agrees with the paper's; None on other models, or where it gives none."""
+        if self.model != metric.model or metric.paper is None or value is None:
+            return None
+        return agreement(value, metric.paper, metric.tolerance)
 
     def table(self) -> pd.DataFrame:
-        """Paper beside measured, rounded; a number of another model stands in a column named after
-        that model.
-        """
+        """Every row of this run, as text; the paper's value beside those of its own model."""
         lines = [self._table_line(row) for row in self._rows.values()]
         return pd.DataFrame(lines).fillna("")
+
+    def verdicts(self) -> str:
+        """The primary measures alone, a line each: claim, metric, verdict."""
+        rows = [row for row in self._rows.values() if row["primary"]]
+        frame = pd.DataFrame(rows, columns=["id", "metric", "verdict"]).fillna("no verdict")
+        return frame.to_string(index=False, header=["claim", "primary measure", "verdict"])
 
     def _table_line(self, row: dict) -> dict[str, str | None]:
         metric = get_claim(row["id"]).metric(row["metric"])
@@ -138,13 +175,14 @@ class Results:
         return {
             "claim": row["id"],
             "metric": row["metric"],
-            "paper": metric.text(metric.paper) or metric.says,
+            "paper": metric.paper_text,
             "paper model": metric.model,
             measured_on: metric.text(row["value"]),
-            "95 % interval": metric.interval_text(row),
+            "95% interval": metric.interval_text(row),
             "n": str(row["n"]),
             "control": metric.control_text(row["control"]),
             "verdict": row["verdict"],
+            "agrees": row["agrees"],
         }
 
     def save_figure(self, figure: Figure, name: str) -> None:
@@ -236,6 +274,17 @@ def plain(value, digits: int = 6):
     if isinstance(value, float):
         return float(f"{value:.{digits}g}")
     return value
+
+
+def _verdict(metric: Metric, measured: dict[str, Any], untestable: bool) -> str | None:
+    """The verdict on a primary measure; None for one that only describes a model."""
+    if untestable:
+        return "untestable"
+    if metric.direction is None or metric.margin is None:
+        return None
+    low = measured["value"] if measured["low"] is None else measured["low"]
+    high = measured["value"] if measured["high"] is None else measured["high"]
+    return verdict(metric.direction, metric.margin, low, high)
 
 
 # --- checks of a measurement ----------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 from helpers.stats import (
     Interval,
     bootstrap_indices,
+    clustered_interval,
     correlation,
     draw_range,
     jaccard,
@@ -316,3 +317,28 @@ def test_correlation_refuses_an_unknown_method(unchecked):
         ValueError, match="Unknown method 'kendall'; choose 'pearson' or 'spearman'"
     ):
         correlation(values, values, method="kendall", seed=0)
+
+
+# Clusters
+
+
+def test_clustered_interval_of_two_clusters_by_hand():
+    values = np.array([1.0, 1.0, 1.0, 4.0])
+    found = clustered_interval(values, np.array(["a", "a", "a", "b"]), seed=0)
+    # a resample is aa (mean 1), ab or ba (7 / 4) or bb (4): a quarter of them lies at either end
+    assert (found.value, found.low, found.high) == (1.75, 1.0, 4.0)
+
+
+def test_clustered_interval_is_wider_than_one_that_takes_examples_for_independent():
+    rng = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(12), 20)
+    values = rng.normal(size=12)[cluster] + 0.1 * rng.normal(size=240)
+    by_cluster = clustered_interval(values, cluster, seed=1)
+    by_example = mean_interval(values, seed=1)
+    assert by_cluster.high - by_cluster.low > 3 * (by_example.high - by_example.low)
+
+
+@pytest.mark.parametrize("clusters", [["a", "a"], ["a"], ["a", "b", "c"]])
+def test_clustered_interval_refuses_one_cluster_and_unequal_lengths(clusters):
+    with pytest.raises(ValueError, match="cluster"):
+        clustered_interval(np.array([1.0, 2.0]), np.array(clusters), seed=0)

@@ -1,0 +1,18 @@
+"""Seeds for the separate draws of one experiment, all from one number."""
+
+import hashlib
+
+from numpy.random import SeedSequence
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """The seed of one draw, such as `seed_for(SEED, "held-out prompts")`, from 0 to 2^32 - 1.
+
+    Two purposes, or two seeds, give unrelated numbers; the same pair always gives the same one. So
+    the prompts for training under one seed are never the test prompts of the next. Raises
+    ValueError for a negative seed.
+    """
+    digest = hashlib.sha256(purpose.encode()).digest()
+    purpose_number = int.from_bytes(digest[:4], "big")
+    sequence = SeedSequence(seed, spawn_key=(purpose_number,))
+    return int(sequence.generate_state(1)[0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import rankdata
+from scipy.stats import rankdata, ttest_ind
 
 from helpers import channels
 from helpers.channel_analysis import HeadScores, heads_after, heads_before
@@ -56,17 +56,38 @@ def find_readers(
     return Readers(scored.head, scored.best, this_component, best_component)
 
 
-def movers_minus_others(
-    scores: Mapping[Head, float], movers: Sequence[Head], left_out: Sequence[Head]
-) -> float:
-    """Mean score of the movers minus that of the other readers; NaN where either group is empty."""
-    of_movers = [score for head, score in scores.items() if head in movers]
-    of_others = [
-        score for head, score in scores.items() if head not in movers and head not in left_out
-    ]
-    if not of_movers or not of_others:
-        return float("nan")
-    return float(np.mean(of_movers) - np.mean(of_others))
+@dataclass(frozen=True)
+class GroupMeans:
+    """Mean scores of movers and of the other heads of their layers."""
+
+    movers: float
+    others: float
+
+    @property
+    def value(self) -> float:
+        """The difference."""
+        return self.movers - self.others
+
+
+def compare_movers(
+    scores: Sequence[Mapping[Head, float]], movers: Sequence[Head], left_out: Sequence[Head]
+) -> GroupMeans | None:
+    """Scores of the movers and of other readers, averaged over inhibition heads.
+
+    scores: of each inhibition head, by reader. left_out: readers that belong to neither group. None
+    where a group has no reader.
+    """
+    means = []
+    for of_head in scores:
+        of_movers = [score for reader, score in of_head.items() if reader in movers]
+        rest = [reader for reader in of_head if reader not in (*movers, *left_out)]
+        of_others = [of_head[reader] for reader in rest]
+        if of_movers and of_others:
+            means.append((np.mean(of_movers), np.mean(of_others)))
+    if not means:
+        return None
+    movers_mean, others_mean = np.mean(means, axis=0)
+    return GroupMeans(float(movers_mean), float(others_mean))
 
 
 def component_percentiles(
@@ -99,9 +120,10 @@ def writers_table(
 ) -> pd.DataFrame:
     """One row for each earlier head: into what it writes, mean over the inhibition heads after it.
 
+    Columns: `head`, `role` (OTHERS for a head of none of the roles), and three measures.
     `percentile` and `percentile_2d` are about the movers' component, and the plane of the two that
     they read most. `same_component`: share of the inhibition heads in which that component is the
-    one into which the head writes most. `role` is OTHERS for a head of none of the roles.
+    one into which the head writes most.
     """
     tables = []
     for scored in ranked:
@@ -124,3 +146,19 @@ def writers_table(
         role_of.update(dict.fromkeys(heads, role))
     table["role"] = [role_of.get(Head(*head), OTHERS) for head in table["head"]]
     return table
+
+
+def difference_to_others(table: pd.DataFrame, column: str) -> Interval:
+    """Mean of a column over the heads with a role, minus its mean over all other earlier heads.
+
+    Heads are the units. The interval is Student's, with one spread for all heads, because one to
+    four heads do not show their own. Raises ValueError without heads of both kinds.
+    """
+    other = table["role"] == OTHERS
+    values = table[column].astype(float)
+    if other.all() or not other.any():
+        raise ValueError("A difference to other heads needs heads with a role and others.")
+    test = ttest_ind(values[~other], values[other])
+    low, high = test.confidence_interval()
+    value = values[~other].mean() - values[other].mean()
+    return Interval(float(value), float(low), float(high))

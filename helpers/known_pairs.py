@@ -4,20 +4,24 @@ The unit is a receiver: a head with known senders on one side. AUC is the share 
 other earlier head) pairs in which the known sender scores higher; 0.5 by chance.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy.stats import mannwhitneyu, rankdata
+from torch import Tensor
 
 from helpers import channels
-from helpers.channel_analysis import linked_pairs
+from helpers.channel_analysis import linked_pairs, outlier_z
 from helpers.channels import PairScores, Side
 from helpers.heads import Head, Heads, all_heads
 from helpers.models import AttentionWeights
 from helpers.projection_kernel import kernel_scores
+from helpers.seeds import seed_for
+from helpers.stats import Interval, clustered_interval
 
 SIDES: tuple[Side, ...] = ("key", "value", "query")
 """In the order of the circuit: previous-token heads, duplicate-token heads, inhibition heads."""
@@ -25,10 +29,15 @@ SIDES: tuple[Side, ...] = ("key", "value", "query")
 MEASURES = {
     "whole_heads": "whole heads",
     "best_components": "best component",
-    "outlier": "how far it stands out",
+    "outlier": "outlier: how far the best component stands out",
     "projection_kernel": "projection kernel",
 }
-"""Scores of a pair, and their names in figures."""
+"""Scores of a pair, and what they are called in figures."""
+
+ALL = "all sides"
+
+FEWEST_RECEIVERS = 2
+"""With fewer there is no interval over receivers."""
 
 
 class Link(NamedTuple):
@@ -79,50 +88,50 @@ def score_side(
     )
     kernel = kernel_scores(weights, pairs.side, receivers=receivers)
     scores = {
-        "whole_heads": pairs.whole.flatten(0, 1).flatten(1)[:, columns].numpy(),
-        "best_components": pairs.best.flatten(0, 1).flatten(1)[:, columns].numpy(),
+        "whole_heads": _square(pairs.whole)[:, columns],
+        "best_components": _square(pairs.best)[:, columns],
         "outlier": stands_out(components.numpy()),
         "projection_kernel": kernel.numpy(),
     }
-    is_known = [[sender in known[receiver] for receiver in receivers] for sender in senders]
-    return SideScores(pairs.side, receivers, np.array(is_known), scores)
+    is_known = np.zeros((len(senders), len(receivers)), dtype=bool)
+    for column, receiver in enumerate(receivers):
+        is_known[:, column] = [sender in known[receiver] for sender in senders]
+    return SideScores(pairs.side, receivers, is_known, scores)
+
+
+def _square(
+    table: Float[Tensor, "layer head layer head"],
+) -> Float[np.ndarray, "sender receiver"]:
+    """A table of pairs with one row and one column a head."""
+    return table.flatten(0, 1).flatten(1).numpy()
 
 
 def stands_out(
     scores: Float[np.ndarray, "sender component receiver"],
 ) -> Float[np.ndarray, "sender receiver"]:
-    """How many standard deviations of a sender's other components its best one lies above them.
-
-    Not a test: the largest of many numbers always stands out. Compare it with other senders'. NaN
-    where a sender has no score, or has others that do not differ.
-    """
-    ordered = np.sort(scores, axis=1)  # NaN last
-    best = np.nanmax(np.nan_to_num(scores, nan=-np.inf), axis=1)
-    is_best = np.cumsum(ordered == best[:, None], axis=1) == 1
-    is_best &= ordered == best[:, None]
-    others = np.where(is_best, np.nan, ordered)
-    count = np.isfinite(others).sum(1)
-    total = np.nansum(others, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = total / count
-        spread = np.sqrt(np.nansum((others - mean[:, None]) ** 2, axis=1) / count)
-        return np.where(spread > 0, (best - mean) / spread, np.nan)
+    """`outlier_z` of each sender's components; NaN where a sender has no score."""
+    n_senders, _, n_receivers = scores.shape
+    found = np.full((n_senders, n_receivers), np.nan)
+    for sender, receiver in zip(*np.isfinite(scores).any(1).nonzero(), strict=True):
+        found[sender, receiver] = outlier_z(scores[sender, :, receiver])
+    return found
 
 
 def receiver_aucs(
     scores: Float[np.ndarray, "sender receiver"], known: Bool[np.ndarray, "sender receiver"]
 ) -> Float[np.ndarray, " receiver"]:
     """AUC of each receiver's known senders against all other earlier heads; equal scores count
-    half.
+    half. NaN where either group has no score.
     """
-    aucs = []
-    for column, is_known in zip(scores.T, known.T, strict=True):
+    aucs = np.full(known.shape[1], np.nan)
+    for receiver, (column, is_known) in enumerate(zip(scores.T, known.T, strict=True)):
         has_score = np.isfinite(column)
         senders = column[has_score & is_known]
         others = column[has_score & ~is_known]
-        higher = mannwhitneyu(senders, others).statistic
-        aucs.append(higher / len(senders) / len(others))
-    return np.array(aucs)
+        if len(senders) and len(others):
+            higher = mannwhitneyu(senders, others).statistic
+            aucs[receiver] = higher / len(senders) / len(others)
+    return aucs
 
 
 def permuted_aucs(
@@ -161,3 +170,159 @@ def _permuted_senders(
         alike = np.flatnonzero((has_score == pattern).all(1))
         stand_ins[:, alike] = rng.permuted(stand_ins[:, alike], axis=1)
     return stand_ins
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well one measure tells the known pairs from others, on one side or on all."""
+
+    measure: str
+    side: str
+    receivers: tuple[str, ...]
+    """Name and side of each receiver."""
+    aucs: Float[np.ndarray, " receiver"]
+    null: Float[np.ndarray, " draw"]
+    """Mean AUC of random heads in the known senders' place."""
+
+    @property
+    def value(self) -> float:
+        """The mean AUC over receivers."""
+        return float(self.aucs.mean())
+
+    @property
+    def p(self) -> float:
+        """Share of the draws whose AUC is at least as high, the measured one counted in."""
+        at_least = int((self.null >= self.value).sum())
+        return (at_least + 1) / (len(self.null) + 1)
+
+    def interval(self, seed: int) -> Interval | None:
+        """The mean AUC with an interval that resamples receivers; None for a single receiver."""
+        if len(self.receivers) < FEWEST_RECEIVERS:
+            return None
+        return clustered_interval(self.aucs, np.array(self.receivers), seed)
+
+
+def separate(sides: Sequence[SideScores], *, draws: int, seed: int) -> list[Separation]:
+    """Every measure on every side and, where there are several, on all together.
+
+    On all sides the mean is over the receivers of all; random heads are drawn on each side anew.
+    """
+    found = []
+    for measure in MEASURES:
+        of_measure = []
+        for scores in sides:
+            of_measure.extend(_separate_side(scores, measure, draws, seed))
+        found.extend(of_measure)
+        if len(of_measure) > 1:
+            found.append(pool(of_measure))
+    return found
+
+
+def pool(sides: Sequence[Separation]) -> Separation:
+    """Several sides of one measure as one."""
+    sizes = [len(side.receivers) for side in sides]
+    receivers: tuple[str, ...] = ()
+    for side in sides:
+        receivers += side.receivers
+    aucs = np.concatenate([side.aucs for side in sides])
+    null = np.average([side.null for side in sides], axis=0, weights=sizes)
+    return Separation(sides[0].measure, ALL, receivers, aucs, null)
+
+
+def _separate_side(scores: SideScores, measure: str, draws: int, seed: int) -> Iterator[Separation]:
+    """One measure on one side; nothing where no receiver has scores to compare."""
+    table = scores.scores[measure]
+    aucs = receiver_aucs(table, scores.known)
+    [usable] = np.isfinite(aucs).nonzero()
+    if len(usable):
+        null = permuted_aucs(
+            table[:, usable],
+            scores.known[:, usable],
+            draws=draws,
+            seed=seed_for(seed, f"random senders, {scores.side} side"),
+        )
+        names = tuple(f"{scores.receivers[place]} {scores.side}" for place in usable)
+        yield Separation(measure, scores.side, names, aucs[usable], null.mean(1))
+
+
+def pooled(found: Sequence[Separation], measure: str) -> Separation | None:
+    """A measure on all its sides; None where it was measured on none."""
+    of_measure = [one for one in found if one.measure == measure]
+    return of_measure[-1] if of_measure else None
+
+
+def auc_gains(
+    found: Sequence[Separation], better: str, base: str, sides: Collection[str]
+) -> dict[str, float]:
+    """Receiver of these sides -> its AUC by one measure minus its AUC by another."""
+    by_measure: dict[str, dict[str, float]] = {better: {}, base: {}}
+    for one in found:
+        if one.measure in by_measure and one.side in sides:
+            by_measure[one.measure].update(zip(one.receivers, one.aucs.tolist(), strict=True))
+    return {
+        receiver: auc - by_measure[base][receiver]
+        for receiver, auc in by_measure[better].items()
+        if receiver in by_measure[base]
+    }
+
+
+def component_profiles(
+    scores: Float[np.ndarray, "sender component receiver"],
+    known: Bool[np.ndarray, "sender receiver"],
+) -> dict[str, Float[np.ndarray, "pair component"]]:
+    """Scores of each pair's components, highest first, relative to the pair's median component.
+
+    "known": the known pairs; "others": all other earlier heads with the same receivers.
+    """
+    by_pair = scores.transpose(0, 2, 1)
+    has_score = np.isfinite(by_pair).any(-1)
+    profiles = {}
+    for name, chosen in (("known", known), ("others", ~known)):
+        rows = by_pair[chosen & has_score]
+        falling = -np.sort(-rows, axis=1)  # NaN last
+        profiles[name] = falling / np.nanmedian(rows, axis=1, keepdims=True)
+    return profiles
+
+
+def largest_drops(
+    profile: Float[np.ndarray, "pair component"], *, within: int = 5
+) -> Int[np.ndarray, " pair"]:
+    """After which of the first components each profile drops most; 1 = one component stands out."""
+    first = profile[:, :within]
+    return np.nanargmin(np.diff(first, axis=1), axis=1) + 1
+
+
+@dataclass(frozen=True)
+class TopShare:
+    """Known pairs among the highest pairs of several sides."""
+
+    hits: int
+    n_top: int
+    n_known: int
+    n_pairs: int
+
+    @property
+    def precision(self) -> float:
+        """Share of the highest pairs that are known."""
+        return self.hits / self.n_top
+
+    @property
+    def recall(self) -> float:
+        """Share of the known pairs that are among the highest."""
+        return self.hits / self.n_known
+
+    @property
+    def chance(self) -> float:
+        """Share of all pairs that are known: the precision of a random choice."""
+        return self.n_known / self.n_pairs
+
+
+def top_share(table: pd.DataFrame, rank: str, *, share: float = 0.01) -> TopShare:
+    """Known pairs among the highest `share` of all pairs of each side.
+
+    table: rows of `channels.pair_table`. rank: the column, `rank` or `component_rank`.
+    """
+    n_by_side = table.groupby("side")["n"].first()
+    n_top = (share * n_by_side).round().astype(int)
+    hits = table[rank] <= table["side"].map(n_top)
+    return TopShare(int(hits.sum()), int(n_top.sum()), len(table), int(n_by_side.sum()))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.channels import Side
-from helpers.heads import Head, all_heads, check_heads
+from helpers.heads import Head, check_heads
 from helpers.models import AttentionWeights
 
 EXISTS = 1e-6
@@ -38,12 +38,14 @@ def kernel_scores(
     check_heads(receivers, n_layers, n_heads)
     written, written_rank = _basis(weights.W_O.mT.flatten(0, 1))
     read, read_rank = _basis(_reading_matrices(weights, side, receivers))
-    scores = torch.stack([(written.mT @ basis).square().sum((-2, -1)) for basis in read], dim=1)
-    size = (written_rank[:, None] * read_rank).sqrt()
-    sender_layers = torch.tensor([sender.layer for sender in all_heads(n_layers, n_heads)])
-    receiver_layers = torch.tensor([receiver.layer for receiver in receivers])
-    later = sender_layers[:, None] < receiver_layers
-    return (scores / size).where(later, torch.nan)
+    scores = torch.full((len(written), len(read)), torch.nan)
+    for column, receiver in enumerate(receivers):
+        earlier = n_heads * receiver.layer  # as many heads, layer by layer
+        cosines = written[:earlier].mT @ read[column]
+        kernel = cosines.square().sum((-2, -1))
+        size = (written_rank[:earlier] * read_rank[column]).sqrt()
+        scores[:earlier, column] = kernel / size
+    return scores
 
 
 def _reading_matrices(

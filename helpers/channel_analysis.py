@@ -152,6 +152,20 @@ def scores_with_queries(
     return [HeadScores(head, row) for head, row in zip(senders, rows, strict=True)]
 
 
+def outlier_scores(
+    weights: AttentionWeights, movers: Sequence[Head], distances: Sequence[int]
+) -> dict[Head, float]:
+    """How far the best component of each head before the last mover stands out, farthest first.
+
+    Scores are those with the movers' queries; heads whose components do not differ are left out.
+    """
+    last_layer = max(mover.layer for mover in movers)
+    earlier = heads_before(last_layer, weights.n_heads)
+    scored = scores_with_queries(weights, earlier, movers, distances)
+    found = {one.head: one.z for one in scored if np.isfinite(one.z)}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
 def heads_after(heads: Sequence[Head], layer: int) -> list[Head]:
     """Those of these heads that are in later layers."""
     return [head for head in heads if head.layer > layer]

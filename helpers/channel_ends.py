@@ -3,6 +3,7 @@
 The component is the one that the movers' queries read most (`HeadScores.best`).
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from scipy.stats import rankdata, ttest_ind
 
 from helpers import channels
 from helpers.channel_analysis import HeadScores, heads_after, heads_before
-from helpers.heads import Head, Heads, all_heads
+from helpers.heads import Head, all_heads
 from helpers.models import AttentionWeights
 from helpers.stats import Interval
 
@@ -116,11 +117,11 @@ def plane_percentiles(
 
 
 def writers_table(
-    weights: AttentionWeights, ranked: Sequence[HeadScores], roles: Mapping[str, Heads]
+    weights: AttentionWeights, ranked: Sequence[HeadScores], roles: Mapping[Head, str]
 ) -> pd.DataFrame:
     """One row for each earlier head: into what it writes, mean over the inhibition heads after it.
 
-    Columns: `head`, `role` (OTHERS for a head of none of the roles), and three measures.
+    Columns: `head`, `role` (OTHERS where `roles` has none for it), and three measures.
     `percentile` and `percentile_2d` are about the movers' component, and the plane of the two that
     they read most. `same_component`: share of the inhibition heads in which that component is the
     one into which the head writes most.
@@ -141,10 +142,8 @@ def writers_table(
         }
         tables.append(pd.DataFrame(table))
     table = pd.concat(tables).groupby("head", as_index=False).mean()
-    role_of = {}
-    for role, heads in roles.items():
-        role_of.update(dict.fromkeys(heads, role))
-    table["role"] = [role_of.get(Head(*head), OTHERS) for head in table["head"]]
+    table["head"] = [Head(*head) for head in table["head"]]
+    table["role"] = [roles.get(head, OTHERS) for head in table["head"]]
     return table
 
 
@@ -158,7 +157,8 @@ def difference_to_others(table: pd.DataFrame, column: str) -> Interval:
     values = table[column].astype(float)
     if other.all() or not other.any():
         raise ValueError("A difference to other heads needs heads with a role and others.")
-    test = ttest_ind(values[~other], values[other])
-    low, high = test.confidence_interval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a group may have one value alone
+        low, high = ttest_ind(values[~other], values[other]).confidence_interval()
     value = values[~other].mean() - values[other].mean()
     return Interval(float(value), float(low), float(high))

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from helpers import plots
 from helpers.channel_analysis import HeadScores
@@ -50,22 +51,28 @@ def separation(found: Sequence[Separation], *, model: str, seed: int) -> Figure:
     """AUC of each measure on each side and on all, beside random senders' and each receiver's."""
     sides = list(dict.fromkeys(one.side for one in found))
     sides.sort(key=[*SIDES, ALL].index)
-    figure, ax = plt.subplots(figsize=(8, 1.3 + 0.85 * len(sides)))
+    figure, ax = plt.subplots(figsize=(8, 1.5 + 0.85 * len(sides)))
+    measures = list(MEASURES)
     for one in found:
-        place = list(MEASURES).index(one.measure)
-        y = sides.index(one.side) + 0.18 * (place - 1.5)
-        _draw_separation(ax, one, y, seed)
-    ax.axvline(0.5, color=GREY, lw=0.8, ls=":")
+        shift = measures.index(one.measure) - 1.5
+        _draw_separation(ax, one, sides.index(one.side) + 0.18 * shift, seed)
+    ax.axvline(
+        0.5,
+        color=GREY,
+        lw=0.8,
+        ls=":",
+    )
     n_receivers = {one.side: len(one.receivers) for one in found}
-    names = [f"{side}\n({n_receivers[side]} receivers)" for side in sides]
+    names = [f"{side}\n(n = {n_receivers[side]})" for side in sides]
     ax.set_yticks(range(len(sides)), names)
     ax.invert_yaxis()
     ax.set(
         xlim=(-0.02, 1.02),
         xlabel="AUC: how often a known sender scores above another head (0.5 = by chance)",
-        title=_separation_title(found, model),
+        ylabel="side (n = receivers)",
     )
-    _add_legend_of_measures(ax)
+    _headline(figure, _separation_title(found, model))
+    _add_legend_of_measures(figure, ax)
     return figure
 
 
@@ -73,26 +80,81 @@ def _draw_separation(ax: Axes, one: Separation, y: float, seed: int) -> None:
     """A row: the null's range, receivers as small points, the mean with its interval."""
     marker, color = MEASURE_STYLES[one.measure]
     null = draw_range(one.null)
-    ax.barh(y, null.high - null.low, left=null.low, height=0.14, color="0.88", lw=0)
-    ax.plot(one.aucs, np.full(len(one.aucs), y), "|", color=color, ms=5, alpha=0.7)
+    ax.barh(
+        y,
+        null.high - null.low,
+        left=null.low,
+        height=0.14,
+        color="0.88",
+        lw=0,
+    )
+    ax.plot(
+        one.aucs,
+        np.full(len(one.aucs), y),
+        "|",
+        color=color,
+        ms=5,
+        alpha=0.7,
+    )
     interval = one.interval(seed)
     if one.side == ALL and interval is not None:
-        ax.plot([interval.low, interval.high], [y, y], color=color, lw=1.6)
-    ax.plot(one.value, y, marker, color=color, ms=6, mec="white", mew=0.6)
+        ax.plot(
+            [interval.low, interval.high],
+            [y, y],
+            color=color,
+            lw=1.6,
+        )
+    ax.plot(
+        one.value,
+        y,
+        marker,
+        color=color,
+        ms=6,
+        mec="white",
+        mew=0.6,
+    )
 
 
 def _separation_title(found: Sequence[Separation], model: str) -> str:
-    last = {one.measure: one for one in found}
-    texts = [f"{last[name].value:.2f} by {MEASURES[name].split(':')[0]}" for name in last]
-    return f"{model}: AUC on all sides {texts[0]}\n{', '.join(texts[1:])}"
+    auc = {one.measure: one.value for one in found}  # the last of each measure: all sides
+    return (
+        f"{model}: known senders score above {100 * auc['whole_heads']:.0f}% of other heads by "
+        f"whole heads,\n{100 * auc['best_components']:.0f}% by best components, "
+        f"{100 * auc['projection_kernel']:.0f}% by the projection kernel"
+    )
 
 
-def _add_legend_of_measures(ax: Axes) -> None:
+def _add_legend_of_measures(figure: Figure, ax: Axes) -> None:
     for name, (marker, color) in MEASURE_STYLES.items():
-        ax.plot([], [], marker, color=color, label=MEASURES[name])
-    ax.plot([], [], "|", color="black", label="one receiver")
-    ax.barh(0, 0, color="0.88", label="random senders, middle 95%")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=8)
+        ax.plot(
+            [],
+            [],
+            marker,
+            color=color,
+            label=MEASURES[name],
+        )
+    ax.plot(
+        [],
+        [],
+        "|",
+        color="black",
+        label="one receiver",
+    )
+    ax.barh(
+        0,
+        0,
+        color="0.88",
+        label="random senders, middle 95%",
+    )
+    ax.plot(
+        [],
+        [],
+        color="black",
+        lw=1.6,
+        label="95% interval over receivers",
+    )
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
 
 
 def pair_ranks(table: pd.DataFrame, *, model: str, share: float = 0.01) -> Figure:
@@ -108,25 +170,70 @@ def pair_ranks(table: pd.DataFrame, *, model: str, share: float = 0.01) -> Figur
     figure, ax = plt.subplots(figsize=(8, 1.5 + 0.24 * len(shown)))
     for y, row in enumerate(shown.itertuples()):
         color = plots.COLORS[row.role]
-        ax.plot([row.whole, row.best], [y, y], color="0.8", lw=1.5, zorder=1)
-        ax.plot(row.whole, y, "o", color=color, ms=6)
-        ax.plot(row.best, y, "s", color=color, ms=6, mfc="white")
-    ax.axvline(100 * share, color="black", lw=0.8, ls="--")
+        ax.plot(
+            [row.whole, row.best],
+            [y, y],
+            color="0.8",
+            lw=1.5,
+            zorder=1,
+        )
+        ax.plot(
+            row.whole,
+            y,
+            "o",
+            color=color,
+            ms=6,
+        )
+        ax.plot(
+            row.best,
+            y,
+            "s",
+            color=color,
+            ms=6,
+            mfc="white",
+        )
+    ax.axvline(
+        100 * share,
+        color="black",
+        lw=0.8,
+        ls="--",
+    )
     names = [f"{row.sender} → {row.receiver}, {row.side}" for row in shown.itertuples()]
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.invert_yaxis()
-    ax.set_xscale("log")
     n_pairs = table["n"].max()
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}%"))
     ax.set(
         xlim=(100, 100 / n_pairs),
         xlabel=f"rank among the {n_pairs:,} pairs of a side, in percent (right = first)",
-        title=f"{model}: the top {100 * share:.0f}% of all pairs contains {in_top[0]} of "
-        f"{len(table)} known pairs by whole heads,\n{in_top[1]} by best components",
     )
-    ax.plot([], [], "ok", label="whole heads")
-    ax.plot([], [], "sk", mfc="white", label="sender's best component")
-    ax.plot([], [], "k--", lw=0.8, label=f"top {100 * share:.0f}%")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42 / figure.get_figheight()), ncols=3)
+    _headline(
+        figure,
+        f"{model}: the top {100 * share:.0f}% of all pairs contains {in_top[0]} of {len(table)} "
+        f"known pairs by whole heads,\n{in_top[1]} by best components",
+    )
+    ax.plot(
+        [],
+        [],
+        "ok",
+        label="whole heads",
+    )
+    ax.plot(
+        [],
+        [],
+        "sk",
+        mfc="white",
+        label="sender's best component",
+    )
+    ax.plot(
+        [],
+        [],
+        "k--",
+        lw=0.8,
+        label=f"top {100 * share:.0f}%",
+    )
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -147,12 +254,40 @@ def component_profiles(
         others = by_group["others"][:, :MOST_COMPONENTS]
         places = order[: others.shape[1]]
         low, middle, high = np.nanquantile(others, [0.025, 0.5, 0.975], axis=0)
-        ax.fill_between(places, low, high, color="0.88", lw=0, label="other heads, middle 95%")
-        ax.plot(places, middle, color=GREY, lw=1, ls="--", label="other heads, median")
+        ax.fill_between(
+            places,
+            low,
+            high,
+            color="0.88",
+            lw=0,
+            label="other heads, middle 95%",
+        )
+        ax.plot(
+            places,
+            middle,
+            color=GREY,
+            lw=1,
+            ls="--",
+            label="other heads, median",
+        )
         known = by_group["known"][:, :MOST_COMPONENTS]
         for row in known:
-            ax.plot(places, row, color=INHIBITION, lw=0.8, marker=".", ms=4, alpha=0.7)
-        ax.plot([], [], color=INHIBITION, marker=".", label="known senders")
+            ax.plot(
+                places,
+                row,
+                color=INHIBITION,
+                lw=0.8,
+                marker=".",
+                ms=4,
+                alpha=0.7,
+            )
+        ax.plot(
+            [],
+            [],
+            color=INHIBITION,
+            marker=".",
+            label="known senders",
+        )
         ax.set(
             title=f"{side} side: AUC {aucs[side]:.2f}",
             xlabel="component, by falling score",
@@ -161,7 +296,7 @@ def component_profiles(
         ax.set_xticks(places[::2])
     axes[0, 0].set_ylabel("score / sender's median component")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.suptitle(f"{model}: does the best component stand out more than in other heads?")
+    _headline(figure, f"{model}: does the best component stand out more than in other heads?")
     return figure
 
 
@@ -178,24 +313,35 @@ def component_bars(
     ranks: of the first n_heads, by how far the best component stands out.
     """
     first = ranked[:MOST_PANELS]
-    size = (max(5.0, 2.6 * len(first)), 3.3)
-    figure, axes = plt.subplots(1, len(first), figsize=size, squeeze=False, sharey=True)
+    figure, axes = _panels(len(first), 3.3)
     random = draw_range(null)
-    for ax, scored in zip(axes[0], first, strict=True):
+    for ax, scored in zip(axes, first, strict=True):
         count = len(scored.scores)
         color = ["0.65"] * count
         color[scored.best] = INHIBITION
         ax.bar(range(count), np.nan_to_num(scored.scores), width=0.9, color=color)
         label = f"{len(null)} random directions, 95%"
-        ax.axhspan(random.low, random.high, color=plots.BLUE, alpha=0.3, lw=0, label=label)
-        _annotate(ax, f"{scored.best}", scored.best, scored.highest)
+        ax.axhspan(
+            random.low,
+            random.high,
+            color=plots.BLUE,
+            alpha=0.3,
+            lw=0,
+            label=label,
+        )
+        _annotate(
+            ax,
+            f"{scored.best}",
+            scored.best,
+            scored.highest,
+        )
         rank = f"rank {ranks[scored.head]} of {n_heads}" if scored.head in ranks else "no rank"
         ax.set(xlabel="component", title=f"{scored.head}: {rank}")
         ax.margins(y=0.15)
-    axes[0, 0].set_ylabel("score with the movers' queries")
-    axes[0, -1].legend(fontsize=8, loc="upper right")
-    title = f"{model}: how far does one component of an inhibition head stand out?"
-    figure.suptitle(title + _left_out(first, ranked))
+    axes[0].set_ylabel("score with the movers' queries")
+    axes[-1].legend(fontsize=8, loc="upper right")
+    title = f"{model}: does one component stand out, and more than in other heads?"
+    _headline(figure, title + _left_out(first, ranked))
     return figure
 
 
@@ -205,8 +351,15 @@ def outlier_ranks(z: Mapping[Head, float], found: Sequence[Head], *, model: str)
     ranks = {head: place for place, head in enumerate(ordered, start=1)}
     values = [z[head] for head in ordered]
     figure, ax = plt.subplots(figsize=(7, 3.2))
-    ax.plot(range(1, len(values) + 1), values, ".", color=GREY, ms=4, label="earlier heads")
-    named = [head for head in found if head in ranks]
+    ax.plot(
+        range(1, len(values) + 1),
+        values,
+        ".",
+        color=GREY,
+        ms=4,
+        label="earlier heads",
+    )
+    named = sorted((head for head in found if head in ranks), key=lambda head: ranks[head])
     ax.plot(
         [ranks[head] for head in named],
         [z[head] for head in named],
@@ -215,14 +368,23 @@ def outlier_ranks(z: Mapping[Head, float], found: Sequence[Head], *, model: str)
         ms=7,
         label="inhibition heads",
     )
-    for head in named[:MOST_NAMES]:
-        _annotate(ax, f"{head}: {ranks[head]}", ranks[head], z[head])
+    for place, head in enumerate(named[:MOST_NAMES]):
+        ax.annotate(
+            f"{head}: rank {ranks[head]}",
+            (ranks[head], z[head]),
+            (28, 58 - 14 * place),
+            textcoords="offset points",
+            fontsize=8,
+            va="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.6, "color": GREY},
+        )
     best = f"rank {min(ranks[head] for head in named)}" if named else "no rank"
     ax.set(
         xlabel=f"rank among {len(ordered)} heads before the last mover",
         ylabel="best component above the others\n(standard deviations)",
-        title=f"{model}: the foremost inhibition head has {best} of {len(ordered)}",
     )
+    ax.margins(y=0.15)
+    _headline(figure, f"{model}: the foremost inhibition head has {best} of {len(ordered)}")
     ax.legend()
     return figure
 
@@ -236,38 +398,51 @@ def readers(
 ) -> Figure:
     """Per inhibition head: who in the movers' layers reads its component; movers are named."""
     first = found[:MOST_NAMES]
-    figure, ax = plt.subplots(figsize=(8, 1.4 + 0.55 * len(first)))
-    groups = {
-        "movers": [head for head in movers],
-        "negative_movers": [head for head in negative_movers],
-    }
-    for y, readers_of_head in enumerate(first):
-        scores = readers_of_head.this_component
-        for reader, score in scores.items():
-            role = next((name for name, heads in groups.items() if reader in heads), None)
-            if role is None:
-                ax.plot(score, y, "o", color="0.7", ms=5)
-                continue
-            ax.plot(score, y, MARKERS[role], color=plots.COLORS[role], ms=7)
+    figure, ax = plt.subplots(figsize=(8, 1.8 + 0.6 * len(first)))
+    role_of = dict.fromkeys(movers, "movers")
+    role_of.update(dict.fromkeys(negative_movers, "negative_movers"))
+    for y, one in enumerate(first):
+        named = 0
+        for reader, score in sorted(one.this_component.items(), key=lambda item: item[1]):
+            role = role_of.get(reader, OTHERS)
+            color = plots.COLORS.get(role, "0.7")
+            ax.plot(
+                score,
+                y,
+                MARKERS[role],
+                color=color,
+                ms=5 if role == OTHERS else 7,
+            )
             if role == "movers":
-                _annotate(ax, str(reader), score, y)
+                _annotate(
+                    ax,
+                    str(reader),
+                    score,
+                    y,
+                    up=4 if named % 2 == 0 else -14,
+                )
+                named += 1
     names = [f"{one.head}, component {one.component}" for one in first]
     ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
-    ax.margins(y=0.25)
-    first_places = sum(
-        max(one.this_component, key=one.this_component.get) in movers for one in found
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlabel("composition score with the reader's query")
+    strongest = [max(one.this_component, key=one.this_component.__getitem__) for one in found]
+    first_places = sum(reader in movers for reader in strongest)
+    _headline(
+        figure,
+        f"{model}: among all heads of the movers' layers, a mover reads the component most\n"
+        f"in {first_places} of {len(found)} inhibition heads",
     )
-    ax.set(
-        xlabel="composition score with the reader's query",
-        title=f"{model}: a mover reads the component most in {first_places} of {len(found)} "
-        "inhibition heads",
-    )
-    for role in groups:
-        style = {"color": plots.COLORS[role], "ls": ""}
-        ax.plot([], [], marker=MARKERS[role], label=plots.label(role), **style)
-    ax.plot([], [], "o", color="0.7", label="other heads of the same layers")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.6 / figure.get_figheight()), ncols=3)
+    for role in ("movers", "negative_movers", OTHERS):
+        style = {"color": plots.COLORS.get(role, "0.7"), "ls": "", "marker": MARKERS[role]}
+        text = "other heads of the same layers" if role == OTHERS else plots.label(role)
+        ax.plot(
+            [],
+            [],
+            label=text,
+            **style,
+        )
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -280,19 +455,34 @@ def two_ends(
 ) -> Figure:
     """Components of one inhibition head: read by the movers (x), written into by a sender (y)."""
     senders = [head for head in roles if head in written][:MOST_PANELS]
-    size = (max(4.5, 2.6 * len(senders)), 3.0)
-    figure, axes = plt.subplots(1, max(1, len(senders)), figsize=size, squeeze=False)
-    for ax, sender in zip(axes[0], senders, strict=False):
+    figure, axes = _panels(len(senders), 3.0, share=False)
+    for ax, sender in zip(axes, senders, strict=True):
         role = roles[sender]
         y = written[sender]
-        ax.plot(scored.scores, y, ".", color=GREY, ms=5)
+        ax.plot(
+            scored.scores,
+            y,
+            ".",
+            color=GREY,
+            ms=5,
+        )
         style = {"color": plots.COLORS[role], "ms": 8}
-        ax.plot(scored.highest, y[scored.best], MARKERS[role], **style)
-        _annotate(ax, f"{scored.best}", scored.highest, y[scored.best])
+        ax.plot(
+            scored.highest,
+            y[scored.best],
+            MARKERS[role],
+            **style,
+        )
+        _annotate(
+            ax,
+            f"{scored.best}",
+            scored.highest,
+            y[scored.best],
+        )
         ax.set(xlabel="read by the movers", title=f"{sender}, {plots.label(role)}")
         ax.margins(0.15)
-    axes[0, 0].set_ylabel("written into by the sender")
-    figure.suptitle(f"{model}: the components of {scored.head} at both ends (scores)")
+    axes[0].set_ylabel("written into by the sender")
+    _headline(figure, f"{model}: the components of {scored.head} at both ends (composition scores)")
     return figure
 
 
@@ -313,13 +503,14 @@ def writers(table: pd.DataFrame, *, model: str) -> Figure:
         names = [f"{plots.label(role)}\n(n = {counts[role]})" for role in groups]
         names.append(f"all others\n(n = {counts[OTHERS]})")
         ax.set_xticks(range(len(names)), names)
-        ax.set(xlim=(-0.6, len(groups) + 0.6), title=name)
+        ax.set(xlim=(-0.6, len(groups) + 0.6), ylim=(-3, 113), title=name)
     axes[0].set_ylabel("percentile among the receiver's\ncomponents (50 = by chance)")
     has_role = table["role"] != OTHERS
     means = table.groupby(has_role)["percentile"].mean()
-    figure.suptitle(
-        f"{model}: into the movers' component write at the {means[True]:.0f}th percentile\n"
-        f"duplicate-token and induction heads, at the {means[False]:.0f}th all other heads"
+    _headline(
+        figure,
+        f"{model}: the movers' component has percentile {means[True]:.0f} in what duplicate-token "
+        f"and induction\nheads write, {means[False]:.0f} in what all other earlier heads write",
     )
     return figure
 
@@ -328,14 +519,43 @@ def _draw_writers(ax: Axes, x: int, rows: pd.DataFrame, column: str) -> None:
     """One group: a point a head, in random-looking but fixed columns, and the mean."""
     role = rows["role"].iloc[0]
     values = rows[column].to_numpy()
-    golden = 0.618 * np.arange(len(values)) % 1  # spreads points evenly, the same each time
-    width = 0.5 if role == OTHERS else 0.2
     color = plots.COLORS.get(role, "0.7")
-    ax.plot(x + width * (golden - 0.5), values, MARKERS[role], color=color, ms=5, alpha=0.8)
-    ax.plot([x - 0.3, x + 0.3], [values.mean(), values.mean()], color="black", lw=2)
-    if role != OTHERS:
-        for place, (head, value) in enumerate(zip(rows["head"][:MOST_NAMES], values, strict=False)):
-            _annotate(ax, str(Head(*head)), x + width * (golden[place] - 0.5), value)
+    ax.plot(
+        [x - 0.35, x + 0.35],
+        [values.mean(), values.mean()],
+        color="black",
+        lw=1.5,
+    )
+    if role == OTHERS:
+        golden = 0.618 * np.arange(len(values)) % 1  # spreads points evenly, the same each time
+        ax.plot(
+            x - 0.25 + 0.5 * golden,
+            values,
+            MARKERS[role],
+            color=color,
+            ms=4,
+            alpha=0.7,
+        )
+        return
+    places = x + np.linspace(-0.25, 0.25, len(values) + 2)[1:-1]
+    ax.plot(
+        places,
+        values,
+        MARKERS[role],
+        color=color,
+        ms=7,
+    )
+    if len(values) <= MOST_NAMES:
+        for place, (head, value) in enumerate(zip(rows["head"], values, strict=True)):
+            up = 6 if place % 2 == 0 else -15
+            _annotate(
+                ax,
+                str(head),
+                places[place],
+                value,
+                up=up,
+                left=8,
+            )
 
 
 def spectra(
@@ -350,35 +570,69 @@ def spectra(
     chosen: the component that the movers read most.
     """
     first = list(values)[:MOST_PANELS]
-    size = (max(5.0, 2.6 * len(first)), 2.9)
-    figure, axes = plt.subplots(1, len(first), figsize=size, squeeze=False, sharey=True)
-    alone = {head: {block[0] for block in blocks[head] if len(block) == 1} for head in values}
-    for ax, head in zip(axes[0], first, strict=True):
+    figure, axes = _panels(len(first), 2.9)
+    alone = {head: _alone(blocks[head]) for head in values}
+    for ax, head in zip(axes, first, strict=True):
         for component, value in enumerate(values[head]):
             face = "0.5" if component in alone[head] else "white"
-            ax.plot(component, value, "o", ms=4, color="0.5", mfc=face)
+            ax.plot(
+                component,
+                value,
+                "o",
+                ms=4,
+                color="0.5",
+                mfc=face,
+            )
         style = {"color": INHIBITION, "ms": 8}
-        ax.plot(chosen[head], values[head][chosen[head]], MARKERS["inhibition"], **style)
-        _annotate(ax, f"{chosen[head]}", chosen[head], values[head][chosen[head]])
+        ax.plot(
+            chosen[head],
+            values[head][chosen[head]],
+            MARKERS["inhibition"],
+            **style,
+        )
+        _annotate(
+            ax,
+            f"{chosen[head]}",
+            chosen[head],
+            values[head][chosen[head]],
+        )
         ax.set(xlabel="component", title=f"{head}: {len(alone[head])} of {len(values[head])} alone")
-    axes[0, 0].set_ylabel(r"$s_k$ / $\|W_{OV}\|_F$")
+    axes[0].set_ylabel(r"$s_k$ / $\|W_{OV}\|_F$")
     well_defined = sum(chosen[head] in alone[head] for head in values)
-    figure.suptitle(
+    _headline(
+        figure,
         f"{model}: the movers' component stands alone in {well_defined} of {len(values)} spectra"
-        + _left_out(first, list(values))
+        + _left_out(first, list(values)),
     )
     return figure
 
 
-def _annotate(ax: Axes, text: str, x: float, y: float) -> None:
-    """A small label to the upper right of a point."""
+def _alone(blocks: Sequence[Sequence[int]]) -> set[int]:
+    """Components that share a block with no other."""
+    return {block[0] for block in blocks if len(block) == 1}
+
+
+def _panels(count: int, height: float, *, share: bool = True) -> tuple[Figure, Sequence[Axes]]:
+    """A row of panels, at least as wide as a title."""
+    size = (max(6.5, 2.6 * count), height)
+    figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, sharey=share)
+    return figure, axes[0]
+
+
+def _headline(figure: Figure, text: str) -> None:
+    """The message of a figure, above all its panels."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10, fontweight="bold")
+
+
+def _annotate(ax: Axes, text: str, x: float, y: float, *, up: float = 4, left: float = -4) -> None:
+    """A small label beside a point; up and left: its distance in points."""
     ax.annotate(
         text,
         (x, y),
-        (4, 4),
+        (-left, up),
         textcoords="offset points",
         fontsize=8,
-        bbox={"fc": "white", "ec": "none", "pad": 0.4, "alpha": 0.8},
+        bbox={"fc": "white", "ec": "none", "pad": 0.3, "alpha": 0.7},
     )
 
 

@@ -70,6 +70,8 @@ class SideScores:
     """Which heads are known to write to which receiver."""
     scores: Mapping[str, Float[np.ndarray, "sender receiver"]]
     """Measure -> scores; NaN where a head is not in an earlier layer, or is zero."""
+    components: Float[np.ndarray, "sender component receiver"]
+    """Scores of the senders' components."""
 
 
 def score_side(
@@ -85,18 +87,18 @@ def score_side(
     columns = [receiver.layer * weights.n_heads + receiver.head for receiver in receivers]
     components = channels.component_scores(
         weights, pairs.side, receivers=receivers, distances=distances
-    )
+    ).numpy()
     kernel = kernel_scores(weights, pairs.side, receivers=receivers)
     scores = {
         "whole_heads": _square(pairs.whole)[:, columns],
         "best_components": _square(pairs.best)[:, columns],
-        "outlier": stands_out(components.numpy()),
+        "outlier": stands_out(components),
         "projection_kernel": kernel.numpy(),
     }
     is_known = np.zeros((len(senders), len(receivers)), dtype=bool)
     for column, receiver in enumerate(receivers):
         is_known[:, column] = [sender in known[receiver] for sender in senders]
-    return SideScores(pairs.side, receivers, is_known, scores)
+    return SideScores(pairs.side, receivers, is_known, scores, components)
 
 
 def _square(
@@ -251,19 +253,28 @@ def pooled(found: Sequence[Separation], measure: str) -> Separation | None:
     return of_measure[-1] if of_measure else None
 
 
+def aucs_by_receiver(found: Sequence[Separation], measure: str) -> dict[str, float]:
+    """Receiver and side -> AUC by one measure."""
+    aucs: dict[str, float] = {}
+    for one in found:
+        if one.measure == measure:
+            aucs.update(zip(one.receivers, one.aucs.tolist(), strict=True))
+    return aucs
+
+
 def auc_gains(
     found: Sequence[Separation], better: str, base: str, sides: Collection[str]
-) -> dict[str, float]:
-    """Receiver of these sides -> its AUC by one measure minus its AUC by another."""
-    by_measure: dict[str, dict[str, float]] = {better: {}, base: {}}
-    for one in found:
-        if one.measure in by_measure and one.side in sides:
-            by_measure[one.measure].update(zip(one.receivers, one.aucs.tolist(), strict=True))
-    return {
-        receiver: auc - by_measure[base][receiver]
-        for receiver, auc in by_measure[better].items()
-        if receiver in by_measure[base]
-    }
+) -> pd.DataFrame:
+    """Receivers of these sides, with the AUC by two measures and their difference: `gain`."""
+    table = pd.DataFrame(
+        {
+            "better": aucs_by_receiver(found, better),
+            "base": aucs_by_receiver(found, base),
+        }
+    )
+    table["gain"] = table["better"] - table["base"]
+    side = table.index.str.rpartition(" ").get_level_values(2)
+    return table[side.isin(sides)].dropna()
 
 
 def component_profiles(

@@ -372,7 +372,7 @@ def outlier_ranks(z: Mapping[Head, float], found: Sequence[Head], *, model: str)
         ax.annotate(
             f"{head}: rank {ranks[head]}",
             (ranks[head], z[head]),
-            (28, 58 - 14 * place),
+            (28, 14 * (len(named[:MOST_NAMES]) - place)),
             textcoords="offset points",
             fontsize=8,
             va="center",
@@ -616,7 +616,7 @@ def _panels(count: int, height: float, *, share: bool = True) -> tuple[Figure, S
     """A row of panels, at least as wide as a title."""
     size = (max(6.5, 2.6 * count), height)
     figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, sharey=share)
-    return figure, axes[0]
+    return figure, list(axes[0])
 
 
 def _headline(figure: Figure, text: str) -> None:
@@ -624,7 +624,15 @@ def _headline(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=10, fontweight="bold")
 
 
-def _annotate(ax: Axes, text: str, x: float, y: float, *, up: float = 4, left: float = -4) -> None:
+def _annotate(
+    ax: Axes,
+    text: str,
+    x: float | int,
+    y: float | int,
+    *,
+    up: int = 4,
+    left: int = -4,
+) -> None:
     """A small label beside a point; up and left: its distance in points."""
     ax.annotate(
         text,

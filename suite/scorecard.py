@@ -1,7 +1,7 @@
 """The scorecard: every claim, what its paper says, and what each model's run measured."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,23 @@ def models_in(measured: pd.DataFrame) -> list[str]:
     return known + sorted(found - set(known))
 
 
+def found_in(results: Path) -> list[str]:
+    """One line for each claim that a results file judges or describes: verdict, claim, number.
+
+    Empty where there is no such file.
+    """
+    if not results.is_file():
+        return []
+    frame = pd.DataFrame(_rows_of(_read(results)))
+    lines = []
+    for row in frame[frame.primary].itertuples() if len(frame) else ():
+        claim = get_claim(row.claim)
+        symbol = SYMBOLS[row.verdict] if row.verdict else " "
+        number = f"{row.value} {row.interval}".strip() or row.note
+        lines.append(f"{symbol} {claim.id:<4}{claim.title} {number}")
+    return lines
+
+
 # Tables -------------------------------------------------------------------------------------------
 
 
@@ -267,14 +284,46 @@ def _paper_cell(claim: Claim) -> str:
     return claim.metric(claim.primary).paper_text
 
 
+def tally(measured: pd.DataFrame, model: str | None) -> str:
+    """How many claims of the papers have which verdict on a model (None: on their own models)."""
+    verdicts = []
+    for claim in papers_claims():
+        if model is None or applies(claim, model) or claim.model == model:
+            verdicts.append(cell(measured, claim, model).verdict)
+    counts = [(verdicts.count(name), name) for name in SYMBOLS]
+    return ", ".join(f"{count} {name}" for count, name in counts if count)
+
+
+def untestable(measured: pd.DataFrame) -> pd.DataFrame:
+    """Why claims could not be tested: one row per claim and model."""
+    rows = measured[measured.verdict == "untestable"]
+    return rows[["claim", "model", "note"]].rename(columns={"note": "why"})
+
+
+def side_by_side(measured: pd.DataFrame, rows: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Some metrics on every model: a row for each label -> (claim, metric), a column per model.
+
+    A cell has the value with its interval; it is empty where the metric was not measured.
+    """
+    models = list(dict.fromkeys(measured.model))
+    table = {}
+    for label, (claim, metric) in rows.items():
+        get_claim(claim).metric(metric)  # it exists
+        found = measured[(measured.claim == claim) & (measured.metric == metric)]
+        texts = (found.value + " " + found.interval).str.strip()
+        table[label] = dict(zip(found.model, texts, strict=True))
+    frame = pd.DataFrame.from_dict(table, orient="index", columns=models)
+    return frame.dropna(axis="columns", how="all").fillna("")
+
+
 def legend() -> str:
     """What the symbols of the verdicts mean, in one sentence."""
     return ", ".join(f"{symbol} {verdict}" for verdict, symbol in SYMBOLS.items())
 
 
 def costs(measured: pd.DataFrame) -> pd.DataFrame:
-    """One row per notebook: its claims, its minutes (0.1 or more) on each model that it ran on, and
-    its command.
+    """One row per notebook: what it asks, its claims, and its minutes (0.1 or more) on each model
+    that it ran on.
     """
     rows = []
     for path in notebooks_in(PROJECT / "notebooks"):
@@ -282,12 +331,18 @@ def costs(measured: pd.DataFrame) -> pd.DataFrame:
         claims = [claim.id for claim in load_claims().values() if claim.notebook == number]
         row = {
             "Notebook": f"[{path.stem}](notebooks/{path.name})",
+            "Question": _question(path),
             "Claims": " ".join(claims),
             "Minutes": _minutes(measured[measured.notebook == number]),
-            "Command": f"`make reproduce ONLY={number}`",
         }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _question(path: Path) -> str:
+    """What a notebook asks, from the metadata of its title."""
+    title = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
+    return title["metadata"].get("question", "")
 
 
 def _minutes(rows: pd.DataFrame) -> str:

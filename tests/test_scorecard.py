@@ -22,6 +22,9 @@ from suite.scorecard import (
     our_claims,
     papers_claims,
     results_files,
+    side_by_side,
+    tally,
+    untestable,
     verdict_table,
 )
 from suite.scorecard_figure import CELL_COLORS, scorecard_figure
@@ -201,7 +204,7 @@ def test_the_figure_has_a_cell_for_every_claim_and_model(root):
     alone = [claim for claim in papers_claims() if claim.alone]
     columns = 3  # their own model, smollm2, a-model
     of_papers = len(papers_claims()) * columns - len(alone) * 2
-    of_ours = sum(1 if claim.alone else columns for claim in our_claims())
+    of_ours = sum(1 if claim.alone else columns - 1 for claim in our_claims())
     assert len(ax.patches) == of_papers + of_ours
     texts = [text.get_text() for text in ax.texts]
     assert "✔ +44 pts" in texts and "✘ -2 pts" in texts and "–" in texts and "28.7%" in texts
@@ -220,14 +223,16 @@ def test_a_second_model_family_is_judged_by_the_claims_it_consists_of(tmp_path):
     assert (found.verdict, found.value) == ("inconclusive", "B2 ✔, B3 ?, B4 ✔")
 
 
-def test_every_notebook_has_its_claims_minutes_and_command(root):
-    frame = costs(measurements(root)).set_index("Command")
+def test_every_notebook_has_its_question_claims_and_minutes(root):
+    frame = costs(measurements(root))
     assert len(frame) == len(list((PROJECT / "notebooks").glob("[0-9]*.ipynb")))
-    line = frame.loc["`make reproduce ONLY=03`"]
+    frame.index = frame.Notebook.str[1:3]
+    line = frame.loc["03"]
     assert line.Notebook == "[03_colored_objects_repair](notebooks/03_colored_objects_repair.ipynb)"
     assert line.Claims.split()[:2] == ["A6", "A7"]
     assert line.Minutes == "1.5 on a-model, 1.5 on gpt2-medium, 1.5 on smollm2"
-    assert frame.loc["`make reproduce ONLY=01`"].Minutes == "not run"
+    assert frame.loc["01"].Minutes == "not run"
+    assert all(question.endswith("?") for question in frame.Question)
     named = " ".join(frame.Claims).split()
     assert sorted(named) == sorted(claim.id for claim in load_claims().values() if claim.notebook)
 
@@ -237,8 +242,37 @@ def test_a_row_may_have_no_seed(tmp_path):
     assert measurements(tmp_path).seed.isna().all()
 
 
+def test_verdicts_are_counted_over_the_claims_that_a_model_can_have(root):
+    frame = measurements(root)
+    judged = len(papers_claims())
+    assert tally(frame, None) == f"1 holds, {judged - 1} not run"
+    assert tally(frame, "smollm2") == f"1 fails, 1 untestable, {judged - 4} not run"  # A3 has none
+    assert list(untestable(frame).itertuples(index=False)) == [("A4", "smollm2", "At chance.")]
+
+
+def test_metrics_of_all_models_side_by_side(root):
+    rows = {"gain": ("A6", "gain_both"), "accuracy": ("A3", "accuracy")}
+    table = side_by_side(measurements(root), rows)
+    assert list(table.index) == ["gain", "accuracy"]
+    assert table.smollm2["accuracy"] == "28.7% [25.0%, 32.0%]"
+    assert table["a-model"].tolist() == ["+6 points [+4 points, +8 points]", ""]
+    with pytest.raises(ClaimError, match="gain_both"):
+        side_by_side(measurements(root), {"gain": ("A6", "gain_bot")})
+
+
 def test_the_legend_explains_every_symbol():
     assert all(symbol in legend() and name in legend() for name, symbol in SYMBOLS.items())
+
+
+def test_what_a_notebook_found_is_a_line_for_each_claim(root):
+    folder = root / "data" / "results" / "smollm2"
+    accuracy, idle = scorecard.found_in(folder / "02.json")
+    assert (
+        accuracy.startswith("  A3  The model answers some") and "28.7% [25.0%, 32.0%]" in accuracy
+    )
+    assert idle.startswith("– A4  On Colored Objects") and idle.endswith("At chance.")
+    assert scorecard.found_in(folder / "09.json") == []
+    assert scorecard.found_in(write(root, "smollm2", "05")) == []
 
 
 def test_markdown_by_hand():

@@ -21,6 +21,9 @@ from helpers.stats import Interval
 OTHERS = "all other earlier heads"
 """What is compared with the heads that have a role."""
 
+FEWEST_HEADS = 3
+"""With fewer heads in all there is no spread."""
+
 
 @dataclass(frozen=True)
 class Readers:
@@ -96,11 +99,13 @@ def component_percentiles(
 ) -> Float[np.ndarray, " sender"]:
     """Percent of the receiver's other components into which a sender writes less than into this.
 
-    0 = it writes less into this one than into any other, 100 = most; 50 on average by chance.
+    0 = it writes less into this one than into any other, 100 = most; 50 on average by chance. NaN
+    where there is no other.
     """
     ranks = rankdata(written, axis=1, nan_policy="omit")
     n_others = np.isfinite(written).sum(1) - 1
-    return 100 * (ranks[:, component] - 1) / n_others
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 100 * (ranks[:, component] - 1) / n_others
 
 
 def plane_percentiles(
@@ -147,16 +152,17 @@ def writers_table(
     return table
 
 
-def difference_to_others(table: pd.DataFrame, column: str) -> Interval:
+def difference_to_others(table: pd.DataFrame, column: str) -> Interval | None:
     """Mean of a column over the heads with a role, minus its mean over all other earlier heads.
 
     Heads are the units. The interval is Student's, with one spread for all heads, because one to
-    four heads do not show their own. Raises ValueError without heads of both kinds.
+    four heads do not show their own. None where there are too few heads of either kind.
     """
+    table = table.dropna(subset=column)
     other = table["role"] == OTHERS
     values = table[column].astype(float)
-    if other.all() or not other.any():
-        raise ValueError("A difference to other heads needs heads with a role and others.")
+    if len(values) < FEWEST_HEADS or other.all() or not other.any():
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a group may have one value alone
         low, high = ttest_ind(values[~other], values[other]).confidence_interval()

@@ -116,11 +116,11 @@ def _draw_separation(ax: Axes, one: Separation, y: float, seed: int) -> None:
 
 
 def _separation_title(found: Sequence[Separation], model: str) -> str:
-    auc = {one.measure: one.value for one in found}  # the last of each measure: all sides
+    percent = {one.measure: f"{100 * one.value:.0f}%" for one in found}  # the last: all sides
     return (
-        f"{model}: known senders score above {100 * auc['whole_heads']:.0f}% of other heads by "
-        f"whole heads,\n{100 * auc['best_components']:.0f}% by best components, "
-        f"{100 * auc['projection_kernel']:.0f}% by the projection kernel"
+        f"{model}: known senders score above {percent.get('whole_heads')} of other heads by whole "
+        f"heads,\n{percent.get('best_components')} by best components, "
+        f"{percent.get('projection_kernel')} by the projection kernel"
     )
 
 
@@ -252,24 +252,15 @@ def component_profiles(
     order = np.arange(1, MOST_COMPONENTS + 1)
     for ax, (side, by_group) in zip(axes[0], profiles.items(), strict=True):
         others = by_group["others"][:, :MOST_COMPONENTS]
+        shown = np.isfinite(others).any(axis=0)
         places = order[: others.shape[1]]
-        low, middle, high = np.nanquantile(others, [0.025, 0.5, 0.975], axis=0)
-        ax.fill_between(
-            places,
-            low,
-            high,
-            color="0.88",
-            lw=0,
-            label="other heads, middle 95%",
-        )
-        ax.plot(
-            places,
-            middle,
-            color=GREY,
-            lw=1,
-            ls="--",
-            label="other heads, median",
-        )
+        if shown.any():
+            quantiles = np.nanquantile(others[:, shown], [0.025, 0.5, 0.975], axis=0)
+            low, middle, high = quantiles
+            label = "other heads, middle 95%"
+            ax.fill_between(places[shown], low, high, color="0.88", lw=0, label=label)
+            label = "other heads, median"
+            ax.plot(places[shown], middle, color=GREY, lw=1, ls="--", label=label)
         known = by_group["known"][:, :MOST_COMPONENTS]
         for row in known:
             ax.plot(

@@ -273,8 +273,8 @@ def auc_gains(
         }
     )
     table["gain"] = table["better"] - table["base"]
-    side = table.index.str.rpartition(" ").get_level_values(2)
-    return table[side.isin(sides)].dropna()
+    chosen = [name for name in table.index if name.rpartition(" ")[2] in sides]
+    return table.loc[chosen].dropna()
 
 
 def component_profiles(
@@ -298,9 +298,13 @@ def component_profiles(
 def largest_drops(
     profile: Float[np.ndarray, "pair component"], *, within: int = 5
 ) -> Int[np.ndarray, " pair"]:
-    """After which of the first components each profile drops most; 1 = one component stands out."""
-    first = profile[:, :within]
-    return np.nanargmin(np.diff(first, axis=1), axis=1) + 1
+    """After which of the first components each profile drops most; 1 = one component stands out.
+
+    Profiles of a single component are left out.
+    """
+    drops = np.diff(profile[:, :within], axis=1)
+    has_drop = np.isfinite(drops).any(axis=1)
+    return np.nanargmin(drops[has_drop], axis=1) + 1
 
 
 @dataclass(frozen=True)

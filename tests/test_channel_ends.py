@@ -100,16 +100,22 @@ def test_heads_are_the_units_of_the_difference():
     """
     others = list(np.linspace(0, 100, 51))
     single = difference_to_others(heads_table([95], others), "percentile")
+    assert single is not None
     assert single.value == pytest.approx(45)
     deviation = np.std(others, ddof=1)
     half_width = 2.0086 * deviation * np.sqrt(1 + 1 / 51)  # t of 50 degrees of freedom
     assert single.high - single.value == pytest.approx(half_width, rel=1e-3)
     several = difference_to_others(heads_table([95, 95, 95, 95], others), "percentile")
+    assert several is not None
     assert several.high - several.low < 0.6 * (single.high - single.low)
 
 
-def test_a_difference_needs_heads_of_both_kinds():
-    with pytest.raises(ValueError, match="heads with a role and others"):
-        difference_to_others(heads_table([], [1, 2]), "percentile")
-    with pytest.raises(ValueError, match="heads with a role and others"):
-        difference_to_others(heads_table([1, 2], []), "percentile")
+@pytest.mark.parametrize(
+    "with_role, others", [([], [1, 2, 3]), ([1, 2, 3], []), ([1], [2]), ([NAN], [1, 2, 3])]
+)
+def test_a_difference_needs_enough_heads_of_both_kinds(with_role, others):
+    assert difference_to_others(heads_table(with_role, others), "percentile") is None
+
+
+def test_a_component_without_others_has_no_percentile():
+    assert np.isnan(component_percentiles(np.array([[NAN, 2.0]]), 1)).all()

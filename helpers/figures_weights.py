@@ -280,7 +280,7 @@ def component_profiles(
             label="known senders",
         )
         ax.set(
-            title=f"{side} side: AUC {aucs[side]:.2f}",
+            title=f"{side} side: AUC {aucs[side]:.2f}" if side in aucs else f"{side} side",
             xlabel="component, by falling score",
             ylim=(0.9, None),
         )

@@ -295,16 +295,20 @@ def component_profiles(
     return profiles
 
 
-def largest_drops(
-    profile: Float[np.ndarray, "pair component"], *, within: int = 5
-) -> Int[np.ndarray, " pair"]:
-    """After which of the first components each profile drops most; 1 = one component stands out.
+def drop_share(
+    profile: Float[np.ndarray, "pair component"], after: int, *, within: int = 5
+) -> float:
+    """Share of the profiles whose largest drop, among their first components, comes after this one.
 
-    Profiles of a single component are left out.
+    After 1: a single component stands out. Profiles of one component are left out; NaN if no other
+    is there.
     """
     drops = np.diff(profile[:, :within], axis=1)
-    has_drop = np.isfinite(drops).any(axis=1)
-    return np.nanargmin(drops[has_drop], axis=1) + 1
+    drops = drops[np.isfinite(drops).any(axis=1)]
+    if len(drops) == 0:
+        return np.nan
+    largest = np.nanargmin(drops, axis=1) + 1
+    return float((largest == after).mean())
 
 
 @dataclass(frozen=True)
@@ -337,7 +341,10 @@ def top_share(table: pd.DataFrame, rank: str, *, share: float = 0.01) -> TopShar
 
     table: rows of `channels.pair_table`. rank: the column, `rank` or `component_rank`.
     """
-    n_by_side = table.groupby("side")["n"].first()
-    n_top = (share * n_by_side).round().astype(int)
-    hits = table[rank] <= table["side"].map(n_top)
+    by_side = table.groupby("side")
+    n_by_side = by_side["n"].first()
+    n_top = (share * n_by_side).round().clip(lower=1)
+    is_top = table[rank] <= table["side"].map(n_top)
+    hits = is_top.groupby(table["side"]).sum()
+    n_top = np.maximum(n_top, hits)  # equal scores share a rank
     return TopShare(int(hits.sum()), int(n_top.sum()), len(table), int(n_by_side.sum()))

@@ -14,8 +14,8 @@ from helpers.known_pairs import (
     Separation,
     auc_gains,
     component_profiles,
+    drop_share,
     known_senders,
-    largest_drops,
     permuted_aucs,
     pool,
     pooled,
@@ -147,14 +147,17 @@ def test_how_far_a_component_stands_out():
 
 
 def test_profiles_and_their_largest_drop():
-    """The known sender's components: 4, 4, 1, 1 times its median 2.5 ... falls after the second."""
+    """4, 4, 1, 1 relative to their median 2.5 drop after the second, 9, 2, 2, 2 after the first."""
     scores = np.array([[[4.0], [1.0], [4.0], [1.0]], [[2.0], [9.0], [2.0], [2.0]]])
     known = np.array([[True], [False]])
     profiles = component_profiles(scores, known)
     assert profiles["known"].tolist() == [[1.6, 1.6, 0.4, 0.4]]
     assert profiles["others"].tolist() == [[4.5, 1, 1, 1]]
-    assert largest_drops(profiles["known"]).tolist() == [2]
-    assert largest_drops(profiles["others"]).tolist() == [1]
+    assert drop_share(profiles["known"], 2) == drop_share(profiles["others"], 1) == 1
+    assert drop_share(profiles["known"], 1) == 0
+    both = np.concatenate([profiles["known"], profiles["others"], [[1.0, NAN, NAN, NAN]]])
+    assert drop_share(both, 1) == 0.5
+    assert np.isnan(drop_share(both[2:], 1))
 
 
 def test_known_pairs_among_the_first_percent():
@@ -174,3 +177,11 @@ def test_scores_of_a_side_are_those_of_the_pairs():
     whole = torch.tensor(scored.scores["whole_heads"][5, 0])
     assert torch.isclose(whole, pairs.whole[1, 1, 2, 3])
     assert scored.known[5, 0] and scored.known.sum() == 1
+
+
+def test_equal_pairs_in_the_first_percent_all_count():
+    """Of ten pairs the first percent is one, but three share the first rank."""
+    table = pd.DataFrame({"side": ["key"] * 4, "n": [10] * 4, "rank": [1, 1, 1, 5]})
+    top = top_share(table, "rank")
+    assert (top.hits, top.n_top) == (3, 3)
+    assert top.precision == 1

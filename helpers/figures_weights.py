@@ -1,5 +1,6 @@
 """Figures of notebook 04. Each function draws what it is given and returns the Figure."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -36,6 +37,9 @@ MARKERS = {
     OTHERS: "o",
 }
 """A symbol a role, beside its color."""
+
+LETTERS_PER_INCH = 12
+"""Of a headline."""
 
 MOST_PAIRS = 24
 """Known pairs that get a row of their own."""
@@ -498,10 +502,11 @@ def writers(table: pd.DataFrame, *, model: str) -> Figure:
     axes[0].set_ylabel("percentile among the receiver's\ncomponents (50 = by chance)")
     has_role = table["role"] != OTHERS
     means = table.groupby(has_role)["percentile"].mean()
+    with_role = " and ".join(plots.label(role) for role in groups)
     _headline(
         figure,
-        f"{model}: the movers' component has percentile {means[True]:.0f} in what duplicate-token "
-        f"and induction\nheads write, {means[False]:.0f} in what all other earlier heads write",
+        f"{model}: the movers' component has percentile {means[True]:.0f} in what {with_role} "
+        f"heads write, {means[False]:.0f} in what all other earlier heads write",
     )
     return figure
 
@@ -611,8 +616,10 @@ def _panels(count: int, height: float, *, share: bool = True) -> tuple[Figure, S
 
 
 def _headline(figure: Figure, text: str) -> None:
-    """The message of a figure, above all its panels."""
-    figure.suptitle(text, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    """The message of a figure, above all its panels; lines that are too long are broken."""
+    fits = int(LETTERS_PER_INCH * figure.get_figwidth())
+    lines = [textwrap.fill(line, fits) for line in text.splitlines()]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, fontweight="bold")
 
 
 def _annotate(

@@ -1,11 +1,10 @@
-"""Figures of notebooks 04 to 06. Each function draws what it is given and returns the Figure."""
+"""Figures of notebook 05. Each function draws what it is given and returns the Figure."""
 
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,142 +12,12 @@ from matplotlib.figure import Figure
 from helpers import plots
 from helpers.channel_analysis import HeadScores
 from helpers.channel_steering import Removal
-from helpers.channels import PairScores
 from helpers.heads import Head
 from helpers.stats import Interval, draw_range
 
 INHIBITION = plots.COLORS["inhibition"]
-SIDES = ("key", "value", "query")
-MOST_PAIRS = 10
-"""Known pairs that are named in one panel."""
-MOST_PANELS = 4
-"""Heads that get a panel of their own."""
 MOST_COLUMNS = 3
 """Heads that get two wide panels of their own."""
-MOST_SENDERS = 4
-"""Senders that are drawn in one panel."""
-MOST_LINES = 8
-TABLES = {"whole": "whole heads", "best": "best components"}
-"""Fields of PairScores, and what their scores are of."""
-
-
-def pair_ranks(table: pd.DataFrame, scores: Mapping[str, PairScores], *, model: str) -> Figure:
-    """Histograms of all composition scores, by side; known pairs are marked, those with the highest
-    scores with their ranks.
-    """
-    figure, axes = plt.subplots(2, 3, figsize=(11, 7.5), sharex="row", sharey="row")
-    for column, side in enumerate(SIDES):
-        known = table[table["side"] == side]
-        for row, field in enumerate(TABLES):
-            prefix = "" if field == "whole" else "component_"
-            every = getattr(scores[side], field).flatten()
-            every = every[~every.isnan()]
-            limit = max(0.25, 1.05 * table[f"{prefix}score"].max())
-            ax = axes[row, column]
-            ax.hist(every.clamp(max=limit), bins=80, color="0.8", log=True)
-            ax.set(
-                title=f"{side} side, {TABLES[field]}",
-                xlabel="composition score (last bar: all above)",
-                xlim=(0, 1.03 * limit),
-            )
-            _mark_known_pairs(ax, known, prefix, len(every))
-    plt.setp(axes[:, 0], ylabel="pairs (log scale)")
-    figure.suptitle(model, fontweight="bold")
-    return figure
-
-
-def _mark_known_pairs(ax: Axes, known: pd.DataFrame, prefix: str, n_pairs: int) -> None:
-    """A numbered line for each of the highest known pairs, with its rank in a legend; short lines
-    for the others.
-    """
-    ordered = known.sort_values(f"{prefix}score")
-    others = ordered[:-MOST_PAIRS]
-    for score, role in zip(others[f"{prefix}score"], others["role"], strict=True):
-        ax.axvline(score, ymax=0.03, color=plots.COLORS[role], lw=0.8)
-    for i, (_, row) in enumerate(ordered[-MOST_PAIRS:].iterrows()):
-        score = row[f"{prefix}score"]
-        rank = row[f"{prefix}rank"]
-        top = 0.97 - 0.09 * i
-        color = plots.COLORS[row["role"]]
-        text = f"{i + 1}  {row['sender']}→{row['receiver']}: {rank}"
-        ax.axvline(score, ymax=top, color=color, lw=1.2, label=text)
-        ax.annotate(
-            str(i + 1),
-            (score, top),
-            (1, -6),
-            xycoords=ax.get_xaxis_transform(),
-            textcoords="offset points",
-            fontsize=7,
-            color=color,
-        )
-    if len(known):
-        named = "known pairs"
-        if len(others):
-            named = f"the highest {MOST_PAIRS} of {len(known)} known pairs"
-        ax.legend(
-            title=f"{named}\nand their ranks among {n_pairs}",
-            title_fontsize=7,
-            fontsize=7,
-            handlelength=1,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.18),
-            ncols=2,
-        )
-
-
-def spectra(shares: Mapping[Head, Float[np.ndarray, " component"]], *, model: str) -> Figure:
-    """Singular values of the first inhibition heads, as shares of their matrix's norm."""
-    figure, ax = plt.subplots(figsize=(5.5, 2.6))
-    first = list(shares)[:MOST_LINES]
-    for head in first:
-        share = shares[head]
-        ax.plot(share, marker=".", ms=4, label=str(head))
-    ax.set(
-        xlabel="component",
-        ylabel=r"$s_k$ / $\|W_{OV}\|_F$",
-        title=f"{model}: {_first_of(first, shares)}",
-        ylim=(0, None),
-    )
-    ax.legend()
-    return figure
-
-
-def component_bars(
-    ranked: Sequence[HeadScores], null: Float[np.ndarray, " draw"], *, model: str
-) -> Figure:
-    """Composition score of each component of the first heads; the best one in color, beside what
-    chance gives.
-    """
-    first = ranked[:MOST_PANELS]
-    size = (3.4 * len(first), 3.2)
-    figure, axes = plt.subplots(1, len(first), figsize=size, squeeze=False, sharey=True)
-    random = draw_range(null)
-    for ax, scored in zip(axes[0], first, strict=True):
-        count = len(scored.scores)
-        color = ["0.65"] * count
-        color[scored.best] = INHIBITION
-        ax.bar(range(count), np.nan_to_num(scored.scores), width=0.9, color=color)
-        style = {"color": "C0", "alpha": 0.35, "lw": 0}
-        ax.axhspan(random.low, random.high, label="random directions, 95 %", **style)
-        style = {"color": "black", "lw": 0.8, "ls": "--"}
-        ax.axhline(scored.chance, label="largest by chance, 97.5 %", **style)
-        ax.annotate(
-            f"component {scored.best}",
-            (scored.best, scored.highest),
-            (4, 4),
-            textcoords="offset points",
-            fontsize=8,
-            bbox={"fc": "white", "ec": "none", "pad": 0.5},
-        )
-        ax.set(
-            xlabel="component, by falling singular value",
-            title=f"{model} {scored.head}",
-        )
-        ax.margins(y=0.3)
-    axes[0, 0].set_ylabel("composition score with the movers' queries")
-    axes[0, 0].legend(fontsize=7, loc="upper right")
-    _say_what_is_left_out(figure, first, ranked)
-    return figure
 
 
 def _first_of(first: Sized, every: Sized) -> str:
@@ -162,62 +31,6 @@ def _say_what_is_left_out(figure: Figure, first: Sized, every: Sized) -> None:
     """A line above the panels, where not every head has one."""
     if len(first) < len(every):
         figure.suptitle(_first_of(first, every), fontsize=9)
-
-
-def same_component(
-    ranked: Sequence[HeadScores],
-    reads: Mapping[Head, Mapping[Head, Float[np.ndarray, " component"]]],
-    writers: Mapping[Head, str],
-    *,
-    model: str,
-) -> Figure:
-    """Per inhibition head: what the movers read of a component beside what senders write into it.
-
-    reads: inhibition head -> sender -> scores. writers: the senders that may be drawn -> their
-    role. Of many heads the first are drawn, of many senders those that write most.
-    """
-    first = ranked[:MOST_PANELS]
-    size = (3.4 * len(first), 3.4)
-    figure, axes = plt.subplots(1, len(first), figsize=size, squeeze=False)
-    for ax, scored in zip(axes[0], first, strict=True):
-        written = reads[scored.head]
-        before = [sender for sender in writers if sender in written]
-        most = sorted(before, key=lambda sender: -np.nanmax(written[sender]))[:MOST_SENDERS]
-        senders = [sender for sender in before if sender in most]
-        for i, sender in enumerate(senders):
-            _draw_sender(ax, scored, written[sender], name=str(sender), role=writers[sender], i=i)
-        ax.axvline(scored.highest, color=INHIBITION, lw=0.8, ls=":")
-        ax.set(
-            xlabel="read by the movers (score)",
-            title=f"{model} {scored.head}: component {scored.best}",
-        )
-        ax.margins(0.12)
-        if senders:
-            legend = ax.legend(fontsize=7, loc="upper left", handletextpad=0.1)
-            if len(senders) < len(before):
-                legend.set_title(f"{len(senders)} of {len(before)} senders", {"size": 7})
-    axes[0, 0].set_ylabel("written into by the sender (score)")
-    _say_what_is_left_out(figure, first, ranked)
-    return figure
-
-
-def _draw_sender(
-    ax: Axes,
-    scored: HeadScores,
-    written: Float[np.ndarray, " component"],
-    *,
-    name: str,
-    role: str,
-    i: int,
-) -> None:
-    """One sender's points, the component it writes into most ringed."""
-    x = scored.scores
-    most = np.nanargmax(written)
-    marker = "osD^v"[i % 5]
-    color = plots.COLORS[role]
-    text = f"{name} {plots.label(role)}"
-    ax.plot(x, written, marker, ms=3.5, color=color, alpha=0.6, label=text, mew=0)
-    ax.plot(x[most], written[most], marker, ms=8, mfc="none", color=color)
 
 
 def removals(

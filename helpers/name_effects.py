@@ -1,0 +1,61 @@
+"""What one head does to the names of a prompt: how far it lowers or raises each, directly."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.engine import Edit, cached_run, decoder_for, resume
+from helpers.heads import Head
+from helpers.tasks.prompts import Prompts
+
+NAMES = ("IO", "S1", "S2")
+
+
+class NameEffects(NamedTuple):
+    """Direct effect of a head at END on the logit of the name at each named position, minus its
+    mean effect on all names of the prompts, in logits.
+    """
+
+    clean: Float[np.ndarray, "name batch"]
+    corrupted: Float[np.ndarray, "name batch"]
+    """On the corrupted prompts: the names that stand at the same positions there."""
+
+
+@torch.no_grad()
+def name_effects(model: TransformerBridge, prompts: Prompts, head: Head) -> NameEffects:
+    """What the head's output at END does to the names of the clean and of the corrupted prompts.
+
+    Direct effect: logits of the final residual, minus the same without what the head wrote.
+    """
+    shape = (len(NAMES), len(prompts))
+    effects = NameEffects(np.zeros(shape), np.zeros(shape))
+    candidates = sorted({*prompts.answers, *prompts.distractors})
+    for index in prompts.groups(*NAMES, size=32):
+        batch = prompts.select(index)
+        both = zip(effects, batch.tensors(), strict=True)
+        for kept, tokens in both:
+            on_device = tokens.to(model.cfg.device)
+            at_end = _direct_effect(model, on_device, head)
+            mean = (at_end @ model.W_U[:, candidates]).mean(-1)
+            for row, name in enumerate(NAMES):
+                place = int(batch.position(name)[0])
+                columns = model.W_U[:, on_device[:, place]].T
+                kept[row, index] = ((at_end * columns).sum(-1) - mean).cpu()
+    return effects
+
+
+def _direct_effect(
+    model: TransformerBridge, tokens: torch.Tensor, head: Head
+) -> Float[torch.Tensor, "batch d_model"]:
+    """The normed final residual at END, minus the same without the head's output."""
+    decoder = decoder_for(model, tokens)
+    cache = cached_run(model, tokens, decoder.cached_names)
+    length = tokens.shape[1]
+    nothing = torch.zeros(1, 1, length, device=model.cfg.device, dtype=model.cfg.dtype)
+    no_edit = Edit("scores", head, nothing)
+    resid, watched = resume(decoder, cache, length - 1, [no_edit], watch=[head])
+    without = resid - watched[head].written
+    return (model.ln_final(resid) - model.ln_final(without))[0]

@@ -10,16 +10,27 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from helpers.behavior import Behavior
 from helpers.circuit_checks import effect_interval
-from helpers.circuits import Circuit
+from helpers.circuits import Circuit, top_heads
 from helpers.heads import Head
 from helpers.knock_outs import CircuitTest, PartsTest
-from helpers.plots import BLUE, COLORS, GRAY, ORANGE, RED, label, with_errors
-from helpers.stats import Interval
+from helpers.plots import (
+    BLUE,
+    COLORS,
+    GRAY,
+    ORANGE,
+    RED,
+    bars_with_intervals,
+    label,
+    with_errors,
+)
+from helpers.self_repair import SelfRepair
+from helpers.stats import Interval, mean_interval, percent
 
 WIDTH = 8.0
 """Of every figure, in inches, so that text keeps its size."""
@@ -36,6 +47,62 @@ PLACES = {
 
 def _set_title(figure: Figure, title: str, *, characters: int = 88) -> None:
     figure.suptitle(textwrap.fill(title, characters), x=0.01, ha="left", weight="bold", fontsize=10)
+
+
+# --- titles ---------------------------------------------------------------------------------------
+
+
+def stage_title(circuit: Circuit, stage: str) -> str:
+    """The stage with its strongest sender."""
+    number = list(circuit.evidence.scheme.places).index(stage) + 1
+    receiver = circuit.evidence.scheme.stage(stage)
+    role = label(receiver.receiving_role or "the logits")
+    names = {"logits": "", "q": ", queries", "k": ", keys", "v": ", values"}
+    text = f"Stage {number}: to {role}{names[receiver.kind]} at {receiver.position}"
+    effects = circuit.evidence.stages.get(stage)
+    if effects is None:
+        return text
+    [head] = top_heads(effects, 1)
+    n = len(effects.clean)
+    return f"{text}\nstrongest sender: {head}, {effects.percent[head]:+.0f}% of the gap, n = {n}"
+
+
+def circuit_title(measured: Circuit, model: str) -> str:
+    """How many heads have a role, and which has the largest effect on the logits."""
+    logits = measured.evidence.stages["logits"]
+    [head] = top_heads(logits, 1)
+    return (
+        f"IOI in {model}: {len(measured.heads)} heads have a role; {head} has the largest effect "
+        f"on the logits (% of the gap on {len(logits.clean)} held-out prompts)"
+    )
+
+
+def inputs_title(head: Head, inputs: Mapping[str, Mapping[Head, Interval]]) -> str:
+    """How large the largest path into a head is."""
+    sizes = [abs(effect.value) for effects in inputs.values() for effect in effects.values()]
+    return f"No single path into {head} carries more than {max(sizes):.1f}% of the gap"
+
+
+# --- the task -------------------------------------------------------------------------------------
+
+
+def behavior_figure(
+    clean: Behavior,
+    templates: Sequence[int],
+    order: Shaped[np.ndarray, " batch"],
+    *,
+    title: str,
+) -> Figure:
+    """Both accuracies by template and by the order of the names."""
+    template = np.array(templates)
+    groups = {f"template\n{t + 1}": template == t for t in np.unique(template)}
+    groups |= {str(name): order == name for name in np.unique(order)}
+    shares = {
+        "full vocabulary": [percent(clean.correct[group]) for group in groups.values()],
+        "forced choice": [percent(clean.chosen[group]) for group in groups.values()],
+    }
+    ylabel = f"prompts with this answer (%), n = {len(template)}"
+    return bars_with_intervals(shares, list(groups), ylabel=ylabel, title=title)
 
 
 # --- where the answer is --------------------------------------------------------------------------
@@ -130,14 +197,15 @@ def _heads_by_role(circuits: Mapping[str, Circuit]) -> list[tuple[str, Head]]:
 
 def end_attention_figure(
     shares: Mapping[str, Float[np.ndarray, "head batch"]],
-    names: Sequence[tuple[str, str]],
+    heads: Sequence[tuple[Head, str]],
     *,
     title: str,
 ) -> Figure:
     """Attention from END of each head, as a bar of shares.
 
-    names: for each head its label and its role, or "" for none.
+    heads: each with its role, or "" for none.
     """
+    names = [(f"{label(role) or 'no role'} {head}", role) for head, role in heads]
     figure, ax = plt.subplots(figsize=(WIDTH, 0.28 * len(names) + 1.4))
     heights = np.arange(len(names))[::-1]
     left = np.zeros(len(names))
@@ -165,20 +233,18 @@ def end_attention_figure(
 # --- one head -------------------------------------------------------------------------------------
 
 
-class Input(NamedTuple):
-    """Paths into one input of a head: its strongest senders."""
-
-    name: str
-    effects: Mapping[Head, Interval]
-    """In percent of the gap, strongest first."""
-
-
 def inputs_figure(
-    inputs: Sequence[Input], roles: Mapping[Head, str], *, title: str, n: int
+    inputs: Mapping[str, Mapping[Head, Interval]],
+    roles: Mapping[Head, str],
+    *,
+    title: str,
+    n: int,
 ) -> Figure:
-    """The strongest paths into each input of a head; colors and texts give the senders' roles."""
+    """The strongest paths into each input of a head, in percent of the gap; colors and texts give
+    the senders' roles.
+    """
     figure, axes = plt.subplots(1, len(inputs), figsize=(WIDTH, 2.9), sharex=True, squeeze=False)
-    for ax, (name, effects) in zip(axes[0], inputs, strict=True):
+    for ax, (name, effects) in zip(axes[0], inputs.items(), strict=True):
         values, errors = with_errors(effects.values())
         heights = np.arange(len(values))[::-1]
         colors = [COLORS.get(roles.get(head, ""), "0.6") for head in effects]
@@ -196,26 +262,26 @@ def inputs_figure(
 
 
 def recency_figure(
-    attention: Mapping[str, Mapping[str, Interval]],
-    lowered: Mapping[str, Mapping[str, Interval]],
+    attention: Mapping[str, Float[np.ndarray, "position batch"]],
+    effects: Mapping[str, Float[np.ndarray, "position batch"]],
+    positions: Sequence[str],
     *,
     title: str,
-    n: int,
+    seed: int,
 ) -> Figure:
     """Left: attention from END to the names under several conditions. Right: direct effect of the
     head on the logit of the name at each of these positions.
-
-    Both: condition -> position -> interval.
     """
+    n = next(iter(attention.values())).shape[-1]
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(WIDTH, 0.42 * len(attention) + 1.6), width_ratios=(1.5, 1)
+        1, 2, figsize=(WIDTH, 0.36 * len(attention) + 1.6), width_ratios=(1.25, 1)
     )
-    _draw_conditions(left, attention)
+    _draw_conditions(left, by_position(attention, positions, seed))
     left.set_xlim(left=0)
-    left.set(title="where it looks from END", xlabel=f"attention, n = {n}")
-    _draw_conditions(right, lowered)
+    left.set(title="attention from END", xlabel=f"share of attention, n = {n}")
+    _draw_conditions(right, by_position(effects, positions, seed))
     right.axvline(0, color="black", lw=0.6)
-    right.set(title="what it does to each name", xlabel="direct effect on the logit")
+    right.set(title="effect on each name", xlabel=f"direct effect (logits), n = {n}")
     handles, texts = left.get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=3)
     _set_title(figure, title)
@@ -261,16 +327,16 @@ def knock_out_figure(
             ax.plot([interval.low, interval.high], [row, row], color=color, lw=2)
             ax.plot(interval.value, row, marker, color=color, ms=7)
             place = (interval.value, row + 0.16)
-            ax.annotate(f"{interval.value:.0f}", place, ha="center", fontsize=8, color=color)
+            ax.annotate(str(round(interval.value)), place, ha="center", fontsize=8, color=color)
     left.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
     left.set_ylim(-0.5, len(rows) - 0.4)
     for ax in (left, right):
         for level in (0, 100):
             ax.axvline(level, color="black", lw=0.6, ls=":" if level else "-")
     n = len(next(iter(tests.values())).clean)
-    left.set_title("knocked out: removed")
+    left.set_title("removed when knocked out")
     left.set_xlabel(f"% of the logit difference, n = {n}")
-    right.set_title("alone, all other heads knocked out: kept")
+    right.set_title("kept when all other heads\nare knocked out")
     right.set_xlabel(f"% of the gap, n = {n}")
     _set_title(figure, title)
     return figure
@@ -323,3 +389,34 @@ def repair_figure(bars: Sequence[Repair], *, title: str, n: int) -> Figure:
     ax.set_xlabel(f"change of the logit difference (logits, 95% interval), n = {n}")
     _set_title(figure, title)
     return figure
+
+
+def repair_bars(repair: SelfRepair, roles: Mapping[Head, str], *, seed: int) -> list[Repair]:
+    """What knocked-out heads wrote, the five later heads that change most, the rest, and the sum.
+
+    roles: role of each head that has one.
+    """
+    bars = [Repair("direct effect removed", mean_interval(-repair.removed, seed), "black")]
+    rest = repair.removed - repair.lost
+    for head in repair.strongest(5):
+        change = repair.taken_over[repair.later.index(head)]
+        role = roles.get(head, "")
+        name = f"{head} ({label(role)})" if role else f"{head} (no role)"
+        bars.append(Repair(name, mean_interval(change, seed), COLORS.get(role, "0.6")))
+        rest = rest - change
+    bars.append(Repair("all else later: heads, MLPs, norm", mean_interval(rest, seed), "0.8"))
+    bars.append(Repair("in all", mean_interval(-repair.lost, seed), "black"))
+    return bars
+
+
+def by_position(
+    values: Mapping[str, Float[np.ndarray, "position batch"]],
+    positions: Sequence[str],
+    seed: int,
+) -> dict[str, dict[str, Interval]]:
+    """Condition -> position -> mean with its interval."""
+    intervals = {}
+    for condition, rows in values.items():
+        means = [mean_interval(row, seed) for row in rows]
+        intervals[condition] = dict(zip(positions, means, strict=True))
+    return intervals

@@ -9,6 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.engine import Edit, cached_run, decoder_for, resume
 from helpers.heads import Head
+from helpers.stats import Interval, ratio_interval
 from helpers.tasks.prompts import Prompts
 
 NAMES = ("IO", "S1", "S2")
@@ -22,6 +23,15 @@ class NameEffects(NamedTuple):
     clean: Float[np.ndarray, "name batch"]
     corrupted: Float[np.ndarray, "name batch"]
     """On the corrupted prompts: the names that stand at the same positions there."""
+
+    def left_without_repetition(self, seed: int) -> Interval:
+        """Effect on the last name of the corrupted prompts, in percent of that on S2 of the clean
+        ones: 0 = the head needs what was corrupted, 100 = it does not.
+
+        With three fresh names as the corruption, what was corrupted is the repetition.
+        """
+        last = NAMES.index("S2")
+        return ratio_interval(100 * self.corrupted[last], self.clean[last], seed)
 
 
 @torch.no_grad()

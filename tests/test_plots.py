@@ -255,7 +255,7 @@ def test_circuit_graph_draws_the_circuit():
     shown = {"movers", "negative\nmovers", "inhibition", "logits", "L2H0", "L3H2", "into q"}
     assert shown < set(texts(figure))
     assert "induction" not in texts(figure)
-    assert texts(figure).count("+50 %") == 2  # beside the head, and on the arrow
+    assert texts(figure).count("+50%") == 2  # beside the head, and on the arrow
     assert figure.axes[0].get_title(loc="left") == "A circuit"
 
 
@@ -389,7 +389,7 @@ def test_an_overlay_has_no_arrow_to_receivers_that_no_head_can_reach():
 
 def test_overlay_draws_both_circuits():
     figure = plots.overlay(*two_circuits(), STAGES, tasks=("IOI", "CO"), title="T")
-    assert {"IOI only", "shared", "CO only", "+50 | +25 %", "-5 %"} < set(texts(figure))
+    assert {"IOI only", "shared", "CO only", "+50 | +25%", "-5%"} < set(texts(figure))
 
 
 # Bars, interventions, stability -------------------------------------------------------------------

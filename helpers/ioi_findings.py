@@ -97,8 +97,8 @@ def stage_1(circuit: Circuit) -> str:
         f"({attention[favorite]:.2f}). Its copying score is {score:+.1f}: it **{verb}** the name "
         "it attends to. A head that lowers S helps, a head that lowers IO hurts. Merullo et al. "
         "call the first kind a *negative mover*. The *negative name movers* of Wang et al. attend "
-        "to IO. McDougall et al. (2023, *copy suppression*) explain both: the head lowers a name that "
-        "is in the context and that earlier layers predict."
+        "to IO. McDougall et al. (2023, *copy suppression*) explain both: the head lowers a name "
+        "that is in the context and that earlier layers predict."
     )
 
 

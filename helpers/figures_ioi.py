@@ -359,7 +359,7 @@ def parts_figure(parts: PartsTest, *, title: str) -> Figure:
     for i, name in enumerate(parts.names):
         if not random[i]:
             color = COLORS.get(name, "black")
-            text = f"without {label(name)}"
+            text = f"without {label(name)}" if i else "nothing knocked out"
             ax.plot(x[i], y[i], next(markers), color=color, ms=8, label=text)
     n = parts.model.shape[-1]
     ax.set_xlabel(f"logit difference of the model without the part, n = {n}")

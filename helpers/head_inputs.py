@@ -7,10 +7,11 @@ from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.circuits import top_heads
+from helpers.engine import Edit
 from helpers.heads import Head
 from helpers.interventions import combine_edits, steer
 from helpers.path_patching import Kind, Receiver, path_patch
-from helpers.self_repair import resample_at_end
+from helpers.self_repair import outputs_on_corrupted
 from helpers.stats import Interval, ratio_interval
 from helpers.tasks.prompts import Prompts
 
@@ -56,7 +57,11 @@ def attention_when_resampled(
     """Attention from END, mean over the watched heads, with each set's output at END taken from the
     corrupted prompts; for an empty set, the clean run.
     """
-    conditions = [resample_at_end(model, prompts, heads) for heads in sets.values()]
+    every_head = sorted({head for heads in sets.values() for head in heads})
+    outputs = outputs_on_corrupted(model, prompts, every_head)
+    conditions = []
+    for heads in sets.values():
+        conditions.append([Edit("z", head, outputs[head]) for head in heads])
     edits = combine_edits(conditions)
     run = steer(model, prompts, edits, watch=watch, keys=keys, memory_gib=memory_gib)
     return dict(zip(sets, run.attention.mean(1), strict=True))

@@ -130,7 +130,7 @@ def corruptions(circuits: Mapping[str, Circuit]) -> str:
             one_sided.append(role.replace("_", "-"))
     text = f"{FOUND} {roles_kept(circuits)}."
     if one_sided:
-        text += f" Only one of them finds {' and '.join(one_sided)} heads."
+        text += f" Under one of them no {' and no '.join(one_sided)} heads are found."
     return (
         f"{text} A circuit is relative to what the corruption takes away. Under *S2 becomes IO* "
         "both prompts repeat a name, so heads that only signal *something repeats* lose their "
@@ -195,28 +195,34 @@ def parts(tested: PartsTest, roles: Sequence[str], seed: int) -> str:
         joins = mean_interval(tested.joins(role), seed)
         if joins.low <= 0 <= joins.high:
             unneeded.append(role.replace("_", "-"))
+    needed = "Every role changes the rest of the circuit when it joins."
+    if unneeded:
+        needed = f"The interval includes no change when these join: {', '.join(unneeded)}."
     return (
         f"{FOUND} The mean distance from the diagonal is {missing.text(2)} logits; the whole model "
-        f"has {tested.model[0].mean():.1f}. For these roles the interval of joining includes zero: "
-        f"{', '.join(unneeded) or 'none'}. A role can be real and yet unneeded, if others do the "
-        "same work."
+        f"has {tested.model[0].mean():.1f}. {needed} A role can be real and yet unneeded, if others "
+        "do the same work."
     )
 
 
 def repair(result: SelfRepair, roles: Mapping[Head, str], movers: Sequence[Head], seed: int) -> str:
     """How much of the movers' effect does not go missing, and which later head changes most."""
     [first] = result.strongest(1)
-    role = roles.get(first, "no role").replace("_", " ")
+    role = roles.get(first, "no role")
+    comment = ""
+    if role == "negative_movers":
+        comment = (
+            " A negative mover that attends to IO lowers what the movers wrote. Once they are "
+            "silent, it has less to suppress: copy suppression is one mechanism of self-repair."
+        )
     change = result.taken_over[result.later.index(first)].mean()
     lost = result.lost.mean()
     return (
-        f"{FOUND} {names_of(movers)} lose {result.removed.mean():.2f} logits of direct effect, yet "
-        f"the logit difference {rises_or_falls(-lost)} by {abs(lost):.2f}. "
+        f"{FOUND} Corrupting {names_of(movers)} removes {result.removed.mean():.2f} logits of "
+        f"direct effect, yet the logit difference {rises_or_falls(-lost)} by {abs(lost):.2f}. "
         f"{result.repaired(seed).text(0)}% of the removed effect does not go missing. Later heads "
-        f"add {result.by_later_heads(seed).text(0)}%. {first} ({role}) changes most, by "
-        f"{change:+.2f}. A negative mover that attends to IO lowers what the movers wrote. Once "
-        "they are silent, it has less to suppress: copy suppression is one mechanism of "
-        "self-repair."
+        f"add {result.by_later_heads(seed).text(0)}%. {first} ({role.replace('_', ' ')}) changes "
+        f"most, by {change:+.2f}.{comment}"
     )
 
 

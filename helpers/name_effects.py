@@ -1,7 +1,5 @@
 """What one head does to the names of a prompt: how far it lowers or raises each, directly."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -15,46 +13,38 @@ from helpers.tasks.prompts import Prompts
 NAMES = ("IO", "S1", "S2")
 
 
-class NameEffects(NamedTuple):
-    """Direct effect of a head at END on the logit of the name at each named position, minus its
-    mean effect on all names of the prompts, in logits.
-    """
-
-    clean: Float[np.ndarray, "name batch"]
-    corrupted: Float[np.ndarray, "name batch"]
-    """On the corrupted prompts: the names that stand at the same positions there."""
-
-    def left_without_repetition(self, seed: int) -> Interval:
-        """Effect on the last name of the corrupted prompts, in percent of that on S2 of the clean
-        ones: 0 = the head needs what was corrupted, 100 = it does not.
-
-        With three fresh names as the corruption, what was corrupted is the repetition.
-        """
-        last = NAMES.index("S2")
-        return ratio_interval(100 * self.corrupted[last], self.clean[last], seed)
-
-
 @torch.no_grad()
-def name_effects(model: TransformerBridge, prompts: Prompts, head: Head) -> NameEffects:
-    """What the head's output at END does to the names of the clean and of the corrupted prompts.
+def name_effects(
+    model: TransformerBridge, prompts: Prompts, head: Head, *, corrupted: bool = False
+) -> Float[np.ndarray, "name batch"]:
+    """Direct effect of a head at END on the logit of the name at each of the positions NAMES, minus
+    its mean effect on all answers and distractors, in logits; on the clean or the corrupted prompts.
 
     Direct effect: logits of the final residual, minus the same without what the head wrote.
     """
-    shape = (len(NAMES), len(prompts))
-    effects = NameEffects(np.zeros(shape), np.zeros(shape))
+    effects = np.zeros((len(NAMES), len(prompts)))
     candidates = sorted({*prompts.answers, *prompts.distractors})
-    for index in prompts.groups(*NAMES, size=32):
+    for index in prompts.groups(size=32):
         batch = prompts.select(index)
-        both = zip(effects, batch.tensors(), strict=True)
-        for kept, tokens in both:
-            on_device = tokens.to(model.cfg.device)
-            at_end = _direct_effect(model, on_device, head)
-            mean = (at_end @ model.W_U[:, candidates]).mean(-1)
-            for row, name in enumerate(NAMES):
-                place = int(batch.position(name)[0])
-                columns = model.W_U[:, on_device[:, place]].T
-                kept[row, index] = ((at_end * columns).sum(-1) - mean).cpu()
+        tokens = batch.tensors()[int(corrupted)].to(model.cfg.device)
+        at_end = _direct_effect(model, tokens, head)
+        mean = (at_end @ model.W_U[:, candidates]).mean(-1)
+        for row, name in enumerate(NAMES):
+            named = tokens[np.arange(len(index)), batch.position(name)]
+            effects[row, index] = ((at_end * model.W_U[:, named].T).sum(-1) - mean).cpu()
     return effects
+
+
+def left_without_repetition(
+    clean: Float[np.ndarray, "name batch"], corrupted: Float[np.ndarray, "name batch"], seed: int
+) -> Interval:
+    """Effect on the last name of corrupted prompts, in percent of that on S2 of the clean ones: 0 =
+    the head needs what was corrupted, 100 = it does not.
+
+    With three fresh names as the corruption, what was corrupted is the repetition.
+    """
+    last = NAMES.index("S2")
+    return ratio_interval(100 * corrupted[last], clean[last], seed)
 
 
 def _direct_effect(

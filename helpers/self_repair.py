@@ -62,7 +62,9 @@ def self_repair(
     first = min(head.layer for head in heads)
     everyone = all_heads(model.cfg.n_layers, model.cfg.n_heads)
     later = tuple(head for head in everyone if head.layer > first and head not in heads)
-    edits = combine_edits([[], resample_at_end(model, prompts, heads)])
+    outputs = outputs_on_corrupted(model, prompts, heads)
+    resampled = [Edit("z", head, output) for head, output in outputs.items()]
+    edits = combine_edits([[], resampled])
     watch = [*heads, *later]
     run = steer(model, prompts, edits, watch=watch, memory_gib=memory_gib)
     clean, without = run.attribution
@@ -73,14 +75,6 @@ def self_repair(
         later=later,
         taken_over=(without - clean)[n:],
     )
-
-
-def resample_at_end(
-    model: TransformerBridge, prompts: Prompts, heads: Sequence[Head]
-) -> list[Edit]:
-    """Edits for `steer` that take the heads' outputs at END from the corrupted prompts."""
-    outputs = outputs_on_corrupted(model, prompts, heads)
-    return [Edit("z", head, output) for head, output in outputs.items()]
 
 
 def outputs_on_corrupted(

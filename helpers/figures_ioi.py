@@ -79,7 +79,9 @@ def circuit_title(measured: Circuit, model: str) -> str:
 
 def inputs_title(head: Head, inputs: Mapping[str, Mapping[Head, Interval]]) -> str:
     """How large the largest path into a head is."""
-    sizes = [abs(effect.value) for effects in inputs.values() for effect in effects.values()]
+    sizes = []
+    for effects in inputs.values():
+        sizes += [abs(float(effect.value)) for effect in effects.values()]
     return f"No single path into {head} carries more than {max(sizes):.1f}% of the gap"
 
 
@@ -165,8 +167,16 @@ def corruptions_figure(
             in_role = head in circuit.roles[role]
             face = color if in_role else "white"
             height = row + shift
-            ax.plot([effect.low, effect.high], [height, height], color=color, lw=1)
-            ax.plot(effect.value, height, marker, color=color, mfc=face, ms=6)
+            ends = [effect.low, effect.high]
+            ax.plot(ends, [height, height], color=color, lw=1)
+            ax.plot(
+                effect.value,
+                height,
+                marker,
+                color=color,
+                mfc=face,
+                ms=6,
+            )
         ax.plot([], [], marker, color=color, label=names[corruption])
     ax.plot([], [], "D", color="0.3", mfc="white", label="hollow: not in this role")
     ax.axvline(0, color="black", lw=0.6)
@@ -212,7 +222,15 @@ def end_attention_figure(
     for place, values in shares.items():
         mean = values.mean(-1)
         color = PLACES[place]
-        ax.barh(heights, mean, left=left, color=color, ec="white", lw=0.5, label=place)
+        ax.barh(
+            heights,
+            mean,
+            left=left,
+            color=color,
+            ec="white",
+            lw=0.5,
+            label=place,
+        )
         for height, start, width in zip(heights, left, mean, strict=True):
             if width >= 0.08:
                 dark = place in ("IO", "S2", "first token")
@@ -299,8 +317,10 @@ def _draw_conditions(ax: Axes, intervals: Mapping[str, Mapping[str, Interval]]) 
         for position, interval in intervals[condition].items():
             color = POSITION_COLORS[position]
             text = f"position of {position}" if row == 0 else None
-            ax.plot([interval.low, interval.high], [row, row], color=color, lw=1.5)
-            ax.plot(interval.value, row, MARKERS[position], color=color, ms=6, label=text)
+            ends = [interval.low, interval.high]
+            ax.plot(ends, [row, row], color=color, lw=1.5)
+            marker = MARKERS[position]
+            ax.plot(interval.value, row, marker, color=color, ms=6, label=text)
     ax.set_yticks(range(len(conditions)), conditions)
     ax.set_ylim(-0.5, len(conditions) - 0.5)
 
@@ -324,10 +344,13 @@ def knock_out_figure(
     for row, (_, random, intervals) in enumerate(reversed(rows)):
         color, marker = (BLUE, "s") if random else (RED, "o")
         for ax, interval in zip((left, right), intervals, strict=True):
-            ax.plot([interval.low, interval.high], [row, row], color=color, lw=2)
+            ends = [interval.low, interval.high]
+            ax.plot(ends, [row, row], color=color, lw=2)
             ax.plot(interval.value, row, marker, color=color, ms=7)
             place = (interval.value, row + 0.16)
-            ax.annotate(str(round(interval.value)), place, ha="center", fontsize=8, color=color)
+            ax.annotate(
+                str(round(float(interval.value))), place, ha="center", fontsize=8, color=color
+            )
     left.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
     left.set_ylim(-0.5, len(rows) - 0.4)
     for ax in (left, right):
@@ -360,7 +383,8 @@ def parts_figure(parts: PartsTest, *, title: str) -> Figure:
         if not random[i]:
             color = COLORS.get(name, "black")
             text = f"without {label(name)}" if i else "nothing knocked out"
-            ax.plot(x[i], y[i], next(markers), color=color, ms=8, label=text)
+            marker = next(markers)
+            ax.plot(x[i], y[i], marker, color=color, ms=8, label=text)
     n = parts.model.shape[-1]
     ax.set_xlabel(f"logit difference of the model without the part, n = {n}")
     ax.set_ylabel("logit difference of the circuit\nalone without the part")

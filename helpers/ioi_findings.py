@@ -199,9 +199,9 @@ def parts(tested: PartsTest, roles: Sequence[str], seed: int) -> str:
     if unneeded:
         needed = f"The interval includes no change when these join: {', '.join(unneeded)}."
     return (
-        f"{FOUND} The mean distance from the diagonal is {missing.text(2)} logits; the whole model "
-        f"has {tested.model[0].mean():.1f}. {needed} A role can be real and yet unneeded, if others "
-        "do the same work."
+        f"{FOUND} The mean distance from the diagonal is {missing.text(2)} logits; the whole "
+        f"model has {tested.model[0].mean():.1f}. {needed} A role can be real and yet unneeded, if "
+        "others do the same work."
     )
 
 

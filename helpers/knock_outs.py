@@ -130,10 +130,11 @@ def knock_out_masks(
             resid = cache["resid_post", -1][:, -1].unflatten(0, (len(chunk), -1))
             differences[chosen, index] = logit_difference(model, resid, batch).cpu()
             if watch is not None:
-                pattern = cache["pattern", watch.layer][:, watch.head, -1].cpu().numpy()
-                by_set = pattern.reshape(len(chunk), len(index), -1)
+                pattern = cache["pattern", watch.layer][:, watch.head, -1]
+                by_set = pattern.unflatten(0, (len(chunk), -1)).cpu().numpy()
                 for i, key in enumerate(keys):
-                    to_key = (by_set * batch.position_mask(key)).sum(-1)
+                    at_key = batch.position_mask(key)
+                    to_key = (by_set * at_key).sum(-1)
                     attention[i][chosen, index] = to_key
     return KnockedOut(differences, attention)
 
@@ -265,7 +266,9 @@ class PartsTest:
         n = difference.shape[-1]
         picked = bootstrap_indices(n, RESAMPLES, seed)
         resampled = difference[:, picked].mean(-1)
-        low, high = np.quantile(np.abs(resampled).mean(0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        distances = np.abs(resampled).mean(0)
+        tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+        low, high = np.quantile(distances, tails)
         value = np.abs(difference.mean(-1)).mean()
         return Interval(value, min(value, low), max(value, high))
 
@@ -289,7 +292,11 @@ def try_parts(
     masks = same_for_all(model, len(prompts), sets)
     runs = knock_out_masks(model, prompts, masks).logit_difference
     half = len(with_empty)
-    return PartsTest(tuple(with_empty), runs[:half], runs[half:])
+    return PartsTest(
+        names=tuple(with_empty),
+        model=runs[:half],
+        circuit=runs[half:],
+    )
 
 
 def random_parts(heads: Heads, *, draws: int, seed: int) -> dict[str, Heads]:

@@ -17,8 +17,8 @@ NAMES = ("IO", "S1", "S2")
 def name_effects(
     model: TransformerBridge, prompts: Prompts, head: Head, *, corrupted: bool = False
 ) -> Float[np.ndarray, "name batch"]:
-    """Direct effect of a head at END on the logit of the name at each of the positions NAMES, minus
-    its mean effect on all answers and distractors, in logits; on the clean or the corrupted prompts.
+    """Direct effect of a head at END on the logit of the name at each of NAMES, minus its mean
+    effect on all answers and distractors, in logits; on the clean or the corrupted prompts.
 
     Direct effect: logits of the final residual, minus the same without what the head wrote.
     """
@@ -31,7 +31,9 @@ def name_effects(
         mean = (at_end @ model.W_U[:, candidates]).mean(-1)
         for row, name in enumerate(NAMES):
             named = tokens[np.arange(len(index)), batch.position(name)]
-            effects[row, index] = ((at_end * model.W_U[:, named].T).sum(-1) - mean).cpu()
+            columns = model.W_U[:, named].T
+            on_name = (at_end * columns).sum(-1)
+            effects[row, index] = (on_name - mean).cpu()
     return effects
 
 

@@ -51,7 +51,9 @@ def test_one_cell_of_the_map_is_one_patched_run():
 
     logits = model.run_with_hooks(clean, fwd_hooks=[("blocks.2.hook_resid_pre", patch)])[:, -1]
     rows = torch.arange(4)
-    patched = logits[rows, list(prompts.answers)] - logits[rows, list(prompts.distractors)]
+    of_answer = logits[rows, list(prompts.answers)]
+    of_distractor = logits[rows, list(prompts.distractors)]
+    patched = of_answer - of_distractor
     before = evaluate(model, prompts).logit_difference.mean()
     gap = evaluate(model, prompts, corrupted=True).logit_difference.mean() - before
     expected = 100 * (float(patched.mean()) - before) / gap
@@ -64,13 +66,16 @@ def test_one_cell_of_the_map_is_one_patched_run():
 @pytest.mark.parametrize("kind", FAST_KINDS)
 def test_a_path_to_a_place_before_the_prompts_differ_carries_nothing(kind):
     """MID is 2 or 3, and the prompts differ from 3 on."""
-    model, prompts = tiny_model(kind), random_prompts(differ=slice(3, None))
+    model = tiny_model(kind)
+    prompts = random_prompts(differ=slice(3, None))
     receiver = Receiver("k", (Head(2, 1),), "MID")
     fast = path_patch(model, prompts, receiver)
     slow = path_patch_reference(model, prompts, receiver)
     np.testing.assert_allclose(fast.patched, slow.patched, atol=1e-4)
     early = np.array(prompts.positions["MID"]) == 2
-    assert not fast.change[:2][..., early].any() and fast.change[:2][..., ~early].any()
+    with_path = fast.change[:2]
+    assert not with_path[..., early].any()
+    assert with_path[..., ~early].any()
     assert np.isnan(fast.change[2]).all()
 
 
@@ -88,10 +93,12 @@ def test_the_planted_negative_mover_lowers_the_late_name_repeated_or_not(planted
     io, s1, s2 = clean.mean(-1)
     assert len(NAMES) == 3
     np.testing.assert_allclose(s1, s2)
-    assert s2 == pytest.approx(-6, abs=0.6) and abs(io) < 0.6
+    assert s2 == pytest.approx(-6, abs=0.6)
+    assert abs(io) < 0.6
     corrupted = name_effects(planted, prompts, head, corrupted=True)
     first, second, last = corrupted.mean(-1)
-    assert last == pytest.approx(-6, abs=0.6) and max(abs(first), abs(second)) < 0.6
+    assert last == pytest.approx(-6, abs=0.6)
+    assert max(abs(first), abs(second)) < 0.6
     left = left_without_repetition(clean, corrupted, 0)
     assert left.value == pytest.approx(100, abs=3)
 
@@ -115,7 +122,8 @@ def test_in_the_planted_model_nothing_later_responds_to_the_movers(planted, prom
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_what_is_lost_is_lost_in_full_runs_too(kind):
-    model, prompts = tiny_model(kind), random_prompts()
+    model = tiny_model(kind)
+    prompts = random_prompts()
     heads = [Head(0, 1), Head(1, 2)]
     repair = self_repair(model, prompts, heads)
     outputs = outputs_on_corrupted(model, prompts, heads)
@@ -143,7 +151,8 @@ def test_self_repair_needs_a_head():
 
 
 def test_shares_from_end_add_up_to_one():
-    model, prompts = tiny_gpt2(), random_prompts()
+    model = tiny_gpt2()
+    prompts = random_prompts()
     shares = shares_from_end(model, prompts, [Head(1, 0), Head(2, 2)], ["MID"])
     assert list(shares) == ["MID", "first token", "END itself", "elsewhere"]
     np.testing.assert_allclose(sum(shares.values()), 1, atol=1e-5)
@@ -153,14 +162,16 @@ def test_shares_from_end_add_up_to_one():
 
 
 def test_attention_on_corrupted_prompts_is_that_of_the_corrupted_tokens():
-    model, prompts = tiny_gpt2(), random_prompts()
+    model = tiny_gpt2()
+    prompts = random_prompts()
     clean = attention_to_names(model, prompts, Head(1, 1), ("MID",))
     corrupted = attention_to_names(model, prompts, Head(1, 1), ("MID",), corrupted=True)
     assert clean.shape == (1, 6) and np.abs(clean - corrupted).max() > 1e-4
 
 
 def test_the_strongest_inputs_are_the_largest_path_effects():
-    model, prompts = tiny_gpt2(), random_prompts()
+    model = tiny_gpt2()
+    prompts = random_prompts()
     found = strongest_inputs(model, prompts, Head(2, 0), inputs=(("q", "END"),), count=3)
     effects = path_patch(model, prompts, Receiver("q", (Head(2, 0),)))
     [strongest] = found.values()

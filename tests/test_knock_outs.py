@@ -24,7 +24,8 @@ SETS = [(), (Head(0, 1),), (Head(0, 2), Head(1, 0), Head(2, 3))]
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_many_sets_in_one_batch_are_as_one_set_at_a_time(kind):
-    model, prompts = tiny_model(kind), random_prompts()
+    model = tiny_model(kind)
+    prompts = random_prompts()
     masks = same_for_all(model, len(prompts), SETS)
     runs = knock_out_masks(model, prompts, masks)
     expected = knock_out(model, prompts, SETS)
@@ -33,7 +34,8 @@ def test_many_sets_in_one_batch_are_as_one_set_at_a_time(kind):
 
 def test_each_prompt_may_lose_heads_of_its_own():
     """The second prompt of six loses another head than the others."""
-    model, prompts = tiny_gpt2(), random_prompts()
+    model = tiny_gpt2()
+    prompts = random_prompts()
     own = [(Head(1, i % 4),) for i in range(6)]
     runs = knock_out_masks(model, prompts, fresh_for_each(model, 6, own))
     each = knock_out(model, prompts, own)
@@ -41,7 +43,8 @@ def test_each_prompt_may_lose_heads_of_its_own():
 
 
 def test_the_watched_head_is_that_of_the_run_without_the_others():
-    model, prompts = tiny_gpt2(), random_prompts()
+    model = tiny_gpt2()
+    prompts = random_prompts()
     watched = Head(2, 1)
     masks = same_for_all(model, len(prompts), SETS)
     runs = knock_out_masks(model, prompts, masks, watch=watched, keys=("MID", "END"))
@@ -105,7 +108,8 @@ def test_a_circuit_in_numbers_worked_out_by_hand():
 
 
 def test_a_circuit_of_all_heads_keeps_everything_and_one_of_none_nothing_of_the_heads():
-    model, prompts = tiny_gpt2(), random_prompts()
+    model = tiny_gpt2()
+    prompts = random_prompts()
     corrupted = np.zeros(6)
     whole = try_circuit(model, prompts, all_heads(3, 4), corrupted=corrupted, seed=0, draws=2)
     np.testing.assert_allclose(whole.alone, whole.clean, atol=1e-4)
@@ -116,7 +120,8 @@ def test_a_circuit_of_all_heads_keeps_everything_and_one_of_none_nothing_of_the_
 
 
 def test_parts_are_knocked_out_of_the_model_and_of_the_circuit():
-    model, prompts = tiny_gpt2(), random_prompts()
+    model = tiny_gpt2()
+    prompts = random_prompts()
     circuit = (Head(0, 1), Head(1, 2), Head(2, 3))
     part = (Head(1, 2),)
     tested = try_parts(model, prompts, circuit, {"one": part})

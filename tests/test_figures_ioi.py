@@ -1,6 +1,6 @@
 """Figures and findings of the IOI notebook: titles are true whatever the outcome."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +13,7 @@ from helpers.knock_outs import CircuitTest, PartsTest
 from helpers.self_repair import SelfRepair
 from helpers.stats import Interval
 from tests.test_circuit_checks import circuit_of
+from tests.tiny import random_prompts
 
 HEAD, OTHER = Head(1, 0), Head(0, 1)
 ROWS = np.linspace(0, 1, 12).reshape(3, 4)
@@ -71,10 +72,10 @@ def test_small_words():
 
 def test_roles_that_both_corruptions_share_are_counted():
     circuit = circuit_of()  # three movers
-    fewer = SimpleNamespace(roles={**circuit.roles, "movers": circuit.roles["movers"][:1]})
+    fewer = replace(circuit, roles={**circuit.roles, "movers": circuit.roles["movers"][:1]})
     both = {"abc": circuit, "swap": fewer}
     assert ioi_findings.roles_kept(both).startswith("1 of 3 ")
-    none = SimpleNamespace(roles=dict.fromkeys(circuit.roles, ()))
+    none = replace(circuit, roles=dict.fromkeys(circuit.roles, ()))
     assert "no movers heads are found" in ioi_findings.corruptions({"abc": circuit, "swap": none})
 
 
@@ -126,7 +127,7 @@ def test_figures_of_knock_outs_and_parts_say_what_they_show():
     figure = figures_ioi.knock_out_figure(tests, names={"abc": "A", "swap": "B"}, title="T", seed=0)
     said = texts(figure)
     assert "random heads\n(A)" in said and "n = 4" in said
-    prompts = SimpleNamespace(templates=(0, 1, 0, 1))
+    prompts = replace(random_prompts(4), templates=(0, 1, 0, 1))
     found = ioi_findings.knock_out(tests["abc"], prompts, "A", 0)
     assert "prefers S" in found and "8 are distinct" in found
     parts = PartsTest(("nothing", "movers", "random part 1"), ROWS, ROWS + 1)

@@ -184,7 +184,7 @@ class CircuitTest:
     """All other heads are knocked out."""
     random_without: Float[np.ndarray, "draw batch"]
     """A random set is knocked out, drawn afresh for every prompt."""
-    random_alone: Float[np.ndarray, "draw batch"]
+    random_alone: Float[np.ndarray, "some_draw batch"]
     """All heads but a random set are knocked out."""
     n_distinct: int
     """How many of the random sets differ from each other."""

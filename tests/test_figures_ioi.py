@@ -67,7 +67,7 @@ def test_small_words():
     assert ioi_findings.names_of([]) == "no head"
     assert ioi_findings.names_of([HEAD]) == "L1H0"
     assert ioi_findings.names_of([HEAD, OTHER, HEAD]) == "L1H0, L0H1 and L1H0"
-    assert [ioi_findings.rises_or_falls(x) for x in (1, -1)] == ["rises", "falls"]
+    assert [ioi_findings.rises_or_falls(x) for x in (1.0, -1.0)] == ["rises", "falls"]
 
 
 def test_roles_that_both_corruptions_share_are_counted():

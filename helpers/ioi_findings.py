@@ -133,8 +133,8 @@ def corruptions(circuits: Mapping[str, Circuit]) -> str:
         text += f" Under one of them no {' and no '.join(one_sided)} heads are found."
     return (
         f"{text} A circuit is relative to what the corruption takes away. Under *S2 becomes IO* "
-        "both prompts repeat a name, so heads that only signal *something repeats* lose their "
-        "effect."
+        "both prompts repeat a name, so heads that only signal *something repeats* should lose "
+        "their effect."
     )
 
 
@@ -151,8 +151,10 @@ def unnamed_heads(
             means = {place: values[row].mean() for place, values in shares.items()}
             place = max(means, key=lambda name: means[name])
             lines.append(f"{head} ({effects[head]:+.0f}%) attends most to {place}")
+    if not lines:
+        return f"{FOUND} There is no such head."
     return (
-        f"{FOUND} {'; '.join(lines) or 'There is no such head'}. A head that attends to END itself "
+        f"{FOUND} {'; '.join(lines)}. A head that attends to END itself "
         "finds no name there. It can only strengthen or weaken what earlier heads wrote at END. A "
         "head that rests on the first token mostly writes the same on every prompt. Self-repair, "
         "below, shows how such heads respond to others."
@@ -210,7 +212,7 @@ def repair(result: SelfRepair, roles: Mapping[Head, str], movers: Sequence[Head]
     [first] = result.strongest(1)
     role = roles.get(first, "no role")
     comment = ""
-    if role == "negative_movers":
+    if role == "negative_movers" and change > 0.1 * result.removed.mean():
         comment = (
             " A negative mover that attends to IO lowers what the movers wrote. Once they are "
             "silent, it has less to suppress: copy suppression is one mechanism of self-repair."
@@ -245,8 +247,8 @@ def recency(
     if share.low > HALF:
         reading = (
             "Most of its effect needs no repetition: it mainly lowers the **most recent name**. "
-            "In IOI this name is S, so lowering it helps. A head can have the largest effect on a "
-            "task and know little of it."
+            "In IOI this name is S, so lowering it helps, although the head need not know that S "
+            "repeats."
         )
     elif share.high < HALF:
         reading = "Most of its effect depends on the repetition: it **detects the duplicate**."
@@ -268,8 +270,11 @@ def recency(
 def movers_look(change: Float[np.ndarray, "key batch"]) -> str:
     """Where the movers look without inhibition; keys: IO, S1, ..."""
     to_IO, to_S1 = change.mean(-1)[:2]
+    comment = ""
+    if to_IO < 0 < to_S1:
+        comment = " So inhibition keeps the movers away from the repeated name."
     return (
         f"{FOUND} Without the inhibition heads' message, the movers' attention to IO "
         f"{rises_or_falls(to_IO)} by {abs(to_IO):.0f} points, and to S1 it {rises_or_falls(to_S1)} "
-        f"by {abs(to_S1):.0f}. Inhibition decides which of the two names movers attend to."
+        f"by {abs(to_S1):.0f}.{comment}"
     )

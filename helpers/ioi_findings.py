@@ -211,13 +211,13 @@ def repair(result: SelfRepair, roles: Mapping[Head, str], movers: Sequence[Head]
     """How much of the movers' effect does not go missing, and which later head changes most."""
     [first] = result.strongest(1)
     role = roles.get(first, "no role")
+    change = result.taken_over[result.later.index(first)].mean()
     comment = ""
     if role == "negative_movers" and change > 0.1 * result.removed.mean():
         comment = (
             " A negative mover that attends to IO lowers what the movers wrote. Once they are "
             "silent, it has less to suppress: copy suppression is one mechanism of self-repair."
         )
-    change = result.taken_over[result.later.index(first)].mean()
     lost = result.lost.mean()
     return (
         f"{FOUND} Corrupting {names_of(movers)} removes {result.removed.mean():.2f} logits of "

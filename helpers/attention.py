@@ -56,3 +56,48 @@ def mean_attention(
         to_keys = [attention[query, key][head] for key in keys]
         of_heads.append(sum(to_keys))
     return np.mean(of_heads, axis=0)
+
+
+def attention_to_names(
+    model: TransformerBridge,
+    prompts: Prompts,
+    head: Head,
+    keys: Sequence[str],
+    *,
+    corrupted: bool = False,
+) -> Float[np.ndarray, "key batch"]:
+    """Attention of one head from END to named positions, on the clean or the corrupted prompts."""
+    attention = np.zeros((len(keys), len(prompts)))
+    for index in prompts.groups(size=BATCH_SIZE):
+        batch = prompts.select(index)
+        tokens = batch.tensors()[int(corrupted)].to(model.cfg.device)
+        cache = cached_run(model, tokens, ["attn.hook_pattern"])
+        at_end = cache["pattern", head.layer][:, head.head, -1].cpu().numpy()
+        for row, key in enumerate(keys):
+            attention[row, index] = (at_end * batch.position_mask(key)).sum(-1)
+    return attention
+
+
+def shares_from_end(
+    model: TransformerBridge, prompts: Prompts, heads: Sequence[Head], names: Sequence[str]
+) -> dict[str, Float[np.ndarray, "head batch"]]:
+    """Where each head's attention from END lies: the named positions, the first token (where
+    attention rests that has nothing to read: the attention sink), END itself, and elsewhere.
+
+    The shares of a head and prompt sum to 1. A named position that is the first token counts as
+    the name.
+    """
+    attention = attention_from_end(model, prompts, heads)
+    shares = {}
+    left = np.ones(attention.shape[1:], dtype=bool)
+    for name in names:
+        mask = prompts.position_mask(name)
+        shares[name] = (attention * mask).sum(-1)
+        left &= ~mask
+    first = np.zeros_like(left)
+    first[:, 0] = True
+    for name, mask in (("first token", first), ("END itself", prompts.position_mask("END"))):
+        shares[name] = (attention * (mask & left)).sum(-1)
+        left &= ~mask
+    shares["elsewhere"] = (attention * left).sum(-1)
+    return shares

@@ -286,7 +286,7 @@ def _rows(group: Group) -> list[tuple[str, str]]:
     rows = []
     for head in group.named:
         effects = " | ".join(f"{effect:+.0f}" for effect in group.effects[head])
-        rows.append((str(head), f"{effects} %"))
+        rows.append((str(head), f"{effects}%"))
     if group.n_more:
         rows.append((f"+ {group.n_more} more", ""))
     return rows
@@ -448,7 +448,7 @@ def _brackets_width(edges: Sequence[Edge]) -> float:
 def _label(edge: Edge) -> tuple[str, str]:
     """What stands above and below an arrow: the effect, and the input it enters."""
     enters = "" if edge.kind == "logits" else f"into {edge.kind}"
-    return f"{edge.effect:+.0f} %", enters
+    return f"{edge.effect:+.0f}%", enters
 
 
 def _label_width(edges: Sequence[Edge]) -> float:

@@ -115,6 +115,10 @@ def path_patch(
     for index in prompts.groups(receiver.position, size=at_once):
         runs = _CachedRuns(model, prompts.select(index), receiver, mlps)
         clean[index], corrupted[index] = runs.logit_differences.cpu()
+        if runs.nothing_arrives:
+            for sender in senders:
+                patched[sender.layer, sender.head, index] = clean[index]
+            continue
         differences = runs.patch_paths(senders, memory_gib).cpu()
         for sender, difference in zip(senders, differences, strict=True):
             patched[sender.layer, sender.head, index] = difference
@@ -145,6 +149,9 @@ class _CachedRuns:
         both = cached_run(model, tokens, names)
         self.clean = both.apply_slice_to_batch_dim(slice(n))
         self.corrupted = both.apply_slice_to_batch_dim(slice(n, None))
+        clean_prefix, corrupted_prefix = tokens[:, : self.position + 1].unflatten(0, (2, n))
+        self.nothing_arrives = bool(torch.equal(clean_prefix, corrupted_prefix))
+        """Up to the receiver's position the prompts are the same, so every path carries nothing."""
         final = both["resid_post", -1][:, -1].unflatten(0, (2, n))
         self.logit_differences = logit_difference(model, final, batch)
         """[clean or corrupted, batch]"""

@@ -213,7 +213,7 @@ def stage_figure(
         return _not_run_figure(title)
     roles = circuit.evidence.scheme.roles_at(stage)
     found = {role.name: circuit.roles[role.name] for role in roles}
-    figure = plt.figure(figsize=(12, 4.4))
+    figure = plt.figure(figsize=(10, 4.4))
     left, right = figure.add_gridspec(1, 2, width_ratios=(1.25, 1))
     effects = circuit.evidence.stages[stage].percent
     head_map(figure.add_subplot(left), effects, found, title=title)

@@ -227,7 +227,7 @@ def test_heads_reach_later_layers_only():
 
 @pytest.mark.parametrize(
     ("effect", "text", "width", "dashed"),
-    [(50.0, "+50 %", 3.5, False), (-50.0, "-50 %", 3.5, True), (250.0, "+250 %", 6.0, False)],
+    [(50.0, "+50%", 3.5, False), (-50.0, "-50%", 3.5, True), (250.0, "+250%", 6.0, False)],
 )
 def test_sign_and_size_of_an_effect_show_without_color(effect, text, width, dashed):
     """1 point for nothing, 6 for the whole gap: 1 + 5 / 2 for half of it."""
@@ -236,7 +236,7 @@ def test_sign_and_size_of_an_effect_show_without_color(effect, text, width, dash
     assert line.get_linewidth() == width
     assert (line.get_linestyle() == "--") == dashed
     assert rows(figure).count(text) == 2  # beside the head, and on the arrow
-    assert {"+12 %", "into q"} < set(rows(figure))
+    assert {"+12%", "into q"} < set(rows(figure))
 
 
 def test_names_are_black_on_light_colors():

@@ -255,7 +255,7 @@ def test_circuit_graph_draws_the_circuit():
     shown = {"movers", "negative\nmovers", "inhibition", "logits", "L2H0", "L3H2", "into q"}
     assert shown < set(texts(figure))
     assert "induction" not in texts(figure)
-    assert texts(figure).count("+50 %") == 2  # beside the head, and on the arrow
+    assert texts(figure).count("+50%") == 2  # beside the head, and on the arrow
     assert figure.axes[0].get_title(loc="left") == "A circuit"
 
 

@@ -1,0 +1,118 @@
+"""What a circuit's roles are worth: the same heads on other prompts, and a null for the rule."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.circuits import (
+    Circuit,
+    Evidence,
+    attention_and_copying,
+    select_heads,
+    strong_heads_without_role,
+)
+from helpers.heads import Head
+from helpers.path_patching import path_patch
+from helpers.stats import Interval, bootstrap_indices, ratio_interval
+from helpers.tasks.prompts import Prompts
+
+
+def measured_again(
+    model: TransformerBridge,
+    prompts: Prompts,
+    circuit: Circuit,
+    *,
+    more: Iterable[Head] = (),
+    memory_gib: float = 2.0,
+) -> Circuit:
+    """The same roles with evidence from other prompts, on which nothing was selected.
+
+    All heads are measured in the first stage, whose receiver is the logits; in later stages only
+    the circuit's own heads, its strong heads without a role, and `more`. The rest is NaN there.
+    """
+    scheme = circuit.evidence.scheme
+    attention, copying = attention_and_copying(model, prompts, scheme=scheme)
+    evidence = Evidence(attention, copying, stages={}, scheme=scheme)
+    for name in circuit.evidence.stages:
+        stage = scheme.stage(name)
+        receivers = circuit.receivers(name)
+        senders = None
+        if receivers:
+            wanted = {*circuit.heads, *strong_heads_without_role(circuit, name), *more}
+            last = max(head.layer for head in receivers)
+            senders = [head for head in wanted if head.layer < last]
+        if senders == []:
+            continue
+        effects = path_patch(
+            model, prompts, stage.receiver(receivers), senders=senders, memory_gib=memory_gib
+        )
+        evidence = evidence.with_stage(name, effects)
+    return replace(circuit, evidence=evidence)
+
+
+def effect_interval(circuit: Circuit, role: str, head: Head, seed: int) -> Interval | None:
+    """Effect of a head's path to a role's receivers, in percent of the gap; None without a path."""
+    stage = circuit.evidence.scheme.role(role).stage
+    effects = circuit.evidence.stages.get(stage)
+    if effects is None or np.isnan(effects.change[head]).any():
+        return None
+    return ratio_interval(100 * effects.change[head], effects.gap, seed)
+
+
+def roles_on_shuffled_pairs(
+    circuit: Circuit, *, shuffles: int, seed: int
+) -> Int[np.ndarray, " shuffle"]:
+    """How many heads the same rule finds if chance decides which prompt of a pair is the clean one.
+
+    Exchanging the two prompts of a pair turns the sign of a path's change, so the changes of a
+    random half of the pairs are turned; the gap, the thresholds, attention and copying stay. A head
+    counts once for every role.
+    """
+    rng = np.random.default_rng(seed)
+    evidence = circuit.evidence
+    n = evidence.copying.shape[-1]
+    counts = []
+    for _ in range(shuffles):
+        signs = rng.choice([-1, 1], n)
+        stages = {}
+        for name, effects in evidence.stages.items():
+            stages[name] = replace(effects, patched=effects.clean + signs * effects.change)
+        shuffled = replace(evidence, stages=stages)
+        found = [select_heads(shuffled, role, circuit.rule) for role in circuit.roles]
+        counts.append(sum(map(len, found)))
+    return np.array(counts)
+
+
+def n_assigned(circuit: Circuit) -> int:
+    """How many heads have a role; a head with two roles counts twice."""
+    return sum(map(len, circuit.roles.values()))
+
+
+def selection_shares(circuit: Circuit, *, resamples: int, seed: int) -> pd.DataFrame:
+    """How often each head gets its role on bootstrap resamples of the prompts, in percent.
+
+    A row for every head that is chosen on at least one resample in twenty. Receivers stay those
+    that were found, so each stage is judged by itself.
+    """
+    evidence = circuit.evidence
+    draws = bootstrap_indices(evidence.copying.shape[-1], resamples, seed)
+    rows = []
+    for role, members in circuit.roles.items():
+        share = np.zeros(evidence.copying.shape[:2])
+        for index in draws:
+            for head in select_heads(evidence, role, circuit.rule, index):
+                share[head] += 100 / resamples
+        rows += [(role, *row) for row in _shares_in_order(share, members)]
+    return pd.DataFrame(rows, columns=["role", "head", "in the circuit", "chosen (%)"])
+
+
+def _shares_in_order(
+    share: Float[np.ndarray, "layer head"], members: Iterable[Head]
+) -> list[tuple[str, str, float]]:
+    chosen = [Head(int(layer), int(head)) for layer, head in np.argwhere(share >= 5)]
+    chosen.sort(key=lambda head: -share[head])
+    return [(str(head), "yes" if head in members else "", share[head]) for head in chosen]

@@ -1,0 +1,192 @@
+"""What one head does to names, what later heads take over, and where the answer is."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.activation_map import residual_map
+from helpers.attention import attention_to_names, patterns_on, shares_from_end
+from helpers.behavior import evaluate
+from helpers.engine import cached_run
+from helpers.head_inputs import attention_when_resampled, strongest_inputs
+from helpers.heads import Head
+from helpers.interventions import change_heads
+from helpers.models import load_model
+from helpers.name_effects import NAMES, left_without_repetition, name_effects
+from helpers.path_patching import Receiver, path_patch
+from helpers.planted import build
+from helpers.published_loop import path_patch_reference
+from helpers.self_repair import outputs_on_corrupted, self_repair
+from helpers.tasks import ioi
+from tests.tiny import EVERY_KIND, FAST_KINDS, random_prompts, tiny_gpt2, tiny_model
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return load_model("planted")
+
+
+@pytest.fixture(scope="module")
+def prompts(planted):
+    return ioi(planted.tokenizer, 16)
+
+
+# Activation patching
+
+
+def test_one_cell_of_the_map_is_one_patched_run():
+    model = tiny_gpt2()
+    prompts = random_prompts(4, lengths=(7,))
+    effects = residual_map(model, prompts, [0, 2])
+    assert effects.shape == (2, 7)
+    assert np.abs(effects[:, :2]).max() < 1e-3, "nothing differs before the third token"
+
+    clean, corrupted = prompts.tensors()
+    donor = cached_run(model, corrupted, ["hook_resid_pre"])["resid_pre", 2]
+
+    def patch(resid, hook):
+        resid = resid.clone()
+        resid[:, 5] = donor[:, 5]
+        return resid
+
+    logits = model.run_with_hooks(clean, fwd_hooks=[("blocks.2.hook_resid_pre", patch)])[:, -1]
+    rows = torch.arange(4)
+    of_answer = logits[rows, list(prompts.answers)]
+    of_distractor = logits[rows, list(prompts.distractors)]
+    patched = of_answer - of_distractor
+    before = evaluate(model, prompts).logit_difference.mean()
+    gap = evaluate(model, prompts, corrupted=True).logit_difference.mean() - before
+    expected = 100 * (float(patched.mean()) - before) / gap
+    assert effects[1, 5] == pytest.approx(expected, abs=0.05)
+
+
+# Path patching where nothing can arrive
+
+
+@pytest.mark.parametrize("kind", FAST_KINDS)
+def test_a_path_to_a_place_before_the_prompts_differ_carries_nothing(kind):
+    """MID is 2 or 3, and the prompts differ from 3 on."""
+    model = tiny_model(kind)
+    prompts = random_prompts(differ=slice(3, None))
+    receiver = Receiver("k", (Head(2, 1),), "MID")
+    fast = path_patch(model, prompts, receiver)
+    slow = path_patch_reference(model, prompts, receiver)
+    np.testing.assert_allclose(fast.patched, slow.patched, atol=1e-4)
+    early = np.array(prompts.positions["MID"]) == 2
+    with_path = fast.change[:2]
+    assert not with_path[..., early].any()
+    assert with_path[..., ~early].any()
+    assert np.isnan(fast.change[2]).all()
+
+
+# Names
+
+
+@pytest.mark.slow
+def test_the_planted_negative_mover_lowers_the_late_name_repeated_or_not(planted, prompts):
+    """It attends to the late name and writes minus its identity: 20 * 0.3 = 6 logits, on any name.
+
+    The name's mean over the candidates is taken off, so a little less than 6.
+    """
+    [head] = build().roles["negative_movers"]
+    clean = name_effects(planted, prompts, head)
+    io, s1, s2 = clean.mean(-1)
+    assert len(NAMES) == 3
+    np.testing.assert_allclose(s1, s2)
+    assert s2 == pytest.approx(-6, abs=0.6)
+    assert abs(io) < 0.6
+    corrupted = name_effects(planted, prompts, head, corrupted=True)
+    first, second, last = corrupted.mean(-1)
+    assert last == pytest.approx(-6, abs=0.6)
+    assert max(abs(first), abs(second)) < 0.6
+    left = left_without_repetition(clean, corrupted, 0)
+    assert left.value == pytest.approx(100, abs=3)
+
+
+def test_what_is_left_without_repetition_is_a_ratio_at_the_last_name():
+    clean = np.array([[0.0, 0.0], [-2.0, -2.0], [-2.0, -2.0]])
+    corrupted = np.array([[0.0, 0.0], [0.0, 0.0], [-1.0, -2.0]])
+    assert left_without_repetition(clean, corrupted, 0).value == 75
+
+
+# Self-repair
+
+
+@pytest.mark.slow
+def test_in_the_planted_model_nothing_later_responds_to_the_movers(planted, prompts):
+    repair = self_repair(planted, prompts, build().roles["movers"])
+    np.testing.assert_allclose(repair.removed, repair.lost, atol=0.2)
+    assert repair.removed.mean() > 5
+    assert abs(repair.repaired(0).value) < 3 and abs(repair.by_later_heads(0).value) < 3
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_what_is_lost_is_lost_in_full_runs_too(kind):
+    model = tiny_model(kind)
+    prompts = random_prompts()
+    heads = [Head(0, 1), Head(1, 2)]
+    repair = self_repair(model, prompts, heads)
+    outputs = outputs_on_corrupted(model, prompts, heads)
+    clean = evaluate(model, prompts).logit_difference
+    for i in range(len(prompts)):
+
+        def replace_end(z, head, i=i):
+            z = z.clone()
+            z[:, -1] = outputs[head][0, i]
+            return z
+
+        changes = {head: lambda z, head=head: replace_end(z, head) for head in heads}
+        with change_heads(model, changes):
+            without = evaluate(model, prompts.select([i])).logit_difference[0]
+        assert repair.lost[i] == pytest.approx(clean[i] - without, abs=1e-3)
+    assert len(repair.later) == 12 - 4 - 1 and len(repair.strongest(3)) == 3
+
+
+def test_self_repair_needs_a_head():
+    with pytest.raises(ValueError, match="at least one head"):
+        self_repair(tiny_gpt2(), random_prompts(), [])
+
+
+# Where heads look, and what reaches them
+
+
+def test_shares_from_end_add_up_to_one():
+    model = tiny_gpt2()
+    prompts = random_prompts()
+    shares = shares_from_end(model, prompts, [Head(1, 0), Head(2, 2)], ["MID"])
+    assert list(shares) == ["MID", "first token", "END itself", "elsewhere"]
+    np.testing.assert_allclose(sum(shares.values()), 1, atol=1e-5)
+    row = patterns_on(model, prompts.select([3]), [Head(2, 2)])[Head(2, 2)][-1]
+    assert shares["first token"][1, 3] == pytest.approx(row[0], abs=1e-6)
+    assert shares["END itself"][1, 3] == pytest.approx(row[-1], abs=1e-6)
+
+
+def test_attention_on_corrupted_prompts_is_that_of_the_corrupted_tokens():
+    model = tiny_gpt2()
+    prompts = random_prompts()
+    clean = attention_to_names(model, prompts, Head(1, 1), ("MID",))
+    corrupted = attention_to_names(model, prompts, Head(1, 1), ("MID",), corrupted=True)
+    assert clean.shape == (1, 6) and np.abs(clean - corrupted).max() > 1e-4
+
+
+def test_the_strongest_inputs_are_the_largest_path_effects():
+    model = tiny_gpt2()
+    prompts = random_prompts()
+    found = strongest_inputs(model, prompts, Head(2, 0), inputs=(("q", "END"),), count=3)
+    effects = path_patch(model, prompts, Receiver("q", (Head(2, 0),)))
+    [strongest] = found.values()
+    assert list(found) == ["into q at END"] and len(strongest) == 3
+    sizes = [abs(effect.value) for effect in strongest.values()]
+    assert sizes == sorted(sizes, reverse=True)
+    for head, effect in strongest.items():
+        assert effect.value == pytest.approx(effects.percent[head])
+
+
+@pytest.mark.slow
+def test_without_inhibition_the_planted_movers_look_at_both_names_alike(planted, prompts):
+    roles = build().roles
+    sets = {"nothing": (), "inhibition": roles["inhibition"]}
+    run = attention_when_resampled(planted, prompts, sets, watch=roles["movers"], keys=("IO", "S1"))
+    io, s1 = run["nothing"].mean(-1)
+    assert io - s1 == pytest.approx(np.tanh(2), abs=0.02)
+    assert run["inhibition"][0].mean() < io

@@ -18,8 +18,7 @@ from suite.errors import ClaimError, ModelError
 from suite.ledger import get_claim
 from suite.registry import committed_results, output_root
 
-# best verdict -> worst, on the paper's model and on others
-WORST = {"reproduced": "differs", "transfers": "does not"}
+OPPOSITE = {"holds": "fails", "fails": "holds"}
 NEVER_MOVES = 1e-4  # the default tolerance: this, plus a share of the old value
 RELATIVE = 1e-3
 
@@ -80,16 +79,9 @@ def claims(results: dict) -> set[str]:
 
 
 def shown(row: dict) -> str:
-    """A row's verdict, after its interval where it has one, else its value."""
-    verdict = row["verdict"]
-    if row["low"] is None:
-        return f"{row['value']} {verdict}"
-    return f"{interval(row)} {verdict}"
-
-
-def interval(row: dict) -> list[float]:
-    """Lower and upper end."""
-    return [row["low"], row["high"]]
+    """A row's value, or its interval where it has one, and its verdict if it is judged."""
+    measured = row["value"] if row["low"] is None else [row["low"], row["high"]]
+    return f"{measured} {row['verdict'] or ''}".rstrip()
 
 
 # --- two rows of one metric -----------------------------------------------------------------------
@@ -98,28 +90,15 @@ def interval(row: dict) -> list[float]:
 def refuted(old: dict, new: dict) -> bool:
     """Whether a row on fewer prompts says that the old one of its metric was wrong.
 
-    Heads: none of the old ones is found. On fewer prompts a borderline head may be missed or added,
-    which moves an average over the heads of its role, so for intervals it is not enough that they
-    do not meet: the verdicts differ, too. Without intervals: the best verdict is now the worst; not
-    the reverse, since a control of fewer draws is easier to beat.
+    A claim that held now fails, or the reverse. Of heads: none of the old ones is found again.
+    Supporting numbers are not compared, since on fewer prompts a borderline head may be missed or
+    added, which moves every average over the heads of its role.
     """
     metric = get_claim(old["id"]).metric(old["metric"])
     if metric.kind == "heads":
         found_again = set(old["value"]).intersection(new["value"])
         return bool(old["value"]) and not found_again
-    if None in interval(old) + interval(new):
-        worst = WORST.get(old["verdict"])
-        return worst == new["verdict"]
-    if meet(interval(old), interval(new)):
-        return False
-    return old["verdict"] != new["verdict"]
-
-
-def meet(first: list[float], second: list[float]) -> bool:
-    """Whether two intervals have a point in common."""
-    low = max(first[0], second[0])
-    high = min(first[1], second[1])
-    return low <= high
+    return old["verdict"] in OPPOSITE and OPPOSITE[old["verdict"]] == new["verdict"]
 
 
 def changes(old: dict, new: dict) -> list[str]:
@@ -148,6 +127,7 @@ def flat(row: dict) -> dict:
         "n": row["n"],
         "seed": row["seed"],
         "verdict": row["verdict"],
+        "agrees": row["agrees"],
     }
 
 

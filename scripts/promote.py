@@ -6,7 +6,7 @@ python -m scripts.promote --model NAME     the run of a model by its name
 
 Executed notebooks go to notebooks/, of other models to notebooks/on_<slug>/, results and path
 effects to data/results/<slug>/, the circuit to data/circuits/, figures to figures/<slug>/. All is
-copied, or nothing.
+copied, or nothing. Then the first screens of all notebooks are brought up to date.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from scripts import openings
 from scripts.check_notebooks import clean, tags
 from scripts.run_notebooks import FINDS_HEADS, defaults, own_model
 from suite.errors import ClaimError, ModelError
@@ -258,6 +259,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         changes = promote(chosen_slugs(args.slugs, args.model))
+        openings.refresh()
     except (ClaimError, ModelError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

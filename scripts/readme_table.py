@@ -15,7 +15,16 @@ import pandas as pd
 from suite.errors import ClaimError
 from suite.files import write_text
 from suite.registry import PROJECT
-from suite.scorecard import costs, headlines, markdown, measurements
+from suite.scorecard import (
+    costs,
+    legend,
+    markdown,
+    measurements,
+    models_in,
+    our_claims,
+    papers_claims,
+    verdict_table,
+)
 
 LEGEND = (
     "Baseline: for path patching the published loop, which visits every head; for component scores "
@@ -98,12 +107,19 @@ def tables(root: Path, benchmarks: list[dict]) -> dict[str, str]:
     scaling = next((entry for entry in benchmarks if entry["name"] == "scaling"), None)
     timed = [entry for entry in benchmarks if entry["name"] != "scaling"]
     return {
-        "results": markdown(headlines(measured)),
+        "results": f"{markdown(verdict_table(measured, papers_claims()))}\n\n{legend()}.",
+        "ours": markdown(verdict_table(measured, our_claims(), models=_all_models(measured))),
         "costs": markdown(cost),
         "minutes": markdown(cost[["Notebook", "Minutes"]]),
         "benchmarks": benchmark_table(timed),
         "scaling": scaling_table(scaling),
     }
+
+
+def _all_models(measured: pd.DataFrame) -> list[str]:
+    """The models of our own claims: the planted one, then those of the papers' claims."""
+    ours = [claim.model for claim in our_claims() if claim.model]
+    return [*ours, *models_in(measured)]
 
 
 def with_tables(text: str, tables: dict[str, str], page: str) -> str:

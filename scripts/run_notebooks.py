@@ -34,7 +34,7 @@ from helpers.models import model_provenance
 from scripts import exercises
 from suite.errors import ClaimError, ModelError, NotApplicable, VocabularyError
 from suite.files import locked_folder, write_text
-from suite.ledger import get_claim, load_claims
+from suite.ledger import load_claims
 from suite.provenance import file_parameters, package_versions, require_one_checkout
 from suite.registry import (
     PROJECT,
@@ -52,6 +52,7 @@ from suite.registry import (
 )
 from suite.results import circuit_file
 
+SCORECARD = "_scorecard"  # the end of the name of the notebook that reads all results
 FINDS_HEADS = "01"  # the notebook from whose circuit later ones start
 EXAMPLES = {"N_PROMPTS": 2, "N_PATCH": 2}  # an interval needs two examples
 WRITTEN_BY_RUNS = ("results", "circuits")  # folders of data/ that are no input
@@ -260,13 +261,14 @@ def models(path: Path, model: str, known: dict[Path, dict]) -> list[str]:
     """The models to run a notebook on: the one asked for, or its own if that is "paper" or it is
     about one model.
 
+    A notebook without a claim, such as the scorecard, has its default model for its own.
     Notebook 01 finds the heads from which later notebooks start, so with "paper" it runs on their
     papers' models, too.
     """
     number = path.name[:2]
     if model != "paper" and "MODEL" in known[path]:
         return [model]
-    own = own_model(number)
+    own = own_model(number) or known[path].get("MODEL")
     if own is None:
         print(f"{path.stem}: skipped, it has no paper's model (run it with another MODEL)")
     names = [own]
@@ -372,7 +374,7 @@ def earlier(job: Job) -> str:
     scorecard: a run starts from it.
     """
     results = job.results.parent
-    if job.number == get_claim("X3").notebook:
+    if job.notebook.stem.endswith(SCORECARD):
         paths = results_of_runs(results.parents[1])
         paths += committed_results(job.root)
     else:

@@ -16,7 +16,7 @@ import pandas as pd
 from suite.errors import ClaimError, ModelError
 from suite.files import write_text
 from suite.ledger import Metric, get_claim, load_claims
-from suite.scorecard import markdown, measurements, tally
+from suite.scorecard import markdown, measurements
 
 HEAD = (
     "# Claims over models and seeds\n\n"
@@ -25,8 +25,8 @@ HEAD = (
 LEGEND = (
     "Spread: the sample standard deviation over seeds (of a list of numbers the largest of any "
     "place), or how many of all the heads found are found with every seed. "
-    "Agree: how many seeds share the commonest verdict, of those that measured the metric; "
-    "its name may contain heads, which differ between seeds."
+    "Agree: of a claim's primary measure, how many seeds share the commonest verdict; a metric's "
+    "name may contain heads, which differ between seeds."
 )
 
 
@@ -82,14 +82,14 @@ def table(measured: pd.DataFrame, *, text: bool) -> pd.DataFrame:
     for (model, claim, name), rows in measured.groupby(["model", "claim", "metric"], sort=False):
         metric = get_claim(claim).metric(name)
         values = dict(zip(rows.seed, rows.raw, strict=True))
-        commonest = max(Counter(rows.verdict).values())
+        verdicts = Counter(verdict for verdict in rows.verdict if verdict)
         examples = sorted(set(rows.n))
         line = {"model": model, "claim": claim, "metric": name}
         for seed in seeds:
             line[f"seed {seed}"] = _shown(metric, values.get(seed), text)
         line["spread"] = _shown(metric, spread(metric, list(values.values())), text)
-        line["agree"] = f"{commonest} of {len(rows)}"
-        line["verdicts"] = tally(rows)
+        line["agree"] = f"{max(verdicts.values())} of {len(rows)}" if verdicts else ""
+        line["verdicts"] = ", ".join(f"{count} {name}" for name, count in verdicts.most_common())
         line["n"] = ", ".join(map(str, examples))
         lines.append(line)
     return pd.DataFrame(lines).sort_values("model", kind="stable", ignore_index=True)
@@ -103,18 +103,16 @@ def _shown(metric: Metric, value, text: bool):
 
 
 def summary(measured: pd.DataFrame) -> str:
-    """Per model: on how many of the metrics measured with every seed these agree in the verdict, on
-    which not.
-    """
+    """Per model: on how many of the claims judged with every seed these agree, on which not."""
     lines = []
     for model, rows in measured.groupby("model"):
         seeds = sorted(set(rows.seed))
-        metrics = rows.groupby(["claim", "metric"], sort=False)
-        verdicts = metrics.verdict.nunique()[metrics.size() == len(seeds)]
-        apart = [f"{claim} `{metric}`" for claim, metric in verdicts.index[verdicts > 1]]
+        claims = rows[rows.verdict != ""].groupby("claim", sort=False)
+        verdicts = claims.verdict.nunique()[claims.size() == len(seeds)]
+        apart = list(verdicts.index[verdicts > 1])
         named = ", ".join(f"seed {seed}" for seed in seeds)
         agreed = len(verdicts) - len(apart)
-        line = f"- {model}, {named}: one verdict on {agreed} of {len(verdicts)} shared metrics"
+        line = f"- {model}, {named}: one verdict on {agreed} of {len(verdicts)} claims"
         if apart:
             line += f"; not on {', '.join(apart)}"
         lines.append(line)

@@ -1,38 +1,29 @@
 """The scorecard: every claim, what its paper says, and what each model's run measured."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from suite.errors import ClaimError
-from suite.ledger import Claim, Metric, get_claim, load_claims
+from suite.ledger import Claim, get_claim, load_claims
 from suite.registry import (
     PROJECT,
     committed_results,
+    known_models,
     notebooks_in,
     output_root,
     results_of_runs,
 )
-
-VERDICTS = ("reproduced", "transfers", "qualitative", "partly", "differs", "does not")
-"""From the best to the worst: on the paper's own model reproduced, qualitative and differs, else
-the others.
-"""
-
-
-ON_ITS_OWN = {"transfers": "qualitative", "partly": "differs", "does not": "differs"}
-"""A verdict on another model, as `verdict` gives it on the paper's own where the paper gives no
-value.
-"""
-
+from suite.verdicts import SYMBOLS, Verdict, joint_verdict
 
 COLUMNS = [
     "claim",
     "metric",
+    "primary",
     "model",
     "own",
     "paper",
@@ -43,6 +34,8 @@ COLUMNS = [
     "seed",
     "control",
     "verdict",
+    "agrees",
+    "note",
     "notebook",
     "minutes",
 ]
@@ -54,19 +47,19 @@ COLUMNS = [
 def measurements(root: Path | None = None) -> pd.DataFrame:
     """One row per measured metric and model, by claim and metric in the order of the ledger.
 
-    Columns: claim; metric; model; own, whether the paper's value is about this model; paper, value,
-    interval and control as text; raw, the value as it is; n; seed; verdict; notebook; minutes,
-    those of the whole notebook. root: see `results_files`. A claim about its model alone has no
-    rows of other models. One that compares models has none before all of them were measured. Raises
-    ClaimError for a claim or metric that does not exist, and for a damaged results file.
+    Columns: claim; metric; primary, whether it is the one that is judged; model; own, whether the
+    paper's value is about this model; paper, value, interval and control as text; raw, the value as
+    it is; n; seed; verdict and agrees, empty where there is none; note; notebook; minutes, those of
+    the whole notebook. root: see `results_files`. A claim about its model alone has no rows of
+    other models. Raises ClaimError for a claim or metric that does not exist, and for a damaged
+    results file.
     """
     rows = []
     for path in results_files(root):
         rows += _rows_of(_read(path))
-    rows = _with_complete_comparisons(rows)
     rows.sort(key=_place_in_ledger())
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    return frame.astype({"own": bool, "seed": "Int64"})  # a row may have no seed
+    return frame.astype({"own": bool, "primary": bool, "seed": "Int64"})  # a row may have no seed
 
 
 def results_files(root: Path | None = None) -> list[Path]:
@@ -108,29 +101,26 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _rows_of(content: dict) -> list[dict]:
-    """The rows of one results file, as a reader sees them."""
+def _rows_of(content: dict) -> Iterator[dict]:
+    """The rows of one results file, as a reader sees them.
+
+    Raises ClaimError for a file that an older version of the suite wrote.
+    """
     model = content["model"]
     shared = {
         "model": model,
         "notebook": content["notebook"],
         "minutes": content["provenance"]["wall_time_s"] / 60,
     }
-    rows = []
     for row in content["claims"]:
-        rows += [shared | line for line in _lines(row, model)]
-    return rows
-
-
-def _lines(row: dict, model: str) -> Iterator[dict]:
-    """The row for its claim, and for a claim about this model that takes such rows (B9)."""
-    claim = get_claim(row["id"])
-    if not claim.alone or claim.metric(row["metric"]).model == model:
-        yield _line(claim, row, model)
-    for other in load_claims().values():
-        if claim.id in other.rows_of and other.model == model:
-            verdict = ON_ITS_OWN[row["verdict"]]
-            yield _line(other, row | {"verdict": verdict}, model)
+        if "primary" not in row:
+            raise ClaimError(
+                f"The results of notebook {content['notebook']} on {model} are of an older version "
+                f"of the suite: run `make reproduce MODEL={model} ONLY={content['notebook']}`."
+            )
+        claim = get_claim(row["id"])
+        if not claim.alone or claim.metric(row["metric"]).model == model:
+            yield shared | _line(claim, row, model)
 
 
 def _line(claim: Claim, row: dict, model: str) -> dict:
@@ -141,28 +131,18 @@ def _line(claim: Claim, row: dict, model: str) -> dict:
         "claim": claim.id,
         "template": claim.template(row["metric"]),
         "own": metric.model == model,
-        "paper": paper_text(metric),
+        "paper": metric.paper_text or "no value given",
         "value": metric.text(row["value"]),
         "raw": row["value"],
         "interval": metric.interval_text(row),
         "control": metric.control_text(row["control"]),
+        "verdict": row["verdict"] or "",
+        "agrees": row["agrees"] or "",
     }
 
 
-def _with_complete_comparisons(rows: list[dict]) -> list[dict]:
-    """The rows without those of claims that compare models, not all of which were measured."""
-    measured: dict[str, set[str]] = {}
-    for row in rows:
-        measured.setdefault(row["claim"], set()).add(row["model"])
-    incomplete = set()
-    for claim, models in measured.items():
-        if not models.issuperset(compared(get_claim(claim))):
-            incomplete.add(claim)
-    return [row for row in rows if row["claim"] not in incomplete]
-
-
 def _place_in_ledger() -> Callable[[dict], int]:
-    """A sort key: where a row's claim and metric stand in data/claims.yaml."""
+    """A sort key: where a row's claim and metric are in data/claims.yaml."""
     places = {}
     for claim in load_claims().values():
         for template in claim.metrics:
@@ -174,115 +154,154 @@ def _place_in_ledger() -> Callable[[dict], int]:
     return place
 
 
-# What claims say ----------------------------------------------------------------------------------
+# One claim on one model ---------------------------------------------------------------------------
 
 
-def paper_text(metric: Metric) -> str:
-    """What the paper says of a metric: its value, else its words."""
-    return metric.text(metric.paper) or metric.says or "no value given"
+@dataclass(frozen=True)
+class Cell:
+    """What one model's run says about one claim.
+
+    `verdict` is None where a primary measure only describes a model; `value` and `interval` are
+    texts, empty where nothing was measured. `note` says why a claim is untestable, or how to run
+    it.
+    """
+
+    verdict: Verdict | None
+    value: str = ""
+    interval: str = ""
+    n: int | None = None
+    control: str = ""
+    note: str = ""
+
+    @property
+    def symbol(self) -> str:
+        """The verdict as one character; empty where there is none."""
+        return "" if self.verdict is None else SYMBOLS[self.verdict]
+
+    @property
+    def text(self) -> str:
+        """Symbol, value and interval."""
+        return " ".join(part for part in (self.symbol, self.value, self.interval) if part)
 
 
-def compared(claim: Claim) -> list[str]:
-    """The models that a claim compares: those of its metrics, if there are several."""
-    models = dict.fromkeys(metric.model for metric in claim.metrics.values() if metric.model)
-    return list(models) if len(models) > 1 else []
+def cell(measured: pd.DataFrame, claim: Claim, model: str | None) -> Cell:
+    """A claim on a model, or on its paper's model where model is None, from `measurements`."""
+    if model is None:
+        model = claim.model
+    if claim.rows_of:
+        return _joint_cell(measured, claim, model)
+    is_it = (measured.claim == claim.id) & (measured.model == model) & measured.primary
+    rows = measured[is_it]
+    if rows.empty:
+        return Cell("not run", note=f"`make reproduce MODEL={model} ONLY={claim.notebook}`")
+    row = rows.iloc[0]
+    verdict = row.verdict or None
+    return Cell(verdict, row.value, row.interval, int(row.n), row.control, row.note)
 
 
-def not_run(claim: Claim) -> str:
-    """How to measure a claim on the paper's model, or on all that it compares."""
-    if not claim.model:
-        return ""
-    models = compared(claim) or [claim.model]
-    commands = [f"`make reproduce MODEL={model}`" for model in models]
-    return f"not run: {', '.join(commands)}"
+def _joint_cell(measured: pd.DataFrame, claim: Claim, model: str | None) -> Cell:
+    """A claim that earlier ones decide."""
+    parts = {name: cell(measured, get_claim(name), model) for name in claim.rows_of}
+    verdict = joint_verdict([part.verdict for part in parts.values() if part.verdict])
+    if verdict == "not run":
+        return Cell("not run", note=f"`make reproduce MODEL={model}`")
+    each = ", ".join(f"{name} {part.symbol}" for name, part in parts.items())
+    return Cell(verdict, each)
 
 
 def applies(claim: Claim, model: str) -> bool:
-    """Whether a claim can be measured on a model as one that its paper did not study."""
+    """Whether a claim can be measured on a model that its paper did not study."""
     return not claim.alone and claim.model != model
+
+
+def papers_claims() -> list[Claim]:
+    """The claims of the papers, in the order of the ledger."""
+    return [claim for claim in load_claims().values() if claim.paper]
+
+
+def our_claims() -> list[Claim]:
+    """The claims that are ours, in the order of the ledger."""
+    return [claim for claim in load_claims().values() if not claim.paper]
+
+
+def models_in(measured: pd.DataFrame) -> list[str]:
+    """The models other than a claim's own on which claims were measured.
+
+    Those of data/models.yaml come first, in its order.
+    """
+    found = set(measured.model[measured.primary & ~measured.own])
+    known = [model for model in known_models() if model in found]
+    return known + sorted(found - set(known))
 
 
 # Tables -------------------------------------------------------------------------------------------
 
 
-def headlines(measured: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim: its headline, which is its first metric, on the paper's model and on every
-    other one.
+def verdict_table(
+    measured: pd.DataFrame, claims: list[Claim], *, models: list[str] | None = None
+) -> pd.DataFrame:
+    """Claims x models: what each claim says, the paper's value, and a cell for each model.
 
-    A cell contains value, interval, n, seed, control and verdict; where a claim has several rows,
-    also how many have which verdict.
+    Claims of a paper also have a column for their paper's model. models: default `models_in`. A
+    dash stands where a claim cannot be measured on a model.
     """
-    others = sorted(set(measured.model[~measured.own]))
+    if models is None:
+        models = models_in(measured)
     lines = []
-    for claim in load_claims().values():
-        rows = measured[measured.claim == claim.id]
-        line = {
-            "Claim": f"**{claim.id}** {claim.title}",
-            "Paper": _paper_cell(claim),
-            "On the paper's model": _cell(rows[rows.own]) or not_run(claim),
-        }
-        for model in others:
-            cell = _cell(rows[~rows.own & (rows.model == model)])
-            empty = "" if applies(claim, model) else "-"
-            line[f"On {model}"] = cell or empty
-        line["See"] = ", ".join(_links(claim, rows))
+    for claim in claims:
+        line = {"Claim": f"**{claim.id}** {claim.title}"}
+        if claim.paper:
+            line["Paper"] = _paper_cell(claim)
+            line["Its model"] = cell(measured, claim, None).text
+        for model in models:
+            is_alone = claim.alone and claim.model != model
+            line[model] = "" if is_alone else cell(measured, claim, model).text
         lines.append(line)
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).fillna("")
 
 
 def _paper_cell(claim: Claim) -> str:
-    """What the paper says about the first metric."""
-    if not claim.metrics:
+    """What the paper says about the primary measure."""
+    if not claim.primary:
         return ""
-    first = next(iter(claim.metrics.values()))
-    return f"{paper_text(first)} ({first.name})"
+    return claim.metric(claim.primary).paper_text
 
 
-def _cell(rows: pd.DataFrame) -> str:
-    if rows.empty:
-        return ""
-    first = rows.iloc[0]
-    value = f"`{first.metric}` {first.value} {first.interval}".strip()
-    examples = f"n = {first.n}"
-    if not pd.isna(first.seed):
-        examples += f", seed {first.seed}"
-    beside = f"{examples}; {first.control}" if first.control else examples
-    cell = f"{value} ({beside}): *{first.verdict}*"
-    if len(rows) == 1:
-        return cell
-    return f"{cell}. All {len(rows)}: {tally(rows)}"
+def tally(measured: pd.DataFrame, model: str | None) -> str:
+    """How many claims of the papers have which verdict on a model (None: on their own models)."""
+    verdicts = []
+    for claim in papers_claims():
+        if model is None or applies(claim, model) or claim.model == model:
+            verdicts.append(cell(measured, claim, model).verdict)
+    counts = [(verdicts.count(name), name) for name in SYMBOLS]
+    return ", ".join(f"{count} {name}" for count, name in counts if count)
 
 
-def tally(rows: pd.DataFrame) -> str:
-    """How many rows have which verdict, the best first: "3 transfers, 1 does not"."""
-    counts = Counter(rows.verdict)
-    found = [verdict for verdict in VERDICTS if counts[verdict]]
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in found)
+def untestable(measured: pd.DataFrame) -> pd.DataFrame:
+    """Why claims could not be tested: one row per claim and model."""
+    rows = measured[measured.verdict == "untestable"]
+    return rows[["claim", "model", "note"]].rename(columns={"note": "why"})
 
 
-def gaps(measured: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the verdict "not run": metrics of a claim that lack on a model on which others of
-    it were measured.
+def side_by_side(measured: pd.DataFrame, rows: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Some metrics on every model: a row for each label -> (claim, metric), a column per model.
 
-    A metric whose name is a template, such as score_drop_<head>, is no single one that could lack.
+    A cell has the value with its interval; it is empty where the metric was not measured.
     """
-    rows = []
-    for (claim_id, model), found in measured.groupby(["claim", "model"], sort=False):
-        claim = get_claim(claim_id)
-        for name, metric in claim.metrics.items():
-            is_template = "<" in name
-            is_of_this_model = metric.model == model or not claim.alone
-            if is_template or not is_of_this_model or name in set(found.metric):
-                continue
-            row = {
-                "claim": claim_id,
-                "metric": name,
-                "model": model,
-                "paper": paper_text(metric),
-                "verdict": "not run",
-            }
-            rows.append(row)
-    return pd.DataFrame(rows).reindex(columns=COLUMNS, fill_value="")
+    models = list(dict.fromkeys(measured.model))
+    table = {}
+    for label, (claim, metric) in rows.items():
+        get_claim(claim).metric(metric)  # it exists
+        found = measured[(measured.claim == claim) & (measured.metric == metric)]
+        texts = (found.value + " " + found.interval).str.strip()
+        table[label] = dict(zip(found.model, texts, strict=True))
+    frame = pd.DataFrame.from_dict(table, orient="index", columns=models)
+    return frame.dropna(axis="columns", how="all").fillna("")
+
+
+def legend() -> str:
+    """What the symbols of the verdicts mean, in one sentence."""
+    return ", ".join(f"{symbol} {verdict}" for verdict, symbol in SYMBOLS.items())
 
 
 def costs(measured: pd.DataFrame) -> pd.DataFrame:
@@ -308,16 +327,6 @@ def _minutes(rows: pd.DataFrame) -> str:
     by_model = rows.groupby("model").minutes.first()
     times = [f"{max(minutes, 0.1):.1f} on {model}" for model, minutes in by_model.items()]
     return ", ".join(times) or "not run"
-
-
-def _links(claim: Claim, rows: pd.DataFrame) -> Iterator[str]:
-    """The committed notebook, and the committed figure of each model that was measured."""
-    for path in sorted((PROJECT / "notebooks").glob(f"{claim.notebook}_*.ipynb")):
-        yield f"[notebook](notebooks/{path.name})"
-    for model in dict.fromkeys(rows.model):
-        path = Path("figures", model, f"{claim.notebook}_{claim.figure}.png")
-        if (PROJECT / path).is_file():
-            yield f"[{model}]({path.as_posix()})"
 
 
 def markdown(frame: pd.DataFrame) -> str:

@@ -10,6 +10,7 @@ import torch
 from helpers.stats import (
     Interval,
     bootstrap_indices,
+    clustered_interval,
     correlation,
     draw_range,
     jaccard,
@@ -323,7 +324,7 @@ def test_correlation_refuses_an_unknown_method(unchecked):
 
 def test_clustered_interval_of_two_clusters_by_hand():
     values = np.array([1.0, 1.0, 1.0, 4.0])
-    found = stats.clustered_interval(values, np.array(["a", "a", "a", "b"]), seed=0)
+    found = clustered_interval(values, np.array(["a", "a", "a", "b"]), seed=0)
     # a resample is aa (mean 1), ab or ba (7 / 4) or bb (4): a quarter of them lies at either end
     assert (found.value, found.low, found.high) == (1.75, 1.0, 4.0)
 
@@ -332,12 +333,12 @@ def test_clustered_interval_is_wider_than_one_that_takes_examples_for_independen
     rng = np.random.default_rng(0)
     cluster = np.repeat(np.arange(12), 20)
     values = rng.normal(size=12)[cluster] + 0.1 * rng.normal(size=240)
-    by_cluster = stats.clustered_interval(values, cluster, seed=1)
-    by_example = stats.mean_interval(values, seed=1)
+    by_cluster = clustered_interval(values, cluster, seed=1)
+    by_example = mean_interval(values, seed=1)
     assert by_cluster.high - by_cluster.low > 3 * (by_example.high - by_example.low)
 
 
 @pytest.mark.parametrize("clusters", [["a", "a"], ["a"], ["a", "b", "c"]])
 def test_clustered_interval_refuses_one_cluster_and_unequal_lengths(clusters):
     with pytest.raises(ValueError, match="cluster"):
-        stats.clustered_interval(np.array([1.0, 2.0]), np.array(clusters), seed=0)
+        clustered_interval(np.array([1.0, 2.0]), np.array(clusters), seed=0)

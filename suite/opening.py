@@ -1,0 +1,97 @@
+"""The first screen of a notebook: what it found, on every model, from the committed results."""
+
+import string
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from IPython.display import Image, Markdown, display
+
+from suite.errors import ClaimError
+from suite.ledger import Claim, get_claim, load_claims
+from suite.registry import PROJECT, known_models
+from suite.scorecard import legend, markdown, measurements, models_in, verdict_table
+
+
+def show_opening(
+    notebook: str, *, lead: str | Sequence[str], figure: str, sentences: Iterable[str]
+) -> None:
+    """Display the finding, the table of the notebook's claims on all models, and its main figure.
+
+    The sentences and the figure are about the lead model; of several names it is the first one with
+    results. In a sentence `{A1.accuracy}` stands for a value of the committed results,
+    `{A1.accuracy.interval}` for the value with its 95% interval, `.n` for the number of examples
+    and `.control` for the control; `{model}` for the lead model. A sentence whose value was not
+    measured is left out. Raises ClaimError for a claim or metric that does not exist, and where the
+    notebook has no claims.
+    """
+    measured = measurements(PROJECT)
+    claims = [claim for claim in load_claims().values() if claim.notebook == notebook]
+    if not claims:
+        raise ClaimError(f"data/claims.yaml names no claim of notebook {notebook}: add one.")
+    model = lead_model(measured[measured.notebook == notebook], lead)
+    text = filled(measured[measured.model == model], model, sentences)
+    display(Markdown(text or f"Nothing is committed yet for notebook {notebook}."))
+    display(Markdown(claims_table(measured, claims)))
+    path = PROJECT / "figures" / model / f"{notebook}_{figure}.png"
+    if path.is_file():
+        display(Image(data=path.read_bytes(), alt=f"{figure}, {model}"))
+
+
+def lead_model(measured: pd.DataFrame, lead: str | Sequence[str]) -> str:
+    """The first of the names that was measured, else the first name."""
+    names = [lead] if isinstance(lead, str) else list(lead)
+    found = set(measured.model)
+    return next((name for name in names if name in found), names[0])
+
+
+def claims_table(measured: pd.DataFrame, claims: Sequence[Claim]) -> str:
+    """The claims on every model, in Markdown, with the legend of the verdicts."""
+    of_these = measured[measured.claim.isin([claim.id for claim in claims])]
+    models = models_in(of_these)
+    for claim in claims:  # a claim of ours has no column of its own model
+        if not claim.paper and claim.model in known_models() and claim.model not in models:
+            models.append(claim.model)
+    table = verdict_table(measured, list(claims), models=models)
+    return f"{markdown(table)}\n\n{legend()}."
+
+
+def filled(measured: pd.DataFrame, model: str, sentences: Iterable[str]) -> str:
+    """The sentences that can be filled with values measured on one model, as one paragraph."""
+    values = _Values(measured, model)
+    found = []
+    for sentence in sentences:
+        fields = [name for _, name, _, _ in string.Formatter().parse(sentence) if name]
+        texts = {name: values.text(name) for name in fields}
+        if None not in texts.values():
+            for name, text in texts.items():
+                sentence = sentence.replace("{" + name + "}", str(text))
+            found.append(sentence)
+    return " ".join(found)
+
+
+class _Values:
+    """Values of one model by the names that sentences use."""
+
+    def __init__(self, measured: pd.DataFrame, model: str):
+        self._model = model
+        self._rows = {(row.claim, row.metric): row for row in measured.itertuples()}
+
+    def text(self, name: str) -> str | None:
+        """What a field such as A1.accuracy.interval stands for; None where it was not measured."""
+        if name == "model":
+            return self._model
+        claim, metric, *what = name.split(".")
+        get_claim(claim).metric(metric)  # it exists
+        row = self._rows.get((claim, metric))
+        if row is None:
+            return None
+        texts = {
+            "": row.value,
+            "interval": f"{row.value} {row.interval}".strip(),
+            "n": f"{row.n:,}",
+            "control": row.control,
+        }
+        key = what[0] if what else ""
+        if key not in texts:
+            raise ClaimError(f"Unknown field {name!r}: use {', '.join(texts)} after the metric.")
+        return texts[key] or None

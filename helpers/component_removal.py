@@ -15,13 +15,13 @@ from scipy.stats import rankdata
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.channel_analysis import HeadScores
+from helpers.channel_analysis import HeadScores, heads_after
 from helpers.channel_steering import attention_from_end, output_edit, removal_matrices
 from helpers.channels import writing_vectors
 from helpers.engine import Edit
 from helpers.heads import Head
 from helpers.interventions import combine_edits, steer
-from helpers.stats import RESAMPLES, TAIL, Interval, bootstrap_indices
+from helpers.stats import RESAMPLES, TAIL, Interval, bootstrap_indices, mean_interval
 from helpers.tasks.prompts import Prompts
 
 
@@ -105,6 +105,19 @@ def logits_lost(
     return run.logit_difference[0] - run.logit_difference[1:]
 
 
+def respond(
+    model: TransformerBridge, prompts: Prompts, edit: Edit, movers: Sequence[Head]
+) -> dict[str, Float[np.ndarray, "variant batch"]]:
+    """The inhibition score and the logit difference under each variant of an edit."""
+    watch = heads_after(movers, edit.layer)
+    run = steer(model, prompts, [edit], watch=watch, keys=["IO", "S1"])
+    attention = run.attention.mean(1)
+    return {
+        "inhibition score": attention[:, 0] - attention[:, 1],
+        "logit difference": run.logit_difference,
+    }
+
+
 def equal_norm_edit(
     head: Head,
     W_O: Float[Tensor, "d_head d_model"],
@@ -124,6 +137,13 @@ def equal_norm_edit(
     value = torch.einsum("kb,kz->kbz", pushed, units.cpu())
     keep_all = torch.eye(len(W_O)).expand(len(value), -1, -1)
     return Edit("z", head, value, keep_all)
+
+
+def typical_sizes(
+    coordinates: Float[np.ndarray, "component batch"],
+) -> Float[np.ndarray, " component"]:
+    """Root mean square of each coordinate over prompts."""
+    return np.sqrt((coordinates**2).mean(-1))
 
 
 def matched_components(
@@ -169,23 +189,144 @@ def margin_over_largest(
     return Interval(value, min(value, float(low)), max(value, float(high)))
 
 
+@dataclass(frozen=True)
+class HeadRemoval:
+    """One head, the component that the weights point to, and what removals cost."""
+
+    head: Head
+    scored: HeadScores
+    singular_values: Float[np.ndarray, " component"]
+    coordinates: Float[np.ndarray, "component batch"]
+    matched: list[int]
+    """The components nearest in size."""
+    edit: Edit
+    run: RemovedComponents
+
+    @property
+    def component(self) -> int:
+        """The component that the weights point to."""
+        return self.scored.best
+
+    @property
+    def costliest(self) -> int:
+        """The matched component whose push costs most."""
+        costs = self.run.lost_by_push[self.matched].mean(-1)
+        return self.matched[costs.argmax()]
+
+    def variants(self) -> dict[str, int]:
+        """The runs that are shown in full: name -> variant of the edit."""
+        n = len(self.singular_values)
+        return {
+            "whole head": 1,
+            f"component {self.component}": 2 + self.component,
+            f"component {self.costliest}": 2 + self.costliest,
+            f"component {self.costliest}, equal norm": 2 + n + self.costliest,
+        }
+
+    def percent_lost(self, variant: int, seed: int) -> Interval:
+        """Score lost in one run, in percent of the unedited score."""
+        lost = self.run.unedited - self.run.score[variant]
+        return percent_interval(lost, self.run.unedited, seed)
+
+    def margin(self, seed: int) -> Interval:
+        """What the component costs beyond the costliest matched push, in percent of the score."""
+        pushes = self.run.lost_by_push[self.matched]
+        lost = self.run.lost[self.component]
+        return margin_over_largest(lost, pushes, self.run.unedited, seed)
+
+    def sizes_of_loss(self) -> Float[np.ndarray, " component"]:
+        """By how much each removal changes the score, in either direction."""
+        return np.abs(self.run.lost.mean(-1))
+
+
+def study_removal(
+    model: TransformerBridge,
+    prompts: Prompts,
+    scored: HeadScores,
+    *,
+    W_O: Float[Tensor, "d_head d_model"],
+    components: tuple[Float[Tensor, "d_model component"], Float[np.ndarray, " component"]],
+    coordinates: Float[np.ndarray, "component batch"],
+    movers: Sequence[Head],
+    n_matched: int,
+) -> HeadRemoval:
+    """Remove every component of a head, and match controls to the one with the highest score.
+
+    components: the directions v_k and the singular values s_k.
+    """
+    basis, singular_values = components
+    magnitudes = {"coordinate": typical_sizes(coordinates), "singular value": singular_values}
+    matched = matched_components(scored.best, magnitudes, n_matched)
+    edit = removal_edit(scored.head, W_O, basis, coordinates=coordinates, size_of=scored.best)
+    run = remove_components(model, prompts, edit, movers)
+    return HeadRemoval(scored.head, scored, singular_values, coordinates, matched, edit, run)
+
+
+def costs(
+    model: TransformerBridge,
+    prompts: Prompts,
+    study: HeadRemoval,
+    seed: int,
+    *,
+    memory_gib: float = 2.0,
+) -> dict[str, dict[str, Interval]]:
+    """What the runs of `HeadRemoval.variants` cost: in attention, in percent, and in logits."""
+    variants = study.variants()
+    logits = logits_lost(model, prompts, study.edit, list(variants.values()), memory_gib=memory_gib)
+    rows = {}
+    for (name, variant), lost_logits in zip(variants.items(), logits, strict=True):
+        lost = study.run.unedited - study.run.score[variant]
+        rows[f"{study.head}: {name}"] = {
+            "score lost": mean_interval(lost, seed),
+            "% of the score": study.percent_lost(variant, seed),
+            "logits lost": mean_interval(lost_logits, seed),
+        }
+    return rows
+
+
 # What foretells the loss --------------------------------------------------------------------------
 
 
-def predictors(
-    scored: HeadScores,
-    singular_values: Float[np.ndarray, " component"],
-    coordinates: Float[np.ndarray, "component batch"],
-) -> dict[str, Float[np.ndarray, " component"]]:
+def predictors(study: HeadRemoval) -> dict[str, Float[np.ndarray, " component"]]:
     """What might foretell which component matters: three from the weights, two from the prompts."""
-    size = np.sqrt((coordinates**2).mean(-1))
+    scores = study.scored.scores
+    size = typical_sizes(study.coordinates)
     return {
-        "composition_score": scored.scores,
-        "singular_value": singular_values,
-        "singular_value_times_score": singular_values * scored.scores,
+        "composition_score": scores,
+        "singular_value": study.singular_values,
+        "singular_value_times_score": study.singular_values * scores,
         "coordinate": size,
-        "coordinate_times_score": size * scored.scores,
+        "coordinate_times_score": size * scores,
     }
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """How well one predictor ranks the sizes of the losses, within heads."""
+
+    mean: Interval
+    """Mean of the heads' rank correlations."""
+    permuted: Interval
+    """The same of permuted components."""
+    by_head: dict[Head, float]
+
+
+def foretell(studies: Sequence[HeadRemoval], seed: int) -> dict[str, Foretold]:
+    """Every predictor of `predictors`, over all components of each head."""
+    by_head = {study.head: predictors(study) for study in studies}
+    foretold = {}
+    for name in by_head[studies[0].head]:
+        pairs = [(by_head[study.head][name], study.sizes_of_loss()) for study in studies]
+        mean, permuted = rank_correlation_within(pairs, seed)
+        each = [float(spearman(*pair)) for pair in pairs]
+        foretold[name] = Foretold(mean, permuted, dict(zip(by_head, each, strict=True)))
+    return foretold
+
+
+def score_given_size(study: HeadRemoval) -> float:
+    """Rank correlation of the composition score with the loss, the coordinate's size held fixed."""
+    size = typical_sizes(study.coordinates)
+    return partial_rank_correlation(study.scored.scores, study.sizes_of_loss(), size)
 
 
 def rank_correlation_within(
@@ -197,14 +338,14 @@ def rank_correlation_within(
     interval is the middle 95% of permutations.
     """
     rng = np.random.default_rng(seed)
-    value = float(np.mean([_spearman(x, y) for x, y in pairs]))
+    value = float(np.mean([spearman(x, y) for x, y in pairs]))
     resampled = np.zeros(RESAMPLES)
     permuted = np.zeros(RESAMPLES)
     for x, y in pairs:
         picked = rng.integers(0, len(x), (RESAMPLES, len(x)))
-        resampled += _spearman(x[picked], y[picked]) / len(pairs)
+        resampled += spearman(x[picked], y[picked]) / len(pairs)
         shuffled = rng.permuted(np.tile(y, (RESAMPLES, 1)), axis=1)
-        permuted += _spearman(np.tile(x, (RESAMPLES, 1)), shuffled) / len(pairs)
+        permuted += spearman(np.tile(x, (RESAMPLES, 1)), shuffled) / len(pairs)
     low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
     null_low, null_high = np.quantile(permuted, [TAIL, 1 - TAIL])
     measured = Interval(value, min(value, float(low)), max(value, float(high)))
@@ -215,11 +356,14 @@ def partial_rank_correlation(
     x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], given: Float[np.ndarray, " n"]
 ) -> float:
     """Spearman's correlation of x and y with the ranks of a third quantity held fixed."""
-    xy, xz, yz = _spearman(x, y), _spearman(x, given), _spearman(y, given)
-    return float((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
+    of_pair = spearman(x, y)
+    of_x = spearman(x, given)
+    of_y = spearman(y, given)
+    left = np.sqrt((1 - of_x**2) * (1 - of_y**2))
+    return float((of_pair - of_x * of_y) / left) if left > 0 else 0.0
 
 
-def _spearman(
+def spearman(
     x: Float[np.ndarray, "*row n"], y: Float[np.ndarray, "*row n"]
 ) -> Float[np.ndarray, "*row"]:
     """Along the last axis; 0 where a row is constant."""

@@ -20,6 +20,7 @@ from helpers.channels import scaling_matrix, writing_vectors
 from helpers.engine import Edit
 from helpers.heads import Head
 from helpers.interventions import combine_edits
+from helpers.stats import Interval, mean_interval
 from helpers.tasks.prompts import Prompts
 
 Form = Literal["set", "add", "replace"]
@@ -116,18 +117,34 @@ def steps_of_places(
 class Traversal:
     """Lists of one size, with the channel set to every place."""
 
-    natural: Float[np.ndarray, " place"]
-    """The channel's mean coordinate on the lists that give the natural values."""
-    told: float
-    """Share of the coordinate's variance on these lists that the places explain."""
+    coordinates: Float[np.ndarray, " batch"]
+    """The channel's coordinate on each list that gives the natural values."""
+    random_coordinates: Float[np.ndarray, "direction batch"]
+    """The same on random directions."""
+    places: Int[np.ndarray, " batch"]
+    """The place of each of these lists."""
     unedited: Float[np.ndarray, "attended batch"]
     """The movers' attention from END to every name, in the lists that are measured."""
     attention: dict[str, Float[np.ndarray, "direction set attended batch"]]
     """The same with the coordinate of each place, under every way of moving: see `ways_to_move`."""
 
+    @property
+    def natural(self) -> Float[np.ndarray, " place"]:
+        """The channel's mean coordinate on the lists of each place."""
+        return means_by_place(self.coordinates, self.places)
+
+    @property
+    def told(self) -> float:
+        """Share of the coordinate's variance that the places explain."""
+        return place_told(self.coordinates, self.places)
+
     def points(self, way: str) -> Float[np.ndarray, "direction batch"]:
         """`followed` in percentage points of attention."""
         return 100 * followed(self.attention[way])
+
+    def interval(self, way: str, seed: int) -> Interval:
+        """Mean points over lists; of random directions, of the mean over directions."""
+        return mean_interval(self.points(way).mean(0), seed)
 
     def over_random(self, way: str, control: str) -> Float[np.ndarray, " batch"]:
         """The channel's points minus the mean of random directions, per list."""
@@ -219,10 +236,10 @@ def traverse(
         by_direction = runs[start:stop]
         attention[way] = by_direction.reshape(-1, n_places, *by_direction.shape[1:])
         start = stop
-    on_channel = observed.coordinates(channel.head, channel.direction[:, None])[0]
     return Traversal(
-        natural=means_by_place(on_channel, places),
-        told=place_told(on_channel, places),
+        coordinates=observed.coordinates(channel.head, channel.direction[:, None])[0],
+        random_coordinates=observed.coordinates(channel.head, torch.stack(list(directions), dim=1)),
+        places=places,
         unedited=runs[0],
         attention=attention,
     )

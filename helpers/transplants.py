@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -36,22 +37,35 @@ def draw_donors(
 
 
 def other_names(
-    prompts: Prompts, donors: Int[np.ndarray, " batch"], candidates: Sequence[int], *, seed: int
-) -> Int[np.ndarray, " batch"]:
-    """For each prompt a name that stands neither in it nor in its donor."""
+    prompts: Prompts,
+    receivers: Int[np.ndarray, " receiver"],
+    donors: Int[np.ndarray, " receiver"],
+    candidates: Sequence[int],
+    *,
+    seed: int,
+) -> Int[np.ndarray, " receiver"]:
+    """For each receiver a name that stands neither in it nor in its donor."""
     rng = np.random.default_rng(seed)
-    drawn = np.zeros(len(prompts), dtype=int)
-    for i, donor in enumerate(donors):
-        used = {prompts.answers[i], prompts.distractors[i]}
-        used |= {prompts.answers[donor], prompts.distractors[donor]}
+    drawn = np.zeros(len(receivers), dtype=int)
+    for i, pair in enumerate(zip(receivers, donors, strict=True)):
+        used: set[int] = set()
+        for prompt in pair:
+            used |= {prompts.answers[prompt], prompts.distractors[prompt]}
         drawn[i] = rng.choice([name for name in candidates if name not in used])
     return drawn
 
 
-def transplanted(z: Float[Tensor, "batch d_head"], head: Head, donors: Sequence[int]) -> Edit:
-    """Edit with two variants: nothing, and the head's whole output taken from the donors."""
-    own_and_donors = z[np.stack([np.arange(len(donors)), np.array(donors)])]
-    return Edit("z", head, own_and_donors)
+def transplanted(
+    z: Float[Tensor, "batch d_head"],
+    head: Head,
+    receivers: Int[np.ndarray, " receiver"],
+    donors: Int[np.ndarray, " receiver"],
+) -> Edit:
+    """Edit of the receivers with two variants: nothing, and the head's whole output of the donors.
+
+    z: the head's outputs on all prompts.
+    """
+    return Edit("z", head, torch.stack([z[receivers], z[donors]]))
 
 
 def logits_gained(

@@ -53,24 +53,25 @@ class TextChange:
     """KL from the unedited model's next-token distribution to the edited model's."""
     loss: Float[np.ndarray, "edit text"]
     """-log p(next token)."""
-    loss_at_names: Float[np.ndarray, "edit text"]
-    """The same over tokens that name someone again."""
+    more_at_names: Float[np.ndarray, "edit text"]
+    """How much larger the loss is than the unedited model's, over tokens that name someone again.
+    """
     tokens: Int[np.ndarray, " text"]
     """How many tokens were predicted."""
     names: Int[np.ndarray, " text"]
     """How many of these name someone again."""
 
-    def mean_kl(self, edit: int, seed: int) -> Interval:
-        """Nats a token; the interval is over texts."""
-        return ratio_interval(self.kl[edit], self.tokens, seed)
+    def mean_kl(self, edits: Sequence[int], seed: int) -> Interval:
+        """Nats a token, mean over some edits; the interval is over texts."""
+        return ratio_interval(self.kl[list(edits)].mean(0), self.tokens, seed)
 
-    def mean_loss(self, edit: int, seed: int) -> Interval:
-        """Nats a token; the interval is over texts."""
-        return ratio_interval(self.loss[edit], self.tokens, seed)
+    def mean_loss(self, edits: Sequence[int], seed: int) -> Interval:
+        """Nats a token, mean over some edits; the interval is over texts."""
+        return ratio_interval(self.loss[list(edits)].mean(0), self.tokens, seed)
 
-    def mean_loss_at_names(self, edit: int, seed: int) -> Interval:
-        """Nats a token that names someone again; the interval is over texts."""
-        return ratio_interval(self.loss_at_names[edit], self.names, seed)
+    def extra_loss(self, edits: Sequence[int], seed: int) -> Interval:
+        """Nats that some edits add to a token that names someone again, over texts."""
+        return ratio_interval(self.more_at_names[list(edits)].mean(0), self.names, seed)
 
 
 def change_of_texts(
@@ -85,23 +86,36 @@ def change_of_texts(
     names: for each text the tokens of its names, where repeated names are asked for.
     """
     shape = (len(edits), len(texts))
-    kl, loss, loss_at_names = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    tokens, repeated = np.zeros(len(texts), dtype=int), np.zeros(len(texts), dtype=int)
+    change = TextChange(
+        kl=np.zeros(shape),
+        loss=np.zeros(shape),
+        more_at_names=np.zeros(shape),
+        tokens=np.zeros(len(texts), dtype=int),
+        names=np.zeros(len(texts), dtype=int),
+    )
     for i, text in enumerate(texts):
         ids = torch.tensor([text_ids(model.tokenizer, text)], device=model.cfg.device)
         following = ids[0, 1:]
         again = _names_again(ids[0].tolist(), names[i] if names else ())
-        tokens[i] = len(following)
-        repeated[i] = again.sum()
+        change.tokens[i] = len(following)
+        change.names[i] = again.sum()
         unedited = _log_probabilities(model, ids)
+        before = _nats(unedited, following)
         for j, maps in enumerate(edits):
             with edit_weights(model, maps):
                 edited = _log_probabilities(model, ids)
-            kl[j, i] = kl_div(edited, unedited, log_target=True, reduction="sum").item()
-            nats = nll_loss(edited, following, reduction="none").cpu().numpy()
-            loss[j, i] = nats.sum()
-            loss_at_names[j, i] = nats[again].sum()
-    return TextChange(kl, loss, loss_at_names, tokens, repeated)
+            after = _nats(edited, following)
+            divergence = kl_div(edited, unedited, log_target=True, reduction="sum")
+            change.kl[j, i] = divergence.item()
+            change.loss[j, i] = after.sum()
+            change.more_at_names[j, i] = (after - before)[again].sum()
+    return change
+
+
+def _nats(
+    log_probabilities: Float[Tensor, "predicted d_vocab"], following: Int[Tensor, " predicted"]
+) -> Float[np.ndarray, " predicted"]:
+    return nll_loss(log_probabilities, following, reduction="none").cpu().numpy()
 
 
 def _log_probabilities(

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from helpers import figures_channels
 from helpers.channel_analysis import HeadScores
-from helpers.channel_steering import Removal
 from helpers.channels import PairScores
 from helpers.heads import Head
 from helpers.stats import Interval
@@ -99,15 +98,6 @@ def test_the_same_component_of_many_heads_and_senders():
     names = [text.get_text() for text in legend.get_texts()]
     assert names == [f"L0H{i} induction" for i in range(2, 6)]
     assert legend.get_title().get_text() == "4 of 6 senders"
-
-
-@pytest.mark.slow
-def test_removals_of_many_heads():
-    removal = Removal(np.ones(3), np.zeros(3), np.full((4, 3), 0.8), np.full((4, 3), 0.2))
-    losses = {"attention": [removal] * 15, "logits": [removal] * 15}
-    figure = figures_channels.removals(scored(MANY), losses, NULL)
-    assert len(figure.axes) == 2 * 3
-    assert headline(figure) == "the first 3 of 15 inhibition heads"
 
 
 def single_heads(heads: list[Head]) -> Figure:

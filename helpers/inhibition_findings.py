@@ -1,0 +1,178 @@
+"""What notebook 05 says of its own numbers: words that depend on the sign of a result."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from helpers.component_removal import Foretold, HeadRemoval
+from helpers.heads import Head
+from helpers.stats import Interval
+
+
+def compared(interval: Interval, margin: float = 0.0) -> str:
+    """How a paired difference compares with a margin: more, about as much, or less."""
+    if interval.low > margin:
+        return "more than"
+    if interval.high < -margin:
+        return "less than"
+    return "about as much as"
+
+
+def removal_title(margin: Interval) -> str:
+    """The message of the removal figure."""
+    if margin.low > 0:
+        return "The component that the weights point to removes more than equally large changes do"
+    return "The component that the weights point to removes no more than equally large changes do"
+
+
+def removal_finding(study: HeadRemoval, seed: int) -> str:
+    """What removing the component and the whole head takes from the inhibition score."""
+    lost = study.percent_lost(study.variants()[f"component {study.component}"], seed)
+    whole = study.percent_lost(1, seed)
+    margin = study.margin(seed)
+    part = "all" if lost.low > 95 else "part" if lost.low > 0 else "none"
+    return (
+        f"Removing component {study.component} of {study.head} at END takes {part} of the "
+        f"inhibition: {lost.text(0)}% of the score. The whole head takes {whole.text(0)}%. The "
+        f"component costs {compared(margin)} any matched component of the same head at equal norm. "
+        f"The difference to the costliest of them is {margin.text(0)}% of the score."
+    )
+
+
+def other_heads_finding(studies: Sequence[HeadRemoval], seed: int) -> str:
+    """Whether the rule finds such a component in the heads after the first, too."""
+    if len(studies) < 2:
+        return "No second inhibition head comes before a mover in this model."
+    works = {str(study.head): study.margin(seed).low > 0 for study in studies[1:]}
+    good = [head for head, beats in works.items() if beats]
+    bad = [head for head, beats in works.items() if not beats]
+    text = f"The rule also finds such a component in {' and '.join(good)}. " if good else ""
+    if bad:
+        text += (
+            f"In {' and '.join(bad)} the component with the highest score costs no more than "
+            "matched ones, so there the rule does not find a channel."
+        )
+    return text
+
+
+def predictor_title(foretold: Mapping[str, Foretold]) -> str:
+    """Which predictor foretells the size of the loss best."""
+    best = max(foretold, key=lambda name: foretold[name].mean.value)
+    return f"Within heads, the {best.replace('_', ' ')} ranks the losses best"
+
+
+def predictor_finding(foretold: Mapping[str, Foretold], partial: Mapping[Head, float]) -> str:
+    """Composition score against magnitude as predictors of what a removal costs."""
+    score = foretold["composition_score"].mean
+    size = foretold["coordinate"].mean
+    better = "better" if score.value > size.value else "worse"
+    given = ", ".join(f"{value:+.2f} in {head}" for head, value in partial.items())
+    return (
+        f"The composition score ranks the losses {better} than plain magnitude does: Spearman "
+        f"{score.text(2)} against {size.text(2)} for the size of the coordinate. With that size "
+        f"held fixed, the score's rank correlation is {given}. So the weights are useful for "
+        "naming the top component, and much less for ranking the others."
+    )
+
+
+def edit_title(margin: Interval) -> str:
+    """The message of the figure of weight edits."""
+    verb = "costs more than" if margin.low > 0 else "does not clearly cost more than"
+    return f"Removing the component in the weights {verb} edits of equal size"
+
+
+def edit_finding(
+    edited: Interval, at_end: Interval, margin: Interval, largest: float, accuracy: Sequence[float]
+) -> str:
+    """What the weight edit costs, in percent of the logit difference, and in accuracy."""
+    before, after = accuracy
+    return (
+        f"The edit costs {edited.text(0)}% of the logit difference. Removing the component at END "
+        f"only costs {at_end.text(0)}%. Edits of equal size cost {margin.text(0)} percentage "
+        f"points less on average; the costliest of them costs {largest:.0f}%. Accuracy goes from "
+        f"{100 * before:.0f}% to {100 * after:.0f}%."
+    )
+
+
+def divergence_finding(divergence: Mapping[str, Mapping[str, Interval]]) -> str:
+    """Whether the edit changes other text, and where most."""
+    english, repeated = (list(by_edit.values()) for by_edit in divergence.values())
+    more = "more" if repeated[0].value > english[0].value else "less"
+    against = "larger" if english[0].value > english[1].value else "smaller"
+    on_names = "larger" if repeated[0].value > repeated[1].value else "smaller"
+    return (
+        f"On plain English the edited model stays close to the original, and its KL is {against} "
+        f"than that of equal-size edits. It changes text with repeated names {more} than plain "
+        f"English. There its KL is {on_names} than that of equal-size edits."
+    )
+
+
+def coordinate_title(by_order: float, head: Head) -> str:
+    """Whether the coordinate tells which name was repeated."""
+    if by_order > 0.5:
+        return f"One coordinate of {head} signals which of the two names was repeated"
+    return f"One coordinate of {head} says little about which name was repeated"
+
+
+def coordinate_finding(
+    by_order: float, by_template: float, means: Mapping[str, Float[np.ndarray, " prompt"]]
+) -> str:
+    """How much of the coordinate the order of the names explains."""
+    first, second, neither = (values.mean() for values in means.values())
+    between = min(first, second) < neither < max(first, second)
+    where = "between the two" if between else "outside of the two"
+    return (
+        f"Which name was repeated explains {100 * by_order:.0f}% of the coordinate's variance, the "
+        f"template {100 * by_template:.0f}%. Where no name is repeated, its mean lies {where}."
+    )
+
+
+def traversal_title(by_size: Mapping[int, Interval], margin: float) -> str:
+    """Up to how many names the movers follow the coordinate by more than the margin."""
+    followed = [size for size, interval in by_size.items() if interval.low > margin]
+    if len(followed) == len(by_size):
+        return "The movers attend to the place that the coordinate names, in lists of every length"
+    if followed:
+        return (
+            f"The movers follow the coordinate with {max(followed)} names, and hardly with "
+            f"{max(by_size)}"
+        )
+    return "The movers hardly follow the coordinate"
+
+
+def traversal_finding(
+    points: Mapping[int, Interval], whole: Mapping[int, Interval], told: float
+) -> str:
+    """How far attention follows in short and long lists, and what the heads could do at most."""
+    short, long = min(points), max(points)
+    return (
+        f"With {short} names, attention follows the coordinate by {points[short].text(1)} points "
+        f"beyond random directions; with {long} names by {points[long].text(2)} points. Replacing "
+        f"the whole output of every inhibition head reaches {whole[short].value:.1f} and "
+        f"{whole[long].value:.1f} points. This is a ceiling for any channel in these heads. The "
+        f"place still explains {100 * told:.0f}% of the coordinate's variance with {long} names, "
+        "so the signal is there, but it moves the movers little."
+    )
+
+
+def content_finding(gained: Interval, position: Interval) -> str:
+    """Whether a transplanted output carries a name, and whether it carries the order."""
+    nothing = gained.low <= 0 <= gained.high
+    name = "does not measurably change" if nothing else "changes"
+    order = "turns" if position.high < 0 else "does not turn"
+    return (
+        f"The whole output of the head, taken from a prompt with other names, {name} the logit of "
+        f"that prompt's repeated name ({gained.text(3)} logits against another absent name). An "
+        f"output from a prompt with the other order {order} the answer against IO "
+        f"({position.text(2)} logits). The head passes on which place was repeated, not who."
+    )
+
+
+def table_of(rows: Mapping[object, Mapping[str, Interval]], digits: int = 2) -> pd.DataFrame:
+    """Intervals as a table of texts."""
+    texts = {}
+    for name, row in rows.items():
+        texts[name] = {column: interval.text(digits) for column, interval in row.items()}
+    return pd.DataFrame.from_dict(texts, orient="index").fillna("")

@@ -71,12 +71,12 @@ def _draw_losses(ax: Axes, study: HeadRemoval) -> None:
         label="the component that the weights point to, removed",
     )
     ax.annotate(
-        f"component {best}: {lost[best]:.0f}%",
+        f"component {best}: {round(lost[best])}%",
         (x[best], lost[best]),
-        (-9, 0),
+        (4, 9),
         textcoords="offset points",
         ha="right",
-        va="center",
+        va="bottom",
         color=INHIBITION,
     )
     ax.margins(0.1)
@@ -187,20 +187,17 @@ def coordinates(
     """Distributions of what is written along a channel, one row for each group of prompts."""
     figure, ax = plt.subplots(figsize=(8, 2.9))
     ax.axvline(0, color="0.6", lw=0.6)
-    sns.stripplot(
-        {name: values.tolist() for name, values in groups.items()},
-        ax=ax,
-        orient="h",
-        palette=[plots.BLUE, plots.ORANGE, "0.6"],
-        size=4,
-        alpha=0.6,
-        seed=0,
-    )
     labels = []
+    rng = np.random.default_rng(0)
+    styles = ((plots.BLUE, "o"), (plots.ORANGE, "^"), ("0.6", "s"))
     for row, (name, values) in enumerate(groups.items()):
+        color, marker = styles[row]
+        heights = row + rng.uniform(-0.2, 0.2, len(values))
+        ax.plot(values, heights, marker, ms=4, alpha=0.6, color=color)
         ax.plot(values.mean(), row, "|", ms=26, mew=2, color="black")
         labels.append(f"{name}\nn = {len(values)}")
     ax.set_yticks(range(len(groups)), labels)
+    ax.invert_yaxis()
     ax.set(
         xlabel=f"coordinate of {channel} at END (residual-stream units)",
         title=title,

@@ -11,6 +11,12 @@ from helpers.heads import Head
 from helpers.stats import Interval
 
 
+def percent_text(interval: Interval, digits: int = 0) -> str:
+    """A percentage with its interval: `59% [49, 71]`."""
+    value, ends = interval.text(digits).split(" ", maxsplit=1)
+    return f"{value}% {ends}"
+
+
 def compared(interval: Interval, margin: float = 0.0) -> str:
     """How a paired difference compares with a margin: more, about as much, or less."""
     if interval.low > margin:
@@ -35,9 +41,9 @@ def removal_finding(study: HeadRemoval, seed: int) -> str:
     part = "all" if lost.low > 95 else "part" if lost.low > 0 else "none"
     return (
         f"Removing component {study.component} of {study.head} at END takes {part} of the "
-        f"inhibition: {lost.text(0)}% of the score. The whole head takes {whole.text(0)}%. The "
-        f"component costs {compared(margin)} any matched component of the same head at equal norm. "
-        f"The difference to the costliest of them is {margin.text(0)}% of the score."
+        f"inhibition: {percent_text(lost)} of the score. "
+        f"The whole head takes {percent_text(whole)}. The component costs {compared(margin)} any matched component of the same head at equal norm. "
+        f"The difference to the costliest of them is {percent_text(margin)} of the score."
     )
 
 
@@ -63,17 +69,23 @@ def predictor_title(foretold: Mapping[str, Foretold]) -> str:
     return f"Within heads, the {best.replace('_', ' ')} ranks the losses best"
 
 
-def predictor_finding(foretold: Mapping[str, Foretold], partial: Mapping[Head, float]) -> str:
+def predictor_finding(
+    foretold: Mapping[str, Foretold], partial: Mapping[Head, float], margin: Interval
+) -> str:
     """Composition score against magnitude as predictors of what a removal costs."""
     score = foretold["composition_score"].mean
     size = foretold["coordinate"].mean
     better = "better" if score.value > size.value else "worse"
     given = ", ".join(f"{value:+.2f} in {head}" for head, value in partial.items())
+    names_top = ""
+    if margin.low > 0 and score.value < size.value:
+        names_top = (
+            "The weights name the top component of the leading head, but rank the rest badly."
+        )
     return (
         f"The composition score ranks the losses {better} than plain magnitude does: Spearman "
         f"{score.text(2)} against {size.text(2)} for the size of the coordinate. With that size "
-        f"held fixed, the score's rank correlation is {given}. So the weights are useful for "
-        "naming the top component, and much less for ranking the others."
+        f"held fixed, the score's rank correlation is {given}. {names_top}"
     )
 
 
@@ -89,10 +101,11 @@ def edit_finding(
     """What the weight edit costs, in percent of the logit difference, and in accuracy."""
     before, after = accuracy
     return (
-        f"The edit costs {edited.text(0)}% of the logit difference. Removing the component at END "
-        f"only costs {at_end.text(0)}%. Edits of equal size cost {margin.text(0)} percentage "
-        f"points less on average; the costliest of them costs {largest:.0f}%. Accuracy goes from "
-        f"{100 * before:.0f}% to {100 * after:.0f}%."
+        f"The edit costs {percent_text(edited)} of the logit difference. Removing the component at "
+        f"END only costs {percent_text(at_end)}. The edit costs {compared(margin)} edits of equal "
+        f"size: the difference to their mean is {percent_text(margin)} of the logit difference. "
+        f"The costliest of them costs {largest:.0f}%. Accuracy goes from {100 * before:.0f}% to "
+        f"{100 * after:.0f}%."
     )
 
 
@@ -149,11 +162,10 @@ def traversal_finding(
     short, long = min(points), max(points)
     return (
         f"With {short} names, attention follows the coordinate by {points[short].text(1)} points "
-        f"beyond random directions; with {long} names by {points[long].text(2)} points. Replacing "
-        f"the whole output of every inhibition head reaches {whole[short].value:.1f} and "
-        f"{whole[long].value:.1f} points. This is a ceiling for any channel in these heads. The "
-        f"place still explains {100 * told:.0f}% of the coordinate's variance with {long} names, "
-        "so the signal is there, but it moves the movers little."
+        f"beyond random directions. With {long} names it is {points[long].text(2)} points. "
+        f"Replacing the whole output of every inhibition head reaches {whole[short].value:.1f} and "
+        f"{whole[long].value:.1f} points, a ceiling for any channel in these heads. The place "
+        f"explains {100 * told:.0f}% of the coordinate's variance with {long} names."
     )
 
 

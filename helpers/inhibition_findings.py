@@ -42,7 +42,8 @@ def removal_finding(study: HeadRemoval, seed: int) -> str:
     return (
         f"Removing component {study.component} of {study.head} at END takes {part} of the "
         f"inhibition: {percent_text(lost)} of the score. "
-        f"The whole head takes {percent_text(whole)}. The component costs {compared(margin)} any matched component of the same head at equal norm. "
+        f"The whole head takes {percent_text(whole)}. The component costs "
+        f"{compared(margin)} any matched component of the same head at equal norm. "
         f"The difference to the costliest of them is {percent_text(margin)} of the score."
     )
 

@@ -97,9 +97,11 @@ def edit_title(margin: Interval) -> str:
 
 
 def edit_finding(
-    edited: Interval, at_end: Interval, margin: Interval, largest: float, accuracy: Sequence[float]
+    percent: Mapping[str, Interval], margin: Interval, largest: float, accuracy: Sequence[float]
 ) -> str:
     """What the weight edit costs, in percent of the logit difference, and in accuracy."""
+    edited = percent["removed in the weights"]
+    at_end = percent["removed at END only"]
     before, after = accuracy
     return (
         f"The edit costs {percent_text(edited)} of the logit difference. Removing the component at "
@@ -137,9 +139,10 @@ def coordinate_finding(
     first, second, neither = (values.mean() for values in means.values())
     between = min(first, second) < neither < max(first, second)
     where = "between the two" if between else "outside of the two"
+    template = 100 * max(by_template, 0)  # adjusted shares may lie below zero
     return (
         f"Which name was repeated explains {100 * by_order:.0f}% of the coordinate's variance, the "
-        f"template {100 * by_template:.0f}%. Where no name is repeated, its mean lies {where}."
+        f"template {template:.0f}%. Where no name is repeated, its mean lies {where}."
     )
 
 

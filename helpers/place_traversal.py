@@ -5,9 +5,9 @@ A list's *place* is the place of the name that its wording singles out. The natu
 is the mean coordinate that the head itself writes on lists of that place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,11 +37,8 @@ def traversal_edit(
 ) -> Edit:
     """Edit of the channel's head at END: all steps of the first direction, then of the next.
 
-    values: the coordinate for `set` and `replace`, the multiple of the direction for `add`. Raises
-    ValueError for another form.
+    values: the coordinate for `set` and `replace`, the multiple of the direction for `add`.
     """
-    if form not in get_args(Form):
-        raise ValueError(f"Unknown form {form!r}: use {', '.join(get_args(Form))}.")
     n_steps = values.shape[1]
     columns = [direction[:, None] for direction in directions]
     units = torch.cat([writing_vectors(channel.W_O, column) for column in columns])
@@ -117,11 +114,11 @@ def steps_of_places(
 class Traversal:
     """Lists of one size, with the channel set to every place."""
 
-    coordinates: Float[np.ndarray, " batch"]
+    coordinates: Float[np.ndarray, " natural"]
     """The channel's coordinate on each list that gives the natural values."""
-    random_coordinates: Float[np.ndarray, "direction batch"]
+    random_coordinates: Float[np.ndarray, "random natural"]
     """The same on random directions."""
-    places: Int[np.ndarray, " batch"]
+    places: Int[np.ndarray, " natural"]
     """The place of each of these lists."""
     unedited: Float[np.ndarray, "attended batch"]
     """The movers' attention from END to every name, in the lists that are measured."""
@@ -257,6 +254,11 @@ def followed(
     at_set = np.einsum("...ppb->...pb", attention)
     elsewhere = (attention.sum(-2) - at_set) / (n_places - 1)
     return (at_set - elsewhere).mean(-2)
+
+
+def by_size(runs: Mapping[int, Traversal], way: str, seed: int) -> dict[int, Interval]:
+    """List size -> the points of one way of moving."""
+    return {size: run.interval(way, seed) for size, run in runs.items()}
 
 
 def place_told(

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from helpers import inhibition_findings as findings
+from helpers.heads import Head
 from helpers.stats import Interval
 
-ABOVE, AROUND, BELOW = Interval(5, 2, 8), Interval(1, -2, 4), Interval(-5, -8, -2)
+ABOVE = Interval(5.0, 2.0, 8.0)
+AROUND = Interval(1.0, -2.0, 4.0)
+BELOW = Interval(-5.0, -8.0, -2.0)
+HEAD = Head(1, 0)
 
 
 @pytest.mark.parametrize(
@@ -21,16 +25,16 @@ def test_titles_follow_the_numbers():
     assert "removes more than" in findings.removal_title(ABOVE)
     assert "removes no more than" in findings.removal_title(AROUND)
     assert "does not clearly" in findings.edit_title(AROUND)
-    assert "signals which" in findings.coordinate_title(0.9, "L1H0")
-    assert "says little" in findings.coordinate_title(0.1, "L1H0")
+    assert "signals which" in findings.coordinate_title(0.9, HEAD)
+    assert "says little" in findings.coordinate_title(0.1, HEAD)
 
 
 def test_the_title_of_the_traversal_names_the_longest_list_that_is_followed():
-    far = Interval(20, 15, 25)
-    title = findings.traversal_title({2: far, 3: AROUND, 6: AROUND}, margin=5)
+    far = Interval(20.0, 15.0, 25.0)
+    title = findings.traversal_title({2: far, 3: AROUND, 6: AROUND}, margin=5.0)
     assert title == "The movers follow the coordinate with 2 names, and hardly with 6"
-    assert "hardly follow" in findings.traversal_title({2: AROUND, 6: AROUND}, margin=5)
-    assert "of every length" in findings.traversal_title({2: far, 6: far}, margin=5)
+    assert "hardly follow" in findings.traversal_title({2: AROUND, 6: AROUND}, margin=5.0)
+    assert "of every length" in findings.traversal_title({2: far, 6: far}, margin=5.0)
 
 
 def test_content_is_called_absent_only_where_the_interval_includes_zero():
@@ -48,6 +52,6 @@ def test_where_the_mean_without_repetition_lies():
 
 
 def test_a_table_of_intervals():
-    table = findings.table_of({"row": {"x": Interval(1, 0, 2)}, "other": {}}, 1)
+    table = findings.table_of({"row": {"x": Interval(1.0, 0.0, 2.0)}, "other": {}}, 1)
     assert table.loc["row", "x"] == "1.0 [0.0, 2.0]"
     assert table.loc["other", "x"] == ""

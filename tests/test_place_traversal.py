@@ -40,11 +40,6 @@ def test_the_three_forms(channel, form, expected):
     assert torch.allclose(changed, torch.tensor(expected, dtype=torch.float32), atol=1e-6)
 
 
-def test_another_form_is_refused(channel):
-    with pytest.raises(ValueError, match="Unknown form 'erase'"):
-        traversal_edit(channel, [channel.direction], np.zeros((1, 1)), "erase")
-
-
 def test_natural_values_and_what_they_explain():
     places = np.array([0, 1, 0, 1])
     coordinates = np.array([0.0, 4.0, 2.0, 6.0])

@@ -10,6 +10,9 @@ from helpers.component_removal import Foretold, HeadRemoval
 from helpers.heads import Head
 from helpers.stats import Interval
 
+LARGE = 10
+"""From here on, one digit after the point is enough."""
+
 
 def percent_text(interval: Interval, digits: int = 0) -> str:
     """A percentage with its interval: `59% [49, 71]`."""
@@ -113,16 +116,16 @@ def edit_finding(
 
 
 def divergence_finding(divergence: Mapping[str, Mapping[str, Interval]]) -> str:
-    """Whether the edit changes other text, and where most."""
-    english, repeated = (list(by_edit.values()) for by_edit in divergence.values())
-    more = "more" if repeated[0].value > english[0].value else "less"
-    against = "larger" if english[0].value > english[1].value else "smaller"
-    on_names = "larger" if repeated[0].value > repeated[1].value else "smaller"
-    return (
-        f"On plain English the edited model stays close to the original, and its KL is {against} "
-        f"than that of equal-size edits. It changes text with repeated names {more} than plain "
-        f"English. There its KL is {on_names} than that of equal-size edits."
-    )
+    """How far the edit changes other text, beside edits of equal size."""
+    sentences = []
+    for text, by_edit in divergence.items():
+        edited, equal = by_edit.values()
+        larger = "larger" if edited.value > equal.value else "smaller"
+        sentences.append(
+            f"On {text} the KL is {edited.value:.5f} nats a token, {larger} than the "
+            f"{equal.value:.5f} of equal-size edits."
+        )
+    return " ".join(sentences)
 
 
 def coordinate_title(by_order: float, head: Head) -> str:
@@ -160,16 +163,23 @@ def traversal_title(by_size: Mapping[int, Interval], margin: float) -> str:
 
 
 def traversal_finding(
-    points: Mapping[int, Interval], whole: Mapping[int, Interval], told: float
+    points: Mapping[int, Interval], whole: Mapping[int, Interval], told: float, margin: float
 ) -> str:
     """How far attention follows in short and long lists, and what the heads could do at most."""
     short, long = min(points), max(points)
+    why = ""
+    if points[long].high < margin and whole[long].high < margin:
+        why = (
+            "So the prediction fails for long lists, and another component would not help: we think "
+            "that the heads read several repeated names at once and write nearly the same for "
+            "every place."
+        )
     return (
         f"With {short} names, attention follows the coordinate by {points[short].text(1)} points "
         f"beyond random directions. With {long} names it is {points[long].text(2)} points. "
         f"Replacing the whole output of every inhibition head reaches {whole[short].value:.1f} and "
         f"{whole[long].value:.1f} points, a ceiling for any channel in these heads. The place "
-        f"explains {100 * told:.0f}% of the coordinate's variance with {long} names."
+        f"explains {100 * told:.0f}% of the coordinate's variance with {long} names. {why}"
     )
 
 
@@ -177,18 +187,23 @@ def content_finding(gained: Interval, position: Interval) -> str:
     """Whether a transplanted output carries a name, and whether it carries the order."""
     nothing = gained.low <= 0 <= gained.high
     name = "does not measurably change" if nothing else "changes"
-    order = "turns" if position.high < 0 else "does not turn"
+    turns = position.high < 0
+    order = "turns" if turns else "does not turn"
+    both = "The head passes on which place was repeated, not who." if nothing and turns else ""
     return (
         f"The whole output of the head, taken from a prompt with other names, {name} the logit of "
         f"that prompt's repeated name ({gained.text(3)} logits against another absent name). An "
         f"output from a prompt with the other order {order} the answer against IO "
-        f"({position.text(2)} logits). The head passes on which place was repeated, not who."
+        f"({position.text(2)} logits). {both}"
     )
 
 
 def table_of(rows: Mapping[object, Mapping[str, Interval]], digits: int = 2) -> pd.DataFrame:
-    """Intervals as a table of texts."""
+    """Intervals as a table of texts; large ones with one digit."""
     texts = {}
     for name, row in rows.items():
-        texts[name] = {column: interval.text(digits) for column, interval in row.items()}
+        texts[name] = {}
+        for column, interval in row.items():
+            is_large = abs(interval.value) >= LARGE
+            texts[name][column] = interval.text(1 if is_large else digits)
     return pd.DataFrame.from_dict(texts, orient="index").fillna("")

@@ -44,6 +44,21 @@ def test_content_is_called_absent_only_where_the_interval_includes_zero():
     assert "does not turn the answer" in findings.content_finding(AROUND, AROUND)
 
 
+def test_a_failed_prediction_is_explained_only_where_it_failed():
+    far = Interval(20.0, 15.0, 25.0)
+    failed = findings.traversal_finding({2: far, 6: AROUND}, {2: far, 6: AROUND}, 0.5, 5.0)
+    assert "the prediction fails" in failed
+    held = findings.traversal_finding({2: far, 6: far}, {2: far, 6: far}, 0.5, 5.0)
+    assert "fails" not in held
+
+
+def test_divergence_is_compared_text_by_text():
+    kl = {"names": {"own": ABOVE, "equal": AROUND}, "prose": {"own": AROUND, "equal": ABOVE}}
+    text = findings.divergence_finding(kl)
+    assert "On names the KL is 5.00000 nats a token, larger" in text
+    assert "On prose the KL is 1.00000 nats a token, smaller" in text
+
+
 def test_where_the_mean_without_repetition_lies():
     groups = {"first": np.array([2.0]), "second": np.array([-2.0]), "none": np.array([0.5])}
     assert "between the two" in findings.coordinate_finding(0.9, 0.0, groups)

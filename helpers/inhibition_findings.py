@@ -170,9 +170,9 @@ def traversal_finding(
     why = ""
     if points[long].high < margin and whole[long].high < margin:
         why = (
-            "So the prediction fails for long lists, and another component would not help: we think "
-            "that the heads read several repeated names at once and write nearly the same for "
-            "every place."
+            "So the prediction fails for long lists, and another component would not help. We "
+            "think that the heads read several repeated names at once and write nearly the same "
+            "for every place."
         )
     return (
         f"With {short} names, attention follows the coordinate by {points[short].text(1)} points "
@@ -204,6 +204,6 @@ def table_of(rows: Mapping[object, Mapping[str, Interval]], digits: int = 2) -> 
     for name, row in rows.items():
         texts[name] = {}
         for column, interval in row.items():
-            is_large = abs(interval.value) >= LARGE
+            is_large = abs(float(interval.value)) >= LARGE
             texts[name][column] = interval.text(1 if is_large else digits)
     return pd.DataFrame.from_dict(texts, orient="index").fillna("")

@@ -21,7 +21,7 @@ from helpers.channels import writing_vectors
 from helpers.engine import Edit
 from helpers.heads import Head
 from helpers.interventions import combine_edits, steer
-from helpers.stats import RESAMPLES, TAIL, Interval, bootstrap_indices, mean_interval
+from helpers.stats import RESAMPLES, TAIL, Interval, Numbers, bootstrap_indices, mean_interval
 from helpers.tasks.prompts import Prompts
 
 
@@ -179,7 +179,7 @@ def margin_over_largest(
     """
     picked = bootstrap_indices(len(measured), RESAMPLES, seed)
 
-    def margin(of: np.ndarray, against: np.ndarray, total: np.ndarray) -> np.ndarray:
+    def margin(of: np.ndarray, against: np.ndarray, total: np.ndarray) -> Numbers:
         largest = against.mean(-1).max(0)
         return 100 * (of.mean(-1) - largest) / total.mean(-1)
 

@@ -79,7 +79,7 @@ def predictor_finding(
     """Composition score against magnitude as predictors of what a removal costs."""
     score = foretold["composition_score"].mean
     size = foretold["coordinate"].mean
-    better = "better" if score.value > size.value else "worse"
+    better = "better" if score.value > size.value else "no better"
     given = ", ".join(f"{value:+.2f} in {head}" for head, value in partial.items())
     names_top = ""
     if margin.low > 0 and score.value < size.value:
@@ -87,7 +87,7 @@ def predictor_finding(
             "The weights name the top component of the leading head, but rank the rest badly."
         )
     return (
-        f"The composition score ranks the losses {better} than plain magnitude does: Spearman "
+        f"The composition score ranks the losses {better} than plain magnitude: Spearman "
         f"{score.text(2)} against {size.text(2)} for the size of the coordinate. With that size "
         f"held fixed, the score's rank correlation is {given}. {names_top}"
     )
@@ -122,8 +122,8 @@ def divergence_finding(divergence: Mapping[str, Mapping[str, Interval]]) -> str:
         edited, equal = by_edit.values()
         larger = "larger" if edited.value > equal.value else "smaller"
         sentences.append(
-            f"On {text} the KL is {edited.value:.5f} nats a token, {larger} than the "
-            f"{equal.value:.5f} of equal-size edits."
+            f"On {text} the KL is {edited.value:.2g} nats a token, {larger} than the "
+            f"{equal.value:.2g} of equal-size edits."
         )
     return " ".join(sentences)
 
@@ -142,9 +142,10 @@ def coordinate_finding(
     first, second, neither = (values.mean() for values in means.values())
     between = min(first, second) < neither < max(first, second)
     where = "between the two" if between else "outside of the two"
-    template = 100 * max(by_template, 0)  # adjusted shares may lie below zero
+    order = 100 * max(by_order, 0)  # adjusted shares may lie below zero
+    template = 100 * max(by_template, 0)
     return (
-        f"Which name was repeated explains {100 * by_order:.0f}% of the coordinate's variance, the "
+        f"Which name was repeated explains {order:.0f}% of the coordinate's variance, the "
         f"template {template:.0f}%. Where no name is repeated, its mean lies {where}."
     )
 

@@ -29,7 +29,7 @@ from helpers.decoder import output_weights
 from helpers.engine import Edit
 from helpers.heads import Head
 from helpers.interventions import steer
-from tests.tiny import FAST_KINDS, random_prompts, tiny_model
+from tests.tiny import EVERY_KIND, random_prompts, tiny_model
 
 HEAD = Head(0, 1)
 
@@ -158,7 +158,7 @@ def test_predictors_of_one_head():
     assert score_given_size(head) == 0  # size alone orders the losses
 
 
-@pytest.mark.parametrize("kind", FAST_KINDS)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_runs_are_those_of_full_edits(kind):
     """Unedited, without the head, and a push that is the removal of its own component."""
     model = tiny_model(kind)

@@ -11,7 +11,7 @@ from helpers.weight_edits import (
     factor_of_equal_size,
     scaling_map,
 )
-from tests.tiny import FAST_KINDS, tiny_model
+from tests.tiny import EVERY_KIND, tiny_model
 
 HEAD = Head(1, 2)
 TEXTS = ["w1 w2 w3 w2 w5", "w7 w8 w9 w7"]
@@ -42,7 +42,7 @@ def test_names_that_stand_earlier():
     assert again.tolist() == [False, False, True, True, True]
 
 
-@pytest.mark.parametrize("kind", FAST_KINDS)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_change_of_texts(kind):
     """An edit that keeps everything changes nothing; another one has a KL above zero; weights are
     restored."""

@@ -17,6 +17,7 @@ from helpers.heads import Head
 from helpers.interventions import edit_weights
 from helpers.stats import Interval, ratio_interval
 from helpers.tasks.words import text_ids
+from suite.errors import TaskError
 
 Maps = Mapping[Head, Float[Tensor, "d_head d_head"]]
 """Head -> M; its W_O becomes M W_O."""
@@ -83,7 +84,8 @@ def change_of_texts(
 ) -> TextChange:
     """Compare the edited models with the unedited one, token by token.
 
-    names: for each text the tokens of its names, where repeated names are asked for.
+    names: for each text the tokens of its names, where repeated names are asked for. Raises
+    TaskError for a text with no token to predict.
     """
     shape = (len(edits), len(texts))
     change = TextChange(
@@ -94,7 +96,10 @@ def change_of_texts(
         names=np.zeros(len(texts), dtype=int),
     )
     for i, text in enumerate(texts):
-        ids = torch.tensor([text_ids(model.tokenizer, text)], device=model.cfg.device)
+        read = text_ids(model.tokenizer, text)
+        if len(read) < 2:
+            raise TaskError(f"Text {i} has {len(read)} tokens, not two or more: give a longer one.")
+        ids = torch.tensor([read], device=model.cfg.device)
         following = ids[0, 1:]
         again = _names_again(ids[0].tolist(), names[i] if names else ())
         change.tokens[i] = len(following)

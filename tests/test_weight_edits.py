@@ -11,7 +11,8 @@ from helpers.weight_edits import (
     factor_of_equal_size,
     scaling_map,
 )
-from tests.tiny import EVERY_KIND, tiny_model
+from suite.errors import TaskError
+from tests.tiny import FAST_KINDS, tiny_model
 
 HEAD = Head(1, 2)
 TEXTS = ["w1 w2 w3 w2 w5", "w7 w8 w9 w7"]
@@ -42,7 +43,7 @@ def test_names_that_stand_earlier():
     assert again.tolist() == [False, False, True, True, True]
 
 
-@pytest.mark.parametrize("kind", EVERY_KIND)
+@pytest.mark.parametrize("kind", FAST_KINDS)
 def test_change_of_texts(kind):
     """An edit that keeps everything changes nothing; another one has a KL above zero; weights are
     restored."""
@@ -58,6 +59,11 @@ def test_change_of_texts(kind):
     again = change_of_texts(model, TEXTS, maps[:1])
     assert again.loss[0] == pytest.approx(change.loss[0], abs=1e-4)
     assert again.names.tolist() == [0, 0]
+
+
+def test_a_text_without_a_token_to_predict_is_refused():
+    with pytest.raises(TaskError, match="Text 1 has 1 tokens"):
+        change_of_texts(tiny_model("gpt2"), ["w1 w2", "w3"], [])
 
 
 def test_intervals_over_texts():

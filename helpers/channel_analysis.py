@@ -35,10 +35,12 @@ def linked_pairs(roles: Mapping[str, Heads], sender: str, receiver: str) -> list
 def channel_heads(roles: Mapping[str, Heads]) -> tuple[list[Head], list[Head]]:
     """Inhibition heads before the last mover, and movers after the first inhibition head.
 
-    Raises NotApplicable where no inhibition head comes before a mover.
+    Raises NotApplicable where there is no mover, and where no inhibition head comes before one.
     """
+    if not roles.get("movers"):
+        raise NotApplicable("Notebook 01 found no mover in this model, so nothing reads a channel.")
     last_mover = max(mover.layer for mover in roles["movers"])
-    inhibition = [head for head in roles["inhibition"] if head.layer < last_mover]
+    inhibition = [head for head in roles.get("inhibition", ()) if head.layer < last_mover]
     if not inhibition:
         raise NotApplicable(
             "No inhibition head of this model comes before a mover, so there is no channel."

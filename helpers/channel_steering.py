@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.channels import scaling_matrix, writing_vectors
+from helpers.channels import scaling_matrix
 from helpers.decoder import ROWS_AT_ONCE, output_weights
 from helpers.engine import (
     Edit,
@@ -50,40 +50,12 @@ class Channel:
         return self.basis @ (mix / mix.norm())
 
 
-@dataclass(frozen=True)
-class Removal:
-    """One measure of each prompt: unedited, without a head, without or with only one component."""
-
-    unedited: Float[np.ndarray, " batch"]
-    without_head: Float[np.ndarray, " batch"]
-    without: Float[np.ndarray, "component batch"]
-    alone: Float[np.ndarray, "component batch"]
-
-    @classmethod
-    def from_variants(cls, values: Float[np.ndarray, "variant batch"]) -> "Removal":
-        """From a run of the variants that `removal_matrices` makes."""
-        components = (len(values) - 2) // 2
-        without, alone = np.split(values[2:], [components])
-        return cls(values[0], values[1], without, alone)
-
-    @property
-    def lost_with_head(self) -> Float[np.ndarray, " batch"]:
-        """What is lost without the head."""
-        return self.unedited - self.without_head
-
-    @property
-    def lost(self) -> Float[np.ndarray, "component batch"]:
-        """What is lost without each component."""
-        return self.unedited - self.without
-
-
 def removal_matrices(
     W_O: Float[Tensor, "d_head d_model"], basis: Float[Tensor, "d_model component"]
 ) -> Float[Tensor, "variant d_head d_head"]:
-    """M for: nothing, the whole head removed, each component removed, each kept alone."""
+    """M for: nothing, the whole head removed, each component removed."""
     n = basis.shape[1]
-    eye = torch.eye(n)
-    factors = torch.cat([torch.ones(1, n), torch.zeros(1, n), 1 - eye, eye])
+    factors = torch.cat([torch.ones(1, n), torch.zeros(1, n), 1 - torch.eye(n)])
     return torch.stack([scaling_matrix(W_O, basis, row) for row in factors])
 
 
@@ -93,67 +65,75 @@ def output_edit(head: Head, matrices: Float[Tensor, "variant d_head d_head"]) ->
     return Edit("z", head, torch.zeros(n, 1, d_head), matrices)
 
 
-def coordinate_edit(
-    channel: Channel,
-    directions: Sequence[Float[Tensor, " d_model"]],
-    values: Shaped[np.ndarray, "direction step prompt"],
-) -> Edit:
-    """Edit that sets the head's coordinate, one direction at a time, to each step.
+@dataclass(frozen=True)
+class Observed:
+    """What some heads do at END in unedited runs."""
 
-    values: its first axis may be 1 (the same for all directions), its last 1 (for all prompts).
-    Variants are all steps of the first direction, then those of the next.
-    """
-    W_O = channel.W_O
-    n_steps, n_prompts = values.shape[1:]
-    values = np.broadcast_to(values, (len(directions), n_steps, n_prompts))
-    units = []
-    rests = []
-    for direction in directions:
-        column = direction[:, None]
-        units.append(writing_vectors(W_O, column))
-        rests.append(scaling_matrix(W_O, column, torch.zeros(1)))
-    coordinates = torch.tensor(values, dtype=torch.float32)
-    shift = torch.einsum("dsp,dz->dspz", coordinates, torch.cat(units))
-    matrices = torch.stack(rests).repeat_interleave(n_steps, dim=0)
-    return Edit("z", channel.head, shift.flatten(0, 1), matrices)
+    z: dict[Head, Float[Tensor, "batch d_head"]]
+    """Their outputs, before W_O."""
+    written: dict[Head, Float[Tensor, "batch d_model"]]
+    """What they write to the residual stream, before any norm that divides it."""
+    attention: Float[np.ndarray, "key batch"]
+    """Attention of the watched heads from END to some positions, mean over these heads."""
+
+    def coordinates(
+        self, head: Head, directions: Float[Tensor, "d_model direction"]
+    ) -> Float[np.ndarray, "direction batch"]:
+        """What a head writes along each direction."""
+        return (self.written[head] @ directions).T.numpy()
 
 
-def written_along(
+def observe(
     model: TransformerBridge,
     prompts: Prompts,
-    head: Head,
-    directions: Float[Tensor, "d_model direction"],
+    heads: Sequence[Head],
     *,
+    watch: Sequence[Head] = (),
+    keys: Sequence[str] = (),
     corrupted: bool = False,
-) -> Float[np.ndarray, "direction batch"]:
-    """What a head writes along each direction at END, of the prompts or of their partners."""
-    result = np.zeros((directions.shape[1], len(prompts)))
-    W_O = output_weights(model, head.layer)[head.head].cpu()
+) -> Observed:
+    """Run the prompts, or their corrupted partners, at the clean prompts' positions."""
+    rows = {head: torch.zeros(len(prompts), model.cfg.d_head) for head in heads}
+    attention = np.zeros((len(keys), len(prompts)))
     for index in prompts.groups(size=BATCH):
-        clean, partner = prompts.select(index).tensors()
-        tokens = partner if corrupted else clean
-        cache = cached_run(model, tokens.to(model.cfg.device), ("attn.hook_z",))
-        z = cache["z", head.layer][:, -1, head.head].cpu()
-        result[:, index] = (z @ W_O @ directions).T
-    return result
+        batch = prompts.select(index)
+        clean_tokens, corrupted_tokens = batch.tensors()
+        tokens = corrupted_tokens if corrupted else clean_tokens
+        names = ("attn.hook_z", "attn.hook_pattern") if watch else ("attn.hook_z",)
+        cache = cached_run(model, tokens.to(model.cfg.device), names)
+        for head in heads:
+            rows[head][index] = cache["z", head.layer][:, -1, head.head].to(rows[head])
+        examples = torch.arange(len(index))
+        for row, key in enumerate(keys):
+            places = torch.tensor(batch.position(key))
+            for head in watch:
+                pattern = cache["pattern", head.layer][:, head.head, -1].cpu()
+                attention[row, index] += pattern[examples, places].numpy() / len(watch)
+    written = {}
+    for head, z in rows.items():
+        written[head] = z @ output_weights(model, head.layer)[head.head].cpu().to(z)
+    return Observed(rows, written, attention)
 
 
 def attention_from_end(
     model: TransformerBridge,
     prompts: Prompts,
-    edit: Edit,
+    edit: Edit | Sequence[Edit],
     *,
     keys: Sequence[str],
     watch: Sequence[Head],
 ) -> Float[np.ndarray, "variant key batch"]:
-    """Attention from END to the keys under each variant of an edit, mean over the watched heads
-    that come after it.
+    """Attention from END to the keys under each variant of an edit, or of several edits at once,
+    mean over the watched heads that come after the first edit.
 
     The same as the attention of `steer`, but nothing after the last watched head is computed.
     """
-    watch = [head for head in watch if head.layer > edit.head.layer]
+    edits = [edit] if isinstance(edit, Edit) else edit
+    first_layer = min(one.layer for one in edits)
+    watch = [head for head in watch if head.layer > first_layer]
     last_layer = max(head.layer for head in watch)
-    result = np.zeros((len(edit.value), len(keys), len(prompts)))
+    n_variants = len(edits[0].value)
+    result = np.zeros((n_variants, len(keys), len(prompts)))
     for index in prompts.groups(size=BATCH):
         batch = prompts.select(index)
         masks = np.array([batch.position_mask(key) for key in keys])
@@ -162,34 +142,18 @@ def attention_from_end(
         length = tokens.shape[1]
         decoder = decoder_for(model, tokens)
         cache = cached_run(model, tokens, decoder.cached_names)
-        own_edit = edit.of(index, length)
+        own_edits = [one.of(index, length) for one in edits]
         at_once = max(1, ROWS_AT_ONCE // len(index))
-        for start in range(0, len(edit.value), at_once):
+        for start in range(0, n_variants, at_once):
             part = slice(start, start + at_once)
-            edits = [own_edit.only(part)]
+            chunk = [one.only(part) for one in own_edits]
             _, watched = resume(
-                decoder, cache, length - 1, edits, watch=watch, n_layers=last_layer + 1
+                decoder, cache, length - 1, chunk, watch=watch, n_layers=last_layer + 1
             )
             pattern = sum(watched[head].pattern for head in watch) / len(watch)
             to_keys = torch.einsum("vbp,kbp->vkb", pattern.float(), places)
             result[part, :, index] = to_keys.cpu()
     return result
-
-
-def unedited_attention_from_end(
-    model: TransformerBridge,
-    tokens: Int[Tensor, "batch pos"],
-    positions: Int[np.ndarray, " batch"],
-    heads: Sequence[Head],
-) -> Float[np.ndarray, " batch"]:
-    """Attention from END to one position of each prompt, mean over heads."""
-    rows = torch.arange(len(tokens))
-    cache = cached_run(model, tokens.to(model.cfg.device), ("attn.hook_pattern",))
-    looked = []
-    for head in heads:
-        pattern = cache["pattern", head.layer]
-        looked.append(pattern[rows, head.head, -1, positions])
-    return torch.stack(looked).mean(0).cpu().numpy()
 
 
 def explained_variance(
@@ -205,24 +169,3 @@ def explained_variance(
     degrees_of_freedom = n - groups.ngroups
     adjusted = left * (n - 1) / degrees_of_freedom
     return 1 - left, 1 - adjusted
-
-
-def nearest_place(
-    coordinates: Float[np.ndarray, "dimension batch"], places: Int[np.ndarray, " batch"]
-) -> Shaped[np.ndarray, " batch"]:
-    """1 where the nearest mean of the other prompts is that of the prompt's own place, else 0.
-
-    Distances are in standard deviations; every place needs at least two prompts.
-    """
-    x = coordinates / coordinates.std(1, keepdims=True)
-    hits = np.zeros(len(places))
-    everyone = np.arange(len(places))
-    for i, own_place in enumerate(places):
-        others = everyone != i
-        means = []
-        for place in range(max(places) + 1):
-            members = others & (places == place)
-            means.append(x[:, members].mean(1))
-        distance = np.linalg.norm(np.array(means) - x[:, i], axis=1)
-        hits[i] = distance.argmin() == own_place
-    return hits

@@ -42,6 +42,17 @@ def test_no_channel_without_an_inhibition_head_before_a_mover():
         channel_heads({"inhibition": (LATE,), "movers": (MIDDLE, LATE)})
 
 
+@pytest.mark.parametrize("roles", [{}, {"movers": (), "inhibition": (MIDDLE,)}])
+def test_no_channel_without_a_mover(roles):
+    with pytest.raises(NotApplicable, match="found no mover"):
+        channel_heads(roles)
+
+
+def test_no_channel_without_any_inhibition_head():
+    with pytest.raises(NotApplicable, match="comes before a mover"):
+        channel_heads({"movers": (LATE,)})
+
+
 def test_heads_before_and_after():
     assert heads_before(2, 2) == [Head(0, 0), Head(0, 1), Head(1, 0), Head(1, 1)]
     assert heads_after([LATE, EARLY, MIDDLE], 3) == [LATE]

@@ -6,33 +6,24 @@ import torch
 
 from helpers.channel_steering import (
     Channel,
-    Removal,
-    coordinate_edit,
+    attention_from_end,
     explained_variance,
-    nearest_place,
+    observe,
     removal_matrices,
 )
+from helpers.engine import Edit
 from helpers.heads import Head
-
-
-def test_variants_in_the_order_of_the_matrices():
-    values = np.array([[5.0], [1.0], [4.0], [2.0], [3.0], [0.0]])  # two components, one prompt
-    removal = Removal.from_variants(values)
-    assert removal.unedited.tolist() == [5]
-    assert removal.without_head.tolist() == [1]
-    assert removal.without.tolist() == [[4], [2]]
-    assert removal.alone.tolist() == [[3], [0]]
-    assert removal.lost_with_head.tolist() == [4]
-    assert removal.lost.tolist() == [[1], [3]]
+from helpers.interventions import steer
+from tests.tiny import random_prompts, tiny_llama
 
 
 def test_removal_matrices():
-    """A head that writes along two axes: nothing, all, the one and the other gone, and alone."""
+    """A head that writes along two axes: nothing, all, the one and the other gone."""
     basis = torch.eye(2)
     first = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     second = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
     none = torch.zeros(2, 2)
-    expected = torch.stack([basis, none, second, first, first, second])
+    expected = torch.stack([basis, none, second, first])
     matrices = removal_matrices(torch.eye(2), basis)
     assert torch.allclose(matrices, expected, atol=1e-6)
 
@@ -49,15 +40,6 @@ def test_a_random_direction_has_no_part_along_the_channel(channel):
     assert direction.norm() == pytest.approx(1)
 
 
-def test_an_edit_sets_one_coordinate_and_leaves_the_other(channel):
-    values = np.array([7.0, -1.0])[None, :, None]  # one direction, two steps, all prompts
-    edit = coordinate_edit(channel, [channel.direction], values)
-    z = torch.tensor([[2.0, 3.0]])
-    changed = z @ edit.matrix + edit.value
-    expected = torch.tensor([[2.0, 7.0], [2.0, -1.0]])
-    assert torch.allclose(changed[:, 0], expected, atol=1e-6)
-
-
 def test_explained_variance():
     """Group means 1 and 5 of values 0, 2, 4, 6: 16 of 20 is between the groups."""
     values = np.array([0.0, 2.0, 4.0, 6.0])
@@ -67,9 +49,30 @@ def test_explained_variance():
     assert adjusted == pytest.approx(1 - 0.2 * 3 / 2)
 
 
-def test_the_nearest_mean_leaves_the_prompt_itself_out():
-    """The last value lies nearer to the first place, so long as it does not pull its own mean."""
-    places = np.array([0, 0, 1, 1])
-    coordinates = np.array([[0.0, 1.0, 10.0, 4.0]])
-    hits = nearest_place(coordinates, places)
-    assert hits.tolist() == [1, 1, 1, 0]
+@pytest.mark.parametrize("corrupted", [False, True])
+def test_what_is_observed_is_what_full_runs_show(corrupted):
+    model = tiny_llama()
+    prompts = random_prompts(6)
+    head, watched = Head(0, 3), [Head(1, 0), Head(2, 2)]
+    seen = observe(model, prompts, [head], watch=watched, keys=["MID"], corrupted=corrupted)
+    for i in range(len(prompts)):
+        tokens = prompts.corrupted[i] if corrupted else prompts.tokens[i]
+        _, cache = model.run_with_cache(torch.tensor([tokens]))
+        z = cache["z", 0][0, -1, 3]
+        assert torch.allclose(seen.z[head][i], z, atol=1e-5)
+        assert torch.allclose(seen.written[head][i], z @ model.W_O[0, 3], atol=1e-4)
+        place = prompts.positions["MID"][i]
+        looked = [cache["pattern", h.layer][0, h.head, -1, place] for h in watched]
+        assert seen.attention[0, i] == pytest.approx(float(sum(looked)) / 2, abs=1e-5)
+    first_axis = torch.eye(model.cfg.d_model)[:, :1]
+    assert seen.coordinates(head, first_axis)[0] == pytest.approx(seen.written[head][:, 0].numpy())
+
+
+def test_attention_under_two_edits_at_once():
+    model = tiny_llama()
+    prompts = random_prompts(4)
+    silence = [Edit("z", Head(0, i), torch.zeros(1, 1, model.cfg.d_head)) for i in (0, 3)]
+    watched = [Head(1, 1), Head(2, 0)]
+    both = attention_from_end(model, prompts, silence, keys=["MID"], watch=watched)
+    full = steer(model, prompts, silence, watch=watched, keys=["MID"]).attention.mean(1)
+    assert np.allclose(both, full, atol=1e-5)

@@ -63,17 +63,17 @@ def test_removing_a_component_costs_what_the_algebra_says(measured):
     """A mover's attention to IO minus S1 is tanh(delta / 2), delta = 4; component 0 carries 1 /
     1.729 of it at rank 2, and a head of share s loses that share of it."""
     for head, share in zip(build().roles["inhibition"], (0.6, 0.4), strict=True):
-        expected = np.tanh(2) - np.tanh(2 * (1 - share / 1.729))
-        assert measured["05"][f"score_drop_{head}"]["value"] == pytest.approx(expected, abs=0.005)
+        lost = 1 - np.tanh(2 * (1 - share / 1.729)) / np.tanh(2)
+        assert measured["05"][f"removed_{head}"]["value"] == pytest.approx(100 * lost, abs=0.5)
 
 
 def test_the_edited_weights_give_the_logit_difference_worked_out_by_hand(measured):
-    """Without component 0 of both heads delta is 4 * 0.729 / 1.729; other words know nothing of
-    it.
+    """Without component 0 of the leading head delta is 4 * (1 - 0.6 / 1.729); plain English knows
+    nothing of it.
     """
-    expected = 20 * (np.tanh(2 * 0.729 / 1.729) + 0.3)
+    expected = 20 * (np.tanh(2 * (1 - 0.6 / 1.729)) + 0.3)
     assert measured["05"]["logit_difference_edited"]["value"] == pytest.approx(expected, abs=0.3)
-    assert measured["05"]["perplexity_ratio"]["value"] == pytest.approx(1, abs=1e-3)
+    assert measured["05"]["kl_english"]["value"] == pytest.approx(0, abs=1e-3)
 
 
 def test_the_coordinate_follows_the_planted_clock(measured):

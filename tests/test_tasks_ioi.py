@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer_lens.evals import IOIDataset
 from transformers import PreTrainedTokenizerFast
 
-from helpers.tasks import ioi, repeated_name, vocabulary
+from helpers.tasks import ioi, remaining_name, repeated_name, vocabulary
 from suite.errors import TaskError, VocabularyError
 
 TEMPLATE = "Then, {A} and {B} went to the store. {S} gave a drink to"
@@ -250,3 +250,34 @@ def test_a_tokenizer_that_splits_every_name():
         "'Mary' is 5 tokens in this model's vocabulary; choose a word of one token or another "
         "model."
     )
+
+
+def test_remaining_names_by_hand(tokenizer):
+    """Three names in turn are the answer; all others come again, in the order of the list."""
+    prompts = remaining_name(tokenizer, 6, size=3, seed=3)
+    for i, text in enumerate(prompts.texts):
+        first, second = text.split(". ")
+        listed = [word.strip(",") for word in first.split() if word.strip(",") in NAMES]
+        again = [word.strip(",") for word in second.split() if word.strip(",") in NAMES]
+        target = i % 3
+        assert again == [name for name in listed if name != listed[target]]
+        assert tokenizer.decode(prompts.answers[i]).strip() == listed[target]
+        assert tokenizer.decode(prompts.distractors[i]).strip() == listed[(target + 1) % 3]
+        for place, name in enumerate(listed):
+            token = prompts.tokens[i][prompts.positions[f"N{place}"][i]]
+            assert tokenizer.decode(token).strip() == name
+        assert prompts.positions["IO"][i] == prompts.positions[f"N{target}"][i]
+        partner = prompts.corrupted_texts[i].split(". ")[1]
+        assert not any(name in partner.replace(",", "").split() for name in listed)
+    assert remaining_name(tokenizer, 6, size=3, seed=3) == prompts
+
+
+def test_two_names_are_indirect_object_identification(tokenizer):
+    text = remaining_name(tokenizer, 1, size=2).texts[0]
+    assert text.count(",") == 1 and text.count(" and ") == 1
+
+
+@pytest.mark.parametrize("size", [1, 27])
+def test_remaining_names_refuse(size, tokenizer):
+    with pytest.raises(TaskError, match="give 2 to 26 names"):
+        remaining_name(tokenizer, 4, size=size)

@@ -8,14 +8,16 @@ from helpers.tasks.colored_objects import (
     swapped_objects,
 )
 from helpers.tasks.controls import greater_than, unrelated_tasks, world_capitals
-from helpers.tasks.ioi import ioi, repeated_name
+from helpers.tasks.ioi import ioi, remaining_name, repeated_name
 from helpers.tasks.laundry_list import laundry_list
 from helpers.tasks.prompts import Prompts
+from helpers.tasks.stories import Story, stories_with_names
 from helpers.tasks.words import english, halves, single_token, vocabulary
 
 __all__ = [
     "Prompts",
     "Scene",
+    "Story",
     "colored_objects",
     "colored_objects_file",
     "english",
@@ -24,8 +26,10 @@ __all__ = [
     "ioi",
     "laundry_list",
     "render",
+    "remaining_name",
     "repeated_name",
     "single_token",
+    "stories_with_names",
     "swapped_objects",
     "unrelated_tasks",
     "vocabulary",

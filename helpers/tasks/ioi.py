@@ -191,3 +191,44 @@ def repeated_name(tokenizer: Any, n: int, *, size: int = 6, seed: int = 0) -> Pr
         )
         rows.append(row)
     return prompts_from_rows(tokenizer, rows)
+
+
+def remaining_name(tokenizer: Any, n: int, *, size: int = 6, seed: int = 0) -> Prompts:
+    """A list of `size` names, all of which but one are named again: "Then, {A}, {B} and {C} went
+    ... {A} and {C} gave a ... to" wants {B}. Each place is the answer's equally often.
+
+    IOI with longer lists, and one right answer. Positions: N0 ... (the names in order), IO and END;
+    the distractor is the answer's neighbor in the list (cyclic); in the partner the names outside
+    of the list are named the second time. Raises TaskError for n < 1, fewer than two names or more
+    than half of the vocabulary's.
+    """
+    names = vocabulary("names")
+    if not 2 <= size <= len(names) // 2:
+        raise TaskError(f"size is {size}: give 2 to {len(names) // 2} names.")
+    rng = random.Random(seed)
+    rows = []
+    for i in range(n):
+        drawn = rng.sample(names, 2 * size - 1)
+        listed, outsiders = drawn[:size], drawn[size:]
+        target = i % size
+        others = [name for j, name in enumerate(listed) if j != target]
+        place = rng.choice(vocabulary("places"))
+        thing = rng.choice(vocabulary("objects"))
+        start = f"Then, {_joined(listed)} went to the {place}. "
+        name_ends = {f"N{j}": _ends_of(name, start)[0] for j, name in enumerate(listed)}
+        row = PromptRow(
+            text=f"{start}{_joined(others)} gave a {thing} to",
+            corrupted_text=f"{start}{_joined(outsiders)} gave a {thing} to",
+            answer=single_token(tokenizer, listed[target]),
+            distractor=single_token(tokenizer, listed[(target + 1) % size]),
+            word_ends={**name_ends, "IO": name_ends[f"N{target}"]},
+        )
+        rows.append(row)
+    return prompts_from_rows(tokenizer, rows)
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Ann; Ann and Bo; Ann, Bo and Cy."""
+    if len(names) == 1:
+        return names[0]
+    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,139 @@
+"""Edits of a head's W_O that act at every position, beside edits of equal size, and what they do
+to other text.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import kl_div, nll_loss
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.channels import scaling_matrix
+from helpers.heads import Head
+from helpers.interventions import edit_weights
+from helpers.stats import Interval, ratio_interval
+from helpers.tasks.words import text_ids
+from suite.errors import TaskError
+
+Maps = Mapping[Head, Float[Tensor, "d_head d_head"]]
+"""Head -> M; its W_O becomes M W_O."""
+
+
+def scaling_map(
+    head: Head,
+    W_O: Float[Tensor, "d_head d_model"],
+    basis: Float[Tensor, "d_model component"],
+    component: int,
+    factor: float,
+) -> Maps:
+    """One component of one head, multiplied by a factor: 0 removes it, 1 keeps it."""
+    direction = basis[:, [component]]
+    return {head: scaling_matrix(W_O, direction, torch.tensor([factor]))}
+
+
+def factor_of_equal_size(
+    singular_values: Float[np.ndarray, " component"], component: int, removed: int
+) -> float:
+    """The factor of a component that changes W_OV by as large a norm as removing another one.
+
+    Removing component r changes W_OV by s_r u_r v_r^T. Along component k the same norm is s_r of
+    its s_k: the factor 1 - s_r / s_k, negative where s_k is the smaller.
+    """
+    return float(1 - singular_values[removed] / singular_values[component])
+
+
+@dataclass(frozen=True)
+class TextChange:
+    """What some edits do to some texts, in nats, summed over each text's tokens."""
+
+    kl: Float[np.ndarray, "edit text"]
+    """KL from the unedited model's next-token distribution to the edited model's."""
+    loss: Float[np.ndarray, "edit text"]
+    """-log p(next token)."""
+    more_at_names: Float[np.ndarray, "edit text"]
+    """How much larger the loss is than the unedited model's, over tokens that name someone again.
+    """
+    tokens: Int[np.ndarray, " text"]
+    """How many tokens were predicted."""
+    names: Int[np.ndarray, " text"]
+    """How many of these name someone again."""
+
+    def mean_kl(self, edits: Sequence[int], seed: int) -> Interval:
+        """Nats a token, mean over some edits; the interval is over texts."""
+        return ratio_interval(self.kl[list(edits)].mean(0), self.tokens, seed)
+
+    def mean_loss(self, edits: Sequence[int], seed: int) -> Interval:
+        """Nats a token, mean over some edits; the interval is over texts."""
+        return ratio_interval(self.loss[list(edits)].mean(0), self.tokens, seed)
+
+    def extra_loss(self, edits: Sequence[int], seed: int) -> Interval:
+        """Nats that some edits add to a token that names someone again, over texts."""
+        return ratio_interval(self.more_at_names[list(edits)].mean(0), self.names, seed)
+
+
+def change_of_texts(
+    model: TransformerBridge,
+    texts: Sequence[str],
+    edits: Sequence[Maps],
+    *,
+    names: Sequence[Collection[int]] = (),
+) -> TextChange:
+    """Compare the edited models with the unedited one, token by token.
+
+    names: for each text the tokens of its names, where repeated names are asked for. Raises
+    TaskError for a text with no token to predict.
+    """
+    shape = (len(edits), len(texts))
+    change = TextChange(
+        kl=np.zeros(shape),
+        loss=np.zeros(shape),
+        more_at_names=np.zeros(shape),
+        tokens=np.zeros(len(texts), dtype=int),
+        names=np.zeros(len(texts), dtype=int),
+    )
+    for i, text in enumerate(texts):
+        read = text_ids(model.tokenizer, text)
+        if len(read) < 2:
+            raise TaskError(f"Text {i} has {len(read)} tokens, not two or more: give a longer one.")
+        ids = torch.tensor([read], device=model.cfg.device)
+        following = ids[0, 1:]
+        again = _names_again(ids[0].tolist(), names[i] if names else ())
+        change.tokens[i] = len(following)
+        change.names[i] = again.sum()
+        unedited = _log_probabilities(model, ids)
+        before = _nats(unedited, following)
+        for j, maps in enumerate(edits):
+            with edit_weights(model, maps):
+                edited = _log_probabilities(model, ids)
+            after = _nats(edited, following)
+            divergence = kl_div(edited, unedited, log_target=True, reduction="sum")
+            change.kl[j, i] = divergence.item()
+            change.loss[j, i] = after.sum()
+            change.more_at_names[j, i] = (after - before)[again].sum()
+    return change
+
+
+def _nats(
+    log_probabilities: Float[Tensor, "predicted d_vocab"], following: Int[Tensor, " predicted"]
+) -> Float[np.ndarray, " predicted"]:
+    return nll_loss(log_probabilities, following, reduction="none").cpu().numpy()
+
+
+def _log_probabilities(
+    model: TransformerBridge, ids: Int[Tensor, "1 pos"]
+) -> Float[Tensor, "predicted d_vocab"]:
+    """Of every next token but the one after the text."""
+    logits = model(ids)[0, :-1]
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+
+def _names_again(ids: Sequence[int], names: Collection[int]) -> Bool[np.ndarray, " predicted"]:
+    """Which predicted tokens are a name that stands earlier in the text."""
+    again = [
+        token in names and token in ids[:place] for place, token in enumerate(ids) if place > 0
+    ]
+    return np.array(again, dtype=bool)

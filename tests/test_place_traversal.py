@@ -1,0 +1,104 @@
+"""Coordinates set to what they are on lists of another place; worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.channel_steering import Channel
+from helpers.heads import Head
+from helpers.place_traversal import (
+    SET,
+    Traversal,
+    followed,
+    mean_output_edit,
+    means_by_place,
+    place_told,
+    steps_of_places,
+    traversal_edit,
+)
+
+
+@pytest.fixture
+def channel() -> Channel:
+    return Channel(Head(0, 0), component=1, basis=torch.eye(3)[:, :2], W_O=torch.eye(3)[:2])
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("set", [[2, 7], [2, -1]]),
+        ("add", [[2, 10], [2, 2]]),
+        ("replace", [[0, 7], [0, -1]]),
+    ],
+)
+def test_the_three_forms(channel, form, expected):
+    """The head writes (2, 3); 7 or -1 along the second axis."""
+    edit = traversal_edit(channel, [channel.direction], np.array([[7.0, -1.0]]), form)
+    z = torch.tensor([[2.0, 3.0]])
+    kept = 0 if edit.matrix is None else z @ edit.matrix
+    changed = (kept + edit.value)[:, 0]
+    assert torch.allclose(changed, torch.tensor(expected, dtype=torch.float32), atol=1e-6)
+
+
+def test_natural_values_and_what_they_explain():
+    places = np.array([0, 1, 0, 1])
+    coordinates = np.array([0.0, 4.0, 2.0, 6.0])
+    assert means_by_place(coordinates, places).tolist() == [1, 5]
+    assert place_told(coordinates, places) == pytest.approx(0.8)  # 4 of 5
+
+
+def test_random_directions_are_scaled_by_their_own_deviation():
+    """The channel: means -2 and 2, deviation 2. A direction with a tenth of that, turned round:
+    as many deviations are -0.2 and 0.2 from its mean of 1, on the side where it agrees."""
+    places = np.array([0, 1])
+    on_channel = np.array([-2.0, 2.0])
+    on_random = np.array([[1.2, 0.8]])
+    steps = steps_of_places(on_channel, on_random, places)
+    assert steps.natural.tolist() == [[-2, 2]]
+    assert steps.by_deviation.ravel() == pytest.approx([1.2, 0.8])
+    assert steps.by_norm.ravel() == pytest.approx([3, -1])
+    assert steps.by_place.ravel() == pytest.approx([1.2, 0.8])
+
+
+def test_followed_by_hand():
+    """Two places, one list. Set to place 0 the movers attend .6 and .2, set to place 1 .3 and .5:
+    (.6 - .2 + .5 - .3) / 2."""
+    attention = np.array([[[0.6], [0.2]], [[0.3], [0.5]]])
+    assert followed(attention) == pytest.approx([0.3])
+
+
+def test_a_fixed_preference_for_a_place_is_not_followed():
+    """Three places; whatever is set, the movers attend to the last."""
+    attention = np.tile(np.array([0.1, 0.1, 0.7])[None, :, None], (3, 1, 1))
+    assert followed(attention) == pytest.approx([0.0])
+
+
+def test_turning_away_from_the_middle_place_is_seen():
+    """The mean place attended stays 1; the measure does not."""
+    attention = np.full((3, 3, 1), 1 / 3)
+    attention[1, :, 0] = [0.5, 0.0, 0.5]
+    assert followed(attention)[0] == pytest.approx(-0.5 / 3)
+
+
+def test_points_over_random_directions():
+    unedited = np.full((2, 1), 0.4)
+    on_channel = np.array([[[0.6], [0.2]], [[0.3], [0.5]]])[None]
+    flat = np.full((5, 2, 2, 1), 0.4)
+    run = Traversal(
+        coordinates=np.array([1.0, 3.0]),
+        random_coordinates=np.zeros((5, 2)),
+        places=np.array([0, 1]),
+        unedited=unedited,
+        attention={SET: on_channel, "random": flat},
+    )
+    assert run.over_random(SET, "random") == pytest.approx([30])
+    assert run.change(SET) == pytest.approx(np.array([[20, -20], [-10, 10]]))
+    assert run.natural.tolist() == [1, 3]
+    assert run.told == pytest.approx(1)
+
+
+def test_a_mean_output_replaces_the_whole_head():
+    z = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 4.0]])
+    edit = mean_output_edit(Head(0, 0), z, np.array([0, 1, 0, 1]))
+    assert edit.matrix is None
+    assert edit.value[:, 0].tolist() == [[2, 0], [0, 3]]

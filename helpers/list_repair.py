@@ -1,0 +1,183 @@
+"""What steering does to laundry lists: prompts to learn and test on, gains, edits of weights."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from scipy.stats import binomtest
+from torch import Tensor
+
+from helpers.channels import scaling_matrix
+from helpers.effects import points_gained
+from helpers.heads import Head
+from helpers.laundry_list_analysis import Lists, balanced_lists, percentiles
+from helpers.list_runs import Answers
+from helpers.seeds import seed_for
+from helpers.stats import RESAMPLES, Interval
+from helpers.tasks import halves, vocabulary
+
+
+def train_and_test(
+    tokenizer: Any, size: int, turn: int, *, per_place: int, n_test: int, seed: int
+) -> tuple[Lists, Lists]:
+    """Lists to learn on and lists to test on, which share no item and no template.
+
+    turn: decides which template is held out. per_place: training prompts for each place of the
+    target; n_test: test prompts, rounded up to balance places and orders.
+    """
+    n_templates = len(vocabulary("laundry_templates"))
+    held_out = turn % n_templates
+    others = [template for template in range(n_templates) if template != held_out]
+    items = halves(vocabulary("items"), seed=seed_for(seed, "halves of the items"))
+    train = balanced_lists(
+        tokenizer,
+        size,
+        per_place * size,
+        seed=seed_for(seed, f"training prompts of {size} items"),
+        items=items[0],
+        templates=others,
+    )
+    test = balanced_lists(
+        tokenizer,
+        size,
+        n_test,
+        seed=seed_for(seed, f"test prompts of {size} items"),
+        items=items[1],
+        templates=[held_out],
+    )
+    return train, test
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """Answers to the test prompts, by length: of the unedited model, and under each intervention.
+
+    The first variant of an intervention is the one under test, the others are random subspaces.
+    Everything is paired over the same prompts and pooled over lengths.
+    """
+
+    before: Mapping[int, Answers]
+    seed: int
+    after: dict[str, dict[int, Answers]] = field(default_factory=dict)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.after
+
+    def add(self, name: str, size: int, answers: Answers) -> None:
+        """Keep what an intervention did to the lists of one length."""
+        self.after.setdefault(name, {})[size] = answers
+
+    @property
+    def unedited(self) -> Bool[np.ndarray, " prompt"]:
+        """Which prompts the unedited model answers correctly, all lengths in a row."""
+        return np.concatenate([answers.correct for answers in self.before.values()])
+
+    def hits(self, name: str, size: int) -> Bool[np.ndarray, " prompt"]:
+        """Which prompts of one length are right under the intervention under test."""
+        return self.after[name][size].correct[0]
+
+    def gain(self, name: str) -> Interval:
+        """Points of full-vocabulary accuracy gained over the unedited model."""
+        after = np.concatenate([self.hits(name, size) for size in self.before])
+        return points_gained(after, self.unedited, seed_for(self.seed, f"gain of {name}"))
+
+    def gain_at(self, name: str, size: int) -> Interval:
+        """The same at one length."""
+        seed = seed_for(self.seed, f"gain of {name} at {size} items")
+        return points_gained(self.hits(name, size), self.before[size].correct, seed)
+
+    def random_gain(self, name: str) -> Interval:
+        """Points that the random subspaces of an intervention gain over the unedited model."""
+        unedited = [answers.correct for answers in self.before.values()]
+        behind = self._over_random(name, unedited, f"random gain of {name}")
+        return Interval(-behind.value, -behind.high, -behind.low)
+
+    def gain_minus_random(self, name: str) -> Interval:
+        """Points by which the directions under test lead random ones of the same head."""
+        own = [self.hits(name, size) for size in self.before]
+        return self._over_random(name, own, f"gain of {name} minus random")
+
+    def _over_random(
+        self, name: str, own: Sequence[Bool[np.ndarray, " prompt"]], purpose: str
+    ) -> Interval:
+        drawn = [self.after[name][size].correct[1:] for size in self.before]
+        return gain_over_draws(own, drawn, seed_for(self.seed, purpose))
+
+
+def gain_over_draws(
+    own: Sequence[Bool[np.ndarray, " prompt"]],
+    drawn: Sequence[Shaped[np.ndarray, "draw prompt"]],
+    seed: int,
+) -> Interval:
+    """Points of accuracy by which one intervention leads random ones on the same prompts, pooled
+    over lengths.
+
+    own, drawn: hits per length. The interval resamples the prompts and the draws of each length,
+    since other draws would differ, too.
+    """
+    rng = np.random.default_rng(seed)
+    n_prompts = sum(map(len, own))
+    value = 0.0
+    resampled = np.zeros(RESAMPLES)
+    for hits, of_draws in zip(own, drawn, strict=True):
+        ahead = 100.0 * hits - 100.0 * of_draws
+        n_draws, n = ahead.shape
+        of_prompts = _shares(rng, n)
+        of_randoms = _shares(rng, n_draws)
+        means = np.einsum("rd,dp,rp->r", of_randoms, ahead, of_prompts, optimize=True)
+        resampled += means * n / n_prompts
+        value += float(ahead.mean()) * n / n_prompts
+    return percentiles(value, resampled)
+
+
+def _shares(rng: np.random.Generator, n: int) -> Float[np.ndarray, "resample n"]:
+    """How often each of n examples is drawn in each resample, as a share of the draws."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+
+
+def exact_gain(
+    before: Bool[np.ndarray, " prompt"], after: Bool[np.ndarray, " prompt"]
+) -> Interval:
+    """Points of accuracy gained on the same prompts, with exact bounds.
+
+    The gain is the share of prompts that became right minus the share that became wrong. Each
+    share has an exact binomial interval at 97.5%, so the bounds of the difference hold with at
+    least 95% also where no prompt changed.
+    """
+    n = len(before)
+    became_right = _exact_bounds(after & ~before)
+    became_wrong = _exact_bounds(before & ~after)
+    value = 100 * float(after.sum() - before.sum()) / n
+    low = 100 * (became_right.low - became_wrong.high)
+    high = 100 * (became_right.high - became_wrong.low)
+    return Interval(value, low, high)
+
+
+def _exact_bounds(changed: Bool[np.ndarray, " prompt"]) -> Any:
+    """Clopper-Pearson bounds of a share at 97.5%."""
+    test = binomtest(int(changed.sum()), len(changed))
+    return test.proportion_ci(0.975, method="exact")
+
+
+WeightEdit = dict[Head, Float[Tensor, "d_head d_head"]]
+"""Matrix M of each head whose output z becomes z M, or whose W_O becomes M W_O."""
+
+
+def weight_edit(
+    W_O: Float[Tensor, "layer head d_head d_model"],
+    head: Head,
+    directions: Float[Tensor, "d_model c"],
+    factor: float,
+    movers: Iterable[Head],
+    mover_factor: float,
+) -> WeightEdit:
+    """Scale what a head writes along some directions, and all that the movers write."""
+    factors = torch.full((directions.shape[1],), factor)
+    edit = {head: scaling_matrix(W_O[head], directions, factors)}
+    identity = torch.eye(W_O.shape[-2])
+    for mover in movers:
+        edit[mover] = mover_factor * identity
+    return edit

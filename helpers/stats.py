@@ -95,7 +95,7 @@ def mean_interval(x: Shaped[Array, " n"], seed: int) -> Interval:
 
 
 def clustered_interval(
-    x: Shaped[Array, " n"], clusters: Shaped[Array, " n"], seed: int
+    x: Shaped[Array, " n"], clusters: Shaped[Array, " m"], seed: int
 ) -> Interval:
     """Mean over n examples with a percentile bootstrap that resamples whole clusters.
 
@@ -106,7 +106,7 @@ def clustered_interval(
     x = _values(x, "the mean")
     names, members = np.unique(np.asarray(clusters), return_inverse=True)
     if len(members) != len(x):
-        raise ValueError(f"{len(x)} values need as many names of clusters, not {len(members)}.")
+        raise ValueError(f"{len(x)} values need the name of a cluster each, not {len(members)}.")
     if len(names) < 2:
         raise ValueError("An interval over clusters needs at least two of them.")
     sums = np.bincount(members, weights=x)

@@ -19,7 +19,7 @@ from pygments.formatters import HtmlFormatter
 
 from suite.registry import PROJECT, notebooks_in
 
-FRONT = "07"  # the scorecard
+FRONT = "08"  # the scorecard
 MATH = re.compile(
     r"\$\$(?P<display>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\w$])", re.DOTALL
 )

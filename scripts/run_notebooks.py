@@ -261,13 +261,14 @@ def models(path: Path, model: str, known: dict[Path, dict]) -> list[str]:
     """The models to run a notebook on: the one asked for, or its own if that is "paper" or it is
     about one model.
 
+    A notebook without a claim, such as the scorecard, has its default model for its own.
     Notebook 01 finds the heads from which later notebooks start, so with "paper" it runs on their
     papers' models, too.
     """
     number = path.name[:2]
     if model != "paper" and "MODEL" in known[path]:
         return [model]
-    own = own_model(number)
+    own = own_model(number) or known[path].get("MODEL")
     if own is None:
         print(f"{path.stem}: skipped, it has no paper's model (run it with another MODEL)")
     names = [own]

@@ -11,9 +11,8 @@ from helpers.heads import Head
 from helpers.stats import Interval
 from suite.errors import ClaimError
 from suite.registry import read_data
-from suite.verdicts import Direction
+from suite.verdicts import Direction, Number
 
-Number = float | int
 Kind = Literal["number", "heads", "list"]
 
 

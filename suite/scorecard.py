@@ -1,7 +1,7 @@
 """The scorecard: every claim, what its paper says, and what each model's run measured."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,10 @@ def _read(path: Path) -> Any:
 
 
 def _rows_of(content: dict) -> Iterator[dict]:
-    """The rows of one results file, as a reader sees them."""
+    """The rows of one results file, as a reader sees them.
+
+    Raises ClaimError for a file that an older version of the suite wrote.
+    """
     model = content["model"]
     shared = {
         "model": model,
@@ -110,6 +113,11 @@ def _rows_of(content: dict) -> Iterator[dict]:
         "minutes": content["provenance"]["wall_time_s"] / 60,
     }
     for row in content["claims"]:
+        if "primary" not in row:
+            raise ClaimError(
+                f"The results of notebook {content['notebook']} on {model} are of an older version "
+                f"of the suite: run `make reproduce MODEL={model} ONLY={content['notebook']}`."
+            )
         claim = get_claim(row["id"])
         if not claim.alone or claim.metric(row["metric"]).model == model:
             yield shared | _line(claim, row, model)
@@ -257,6 +265,38 @@ def _paper_cell(claim: Claim) -> str:
     if not claim.primary:
         return ""
     return claim.metric(claim.primary).paper_text
+
+
+def tally(measured: pd.DataFrame, model: str | None) -> str:
+    """How many claims of the papers have which verdict on a model (None: on their own models)."""
+    verdicts = []
+    for claim in papers_claims():
+        if model is None or applies(claim, model) or claim.model == model:
+            verdicts.append(cell(measured, claim, model).verdict)
+    counts = [(verdicts.count(name), name) for name in SYMBOLS]
+    return ", ".join(f"{count} {name}" for count, name in counts if count)
+
+
+def untestable(measured: pd.DataFrame) -> pd.DataFrame:
+    """Why claims could not be tested: one row per claim and model."""
+    rows = measured[measured.verdict == "untestable"]
+    return rows[["claim", "model", "note"]].rename(columns={"note": "why"})
+
+
+def side_by_side(measured: pd.DataFrame, rows: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Some metrics on every model: a row for each label -> (claim, metric), a column per model.
+
+    A cell has the value with its interval; it is empty where the metric was not measured.
+    """
+    models = list(dict.fromkeys(measured.model))
+    table = {}
+    for label, (claim, metric) in rows.items():
+        get_claim(claim).metric(metric)  # it exists
+        found = measured[(measured.claim == claim) & (measured.metric == metric)]
+        texts = (found.value + " " + found.interval).str.strip()
+        table[label] = dict(zip(found.model, texts, strict=True))
+    frame = pd.DataFrame.from_dict(table, orient="index", columns=models)
+    return frame.dropna(axis="columns", how="all").fillna("")
 
 
 def legend() -> str:

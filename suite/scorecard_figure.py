@@ -49,7 +49,8 @@ def scorecard_figure(measured: pd.DataFrame, *, title: str) -> Figure:
         name = textwrap.fill(f"{claim.id}  {claim.title}", LETTERS)
         ax.text(0, y + 0.5, name, va="center", fontsize=8.5, linespacing=0.95)
         for x, model in enumerate(columns):
-            if model is None or applies(claim, model) or claim.model == model:
+            has_own = claim.model is not None
+            if has_own if model is None else applies(claim, model) or claim.model == model:
                 _draw_cell(ax, x, y, cell(measured, claim, model))
     first_of_ours = rows - len(our_claims())
     ax.axhline(first_of_ours, color="0.3", linewidth=0.8)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from suite.errors import ClaimError
 
+Number = float | int
 Direction = Literal["above", "below"]
 Verdict = Literal["holds", "fails", "inconclusive", "untestable", "not run"]
 Agreement = Literal["agrees", "differs"]
@@ -19,22 +20,19 @@ SYMBOLS: dict[Verdict, str] = {
 """One symbol a verdict, so that a table can be read without colors."""
 
 
-def verdict(direction: Direction, margin: float, low: float, high: float) -> Verdict:
+def verdict(direction: Direction, margin: Number, low: Number, high: Number) -> Verdict:
     """Judge a primary measure by its 95% interval, from `low` to `high`, in the measure's unit.
 
     *holds*: the whole interval lies beyond the margin on the claimed side. *fails*: the whole
     interval lies on the other side of the margin, so the effect is absent, negligible or opposite.
-    *inconclusive*: the interval contains the margin. Raises ClaimError for another direction, or
-    where low > high.
+    *inconclusive*: the interval contains the margin. Raises ClaimError where low > high.
     """
     if not low <= high:
         raise ClaimError(f"[{low}, {high}] is no interval: give low <= high.")
     if direction == "above":
         beyond, short_of = low > margin, high < margin
-    elif direction == "below":
-        beyond, short_of = high < margin, low > margin
     else:
-        raise ClaimError(f"Unknown direction {direction!r}: use above or below.")
+        beyond, short_of = high < margin, low > margin
     if beyond:
         return "holds"
     return "fails" if short_of else "inconclusive"
@@ -52,7 +50,7 @@ def joint_verdict(verdicts: Collection[Verdict]) -> Verdict:
     return "holds" if verdicts else "not run"
 
 
-def agreement(value: float | list, paper: float | list, tolerance: float) -> Agreement:
+def agreement(value: Number | list, paper: Number | list, tolerance: Number) -> Agreement:
     """Whether a number measured on the paper's model lies within the tolerance of the paper's.
 
     Heads, as lists of names, agree if they are the same set.

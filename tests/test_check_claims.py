@@ -27,7 +27,8 @@ def results(**row) -> dict:
         "seed": 0,
     }
     full |= {
-        "verdict": "transfers",
+        "verdict": None,
+        "agrees": None,
         "control": {"name": "swapped names", "value": -3.0, "low": None, "high": None},
     }
     return {"provenance": {"parameters": {"N_PROMPTS": 8}}, "claims": [full | row]}
@@ -47,7 +48,7 @@ def test_each_kind_of_difference_is_seen():
     heads = {"id": "A2", "metric": "movers", "value": ["L1H2", "L3H4"], "low": None, "high": None}
     assert moved(results(**heads), results(**heads | {"value": ["L3H4", "L1H2"]})) == []
     assert len(moved(results(**heads), results(**heads | {"value": ["L3H4"]}))) == 1
-    assert len(moved(results(), results(verdict="partly"))) == 1
+    assert len(moved(results(), results(verdict="holds"))) == 1
     assert len(moved(results(), results(control=None))) == 2  # its name and its value
     assert len(moved(results(), results(metric="accuracy"))) == 2  # one gone, one new
     other = results()
@@ -55,51 +56,40 @@ def test_each_kind_of_difference_is_seen():
     assert "run it with the default parameters" in moved(results(), other)[0]
 
 
-def test_a_quick_run_contradicts_where_intervals_do_not_meet_and_the_verdict_is_another():
-    assert (
-        contradicted(results(), results(value=3.3, low=3.05, high=3.6, n=4, verdict="partly")) == []
-    )
-    assert contradicted(results(), results(value=3.3, low=3.15, high=3.6)) == []
-    assert contradicted(results(), results(value=3.3, low=3.15, high=3.6, verdict="partly")) == [
-        "A1 logit_difference: [2.9, 3.1] transfers, now [3.15, 3.6] partly"
+@pytest.mark.parametrize(
+    "before, now, count",
+    [
+        ("holds", "holds", 0),
+        ("holds", "inconclusive", 0),
+        ("holds", "fails", 1),
+        ("fails", "holds", 1),
+        ("inconclusive", "fails", 0),
+        ("untestable", "holds", 0),  # fewer prompts may miss a precondition, or meet it
+        (None, None, 0),
+    ],
+)
+def test_a_quick_run_contradicts_where_a_claim_that_held_fails_or_the_reverse(before, now, count):
+    row = {"metric": "forced_choice_minus_half"}
+    old, new = results(**row, verdict=before), results(**row, verdict=now)
+    assert len(contradicted(old, new)) == count
+
+
+def test_a_contradiction_names_both_measurements():
+    row = {"metric": "forced_choice_minus_half"}
+    old = results(**row, verdict="holds")
+    new = results(**row, value=1.0, low=0.5, high=1.5, verdict="fails")
+    assert contradicted(old, new) == [
+        "A1 forced_choice_minus_half: [2.9, 3.1] holds, now [0.5, 1.5] fails"
     ]
+
+
+def test_supporting_numbers_of_a_quick_run_are_not_compared_but_claims_may_not_be_missing():
+    assert contradicted(results(), results(value=9.0, low=8.9, high=9.1)) == []
     assert contradicted(results(), results(metric="accuracy")) == []  # another head's row, say
-    assert contradicted(results(), results(id="A2", metric="movers", low=None)) == [
+    assert contradicted(results(), results(id="A2", metric="movers", value=["L1H2"], low=None)) == [
         "A1: measured in one of them only",
         "A2: measured in one of them only",
     ]
-    assert contradicted(results(low=None), results(value=9, low=8.9, high=9.1)) == []
-
-
-def test_without_intervals_a_quick_run_contradicts_if_the_best_verdict_turns_into_the_worst():
-    """As where a list of numbers no longer passes its notebook's test."""
-    row = {"id": "B7", "metric": "accuracy_by_n", "low": None, "high": None, "value": [0.9, 0.5]}
-    for verdict, count in (("transfers", 0), ("partly", 0), ("does not", 1)):
-        assert len(contradicted(results(**row), results(**row | {"verdict": verdict}))) == count
-    assert contradicted(results(**row), results(**row | {"verdict": "does not"})) == [
-        "B7 accuracy_by_n: [0.9, 0.5] transfers, now [0.9, 0.5] does not"
-    ]
-    assert contradicted(results(**row | {"verdict": "does not"}), results(**row)) == []
-    census = {
-        "id": "X2",
-        "metric": "claims_holding",
-        "low": None,
-        "value": 0.56,
-        "verdict": "qualitative",
-    }
-    assert (
-        contradicted(results(**census), results(**census | {"value": 0.44, "verdict": "differs"}))
-        == []
-    )
-    assert (
-        len(
-            contradicted(
-                results(**census | {"verdict": "reproduced"}),
-                results(**census | {"verdict": "differs"}),
-            )
-        )
-        == 1
-    )
 
 
 def test_a_quick_run_may_miss_heads_but_not_a_circuit():
@@ -115,11 +105,11 @@ def test_a_quick_run_may_miss_heads_but_not_a_circuit():
         [1, 0, 0, 1],
         [0, 0, 0, 0],
     ]
-    assert said[2][3] == ["A2 movers: ['L5H6'] transfers, now [] transfers"]
+    assert said[2][3] == ["A2 movers: ['L5H6'], now []"]
 
 
 def test_the_committed_circuit_emptied_is_a_contradiction():
-    """Every role that notebook 01 found in the embedded model is one that a quick run must find,
+    """Every role that notebook 01 found in SmolLM2 is one that a quick run must find,
     too.
     """
     committed = json.loads((PROJECT / "data/results/smollm2/01.json").read_text())
@@ -150,14 +140,16 @@ def test_files_are_compared_one_by_one(quick, tmp_path, monkeypatch, capsys):
     for name in ("smollm2/01.json", "smollm2/02.json", "gpt2/04.json", "smollm2/01-old.json"):
         write_results(committed / name)
     write_results(run / "01.json")
-    write_results(run / "02.json", value=9.0, low=8.9, high=9.1, verdict="partly")
+    row = {"metric": "forced_choice_minus_half"}
+    write_results(committed / "smollm2/02.json", **row, verdict="holds")
+    write_results(run / "02.json", **row, verdict="fails")
     write_results(run / "04.partial.json")
     arguments = ["--quick", str(tmp_path / "quick")] if quick else []
     assert check_claims.main(arguments) == 1
     other, first, *rest = capsys.readouterr().out.splitlines()
     assert (other, first) == ("gpt2: not run", "2 files of results compared.")
     assert {line.split(": ")[0] for line in rest} == {"smollm2/02.json"}
-    write_results(run / "02.json")
+    write_results(run / "02.json", **row, verdict="holds")
     assert check_claims.main(arguments) == 0
     said = capsys.readouterr().out
     assert said.endswith("2 files of results compared.\nNothing moved.\n")

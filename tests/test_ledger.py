@@ -1,4 +1,4 @@
-"""The ledger, and the verdicts case by case."""
+"""The ledger of claims."""
 
 import re
 
@@ -6,10 +6,11 @@ import pytest
 
 from suite import registry
 from suite.errors import ClaimError
-from suite.ledger import Control, Metric, get_claim, load_claims, verdict
+from suite.ledger import Metric, get_claim, load_claims
 
-GOOD = "unit: logits, direction: above"
-CLAIM = "id: A1, paper: A, title: t, where: null, notebook: '01'"
+GOOD = "unit: logits, direction: above, margin: 0"
+RULED = "id: A1, paper: A, title: t, where: null, notebook: '01', metrics: {}"
+CLAIM = "id: A1, paper: A, title: t, where: null, notebook: '01', primary: a"
 
 
 def load(tmp_path, monkeypatch, *entries: str):
@@ -42,15 +43,23 @@ def load(tmp_path, monkeypatch, *entries: str):
             "claim A1, metric a: unknown field 'tolerence', use tolerance",
         ),
         (
-            f"{{{CLAIM}, metrics: {{a: {{unit: logits}}}}}}",
-            "claim A1, metric a: a number needs a direction, above or below or equal.",
+            f"{{{CLAIM}, metrics: {{a: {{direction: above}}}}}}",
+            "claim A1, metric a: direction and margin belong together, give both or neither.",
         ),
         (
-            f"{{{CLAIM}, metrics: {{a: {{direction: down}}}}}}",
-            "claim A1, metric a: a number needs a direction, above or below or equal.",
+            f"{{{CLAIM}, metrics: {{a: {{direction: equal, margin: 0}}}}}}",
+            "claim A1, metric a: direction 'equal' is unknown, use above or below.",
         ),
         (
-            f"{{{CLAIM}, metrics: {{a: {{kind: heads, direction: above}}}}}}",
+            f"{{{CLAIM}, metrics: {{b: {{{GOOD}}}}}}}",
+            "claim A1, entry: primary 'a' is none of its metrics, name one.",
+        ),
+        (
+            f"{{{CLAIM}, metrics: {{a: {{{GOOD}}}, b: {{{GOOD}}}}}}}",
+            "claim A1, metric b: only the primary metric has a direction and margin.",
+        ),
+        (
+            f"{{{CLAIM}, metrics: {{a: {{kind: heads, direction: above, margin: 0}}}}}}",
             "claim A1, metric a: only a number has a direction, leave it out of a heads metric.",
         ),
         (
@@ -74,7 +83,7 @@ def load(tmp_path, monkeypatch, *entries: str):
             "claim A1, entry: paper 'C' has no model under papers.",
         ),
         (
-            f"{{{CLAIM}, metrics: {{}}, rows_of: [A9]}}",
+            f"{{{RULED}, rows_of: [A9]}}",
             "claim A1, entry: rows_of names A9, which is no earlier claim.",
         ),
     ],
@@ -87,29 +96,34 @@ def test_an_entry_that_cannot_be_judged_is_named_when_the_ledger_is_loaded(
 
 
 def test_two_claims_of_one_id_are_refused(tmp_path, monkeypatch):
-    entry = f"{{{CLAIM}, metrics: {{}}}}"
+    entry = f"{{{CLAIM}, metrics: {{a: {{{GOOD}}}}}}}"
     with pytest.raises(ClaimError, match="claim A1, entry: there are two of this id, rename one"):
         load(tmp_path, monkeypatch, entry, entry)
 
 
 def test_a_claim_has_its_papers_model_unless_it_names_its_own(tmp_path, monkeypatch):
-    """And rows of another claim are about its own model, of which the paper says nothing."""
-    own = CLAIM.replace("A1", "A2") + ", model: gpt2, rows_of: [A1]"
+    own = RULED.replace("A1", "A2") + ", model: gpt2, rows_of: [A1]"
     claims = load(
         tmp_path,
         monkeypatch,
-        f"{{{CLAIM}, metrics: {{a: {{{GOOD}, paper: 0.5}}, b: {{{GOOD}, model: gpt2-xl}}}}}}",
-        f"{{{own}, metrics: {{}}}}",
+        f"{{{CLAIM}, metrics: {{a: {{{GOOD}, paper: 0.5}}, b: {{model: gpt2-xl}}}}}}",
+        f"{{{own}}}",
     )
     first, second = claims["A1"], claims["A2"]
     assert (first.model, first.alone) == ("gpt2-medium", False)
     assert (first.metric("a").model, first.metric("b").model) == ("gpt2-medium", "gpt2-xl")
-    assert (second.model, second.alone) == ("gpt2", True)
-    assert (second.metric("a").model, second.metric("a").paper) == ("gpt2", None)
+    assert (second.model, second.alone, second.metrics) == ("gpt2", True, {})
+
+
+def test_a_claim_that_others_decide_has_no_metrics_of_its_own(tmp_path, monkeypatch):
+    metrics = f"metrics: {{a: {{{GOOD}}}}}"
+    second = CLAIM.replace("A1", "A2") + f", {metrics}, rows_of: [A1]"
+    with pytest.raises(ClaimError, match="claim A2, entry: earlier claims decide it"):
+        load(tmp_path, monkeypatch, f"{{{CLAIM}, {metrics}}}", f"{{{second}}}")
 
 
 def test_a_name_with_an_open_part_has_its_templates_metric(tmp_path, monkeypatch):
-    metrics = f"{{attention_<from>_<to>: {{{GOOD}}}}}"
+    metrics = f"{{a: {{{GOOD}}}, attention_<from>_<to>: {{}}}}"
     claim = load(tmp_path, monkeypatch, f"{{{CLAIM}, metrics: {metrics}}}")["A1"]
     assert claim.template("attention_END_IO") == "attention_<from>_<to>"
     assert claim.metric("attention_END_IO").name == "attention_END_IO"
@@ -124,7 +138,7 @@ def test_a_name_with_an_open_part_has_its_templates_metric(tmp_path, monkeypatch
         (
             "A1",
             "acuracy",  # codespell:ignore
-            "Unknown metric of A1 'acuracy': use accuracy.",  # codespell:ignore
+            "Unknown metric of A1 'acuracy': use accuracy, accuracy_<order>.",  # codespell:ignore
         ),
     ],
 )
@@ -133,82 +147,30 @@ def test_unknown_names_are_answered_with_near_ones(claim_id, metric, message):
         get_claim(claim_id).metric(metric)
 
 
-# Verdicts
-
-HALF = Metric("share", "paper-model", paper=0.5, direction="above", tolerance=0.02)
-BELOW = Metric("share", "paper-model", direction="below", reference=1.0)
-EQUAL = Metric("ratio", "paper-model", direction="equal", reference=1.0, tolerance=0.02)
-RANDOM = Control("random heads", 0.2, 0.1, 0.3)
-FOUR = Metric("movers", "paper-model", kind="heads", paper=["L1H1", "L2H2", "L3H3", "L4H4"])
-NONE = Metric("previous_token", "paper-model", kind="heads")
-CURVE = Metric("accuracy_by_n", "paper-model", kind="list")
+def test_an_exact_name_comes_before_an_open_one(tmp_path, monkeypatch):
+    metrics = f"{{<name>: {{}}, a: {{{GOOD}}}}}"
+    claim = load(tmp_path, monkeypatch, f"{{{CLAIM}, metrics: {metrics}}}")["A1"]
+    assert (claim.template("a"), claim.template("b")) == ("a", "<name>")
 
 
 @pytest.mark.parametrize(
-    "metric, value, low, high, control, expected",
+    "unit, value, text",
     [
-        (HALF, 0.55, 0.49, 0.6, RANDOM, "reproduced"),  # paper's value in the interval
-        (HALF, 0.519, 0.51, 0.53, RANDOM, "reproduced"),  # within the tolerance
-        (HALF, 0.6, 0.55, 0.65, RANDOM, "qualitative"),  # clear of the control
-        (HALF, 0.35, 0.29, 0.4, RANDOM, "differs"),  # overlaps the control
-        (HALF, 0.05, 0.0, 0.09, RANDOM, "differs"),  # wrong side
-        (HALF, 0.6, None, None, None, "qualitative"),  # no interval, no control: above zero
-        (BELOW, 0.8, 0.7, 0.9, None, "qualitative"),  # no paper number
-        (BELOW, 0.8, 0.7, 1.1, None, "differs"),
+        ("share", 0.826, "82.6%"),
+        ("share", 1, "100.0%"),
+        ("points", 48.84, "+48.8 points"),
+        ("points", -6, "-6 points"),
+        ("% of the gap", 12.345, "12.3%"),
+        ("logits", 1466.2, "1.47e+03"),
+        ("rank", 1466, "1466"),
+        ("rank", None, ""),
     ],
 )
-def test_number_on_the_papers_model(metric, value, low, high, control, expected):
-    assert verdict(metric, value, same_model=True, low=low, high=high, control=control) == expected
+def test_values_are_printed_in_their_unit(unit, value, text):
+    assert Metric("m", None, unit=unit).text(value) == text
 
 
-@pytest.mark.parametrize(
-    "metric, value, low, high, control, expected",
-    [
-        (
-            HALF,
-            0.5,
-            0.45,
-            0.55,
-            RANDOM,
-            "transfers",
-        ),  # never "reproduced", though equal to the paper's number
-        (HALF, 0.35, 0.29, 0.4, RANDOM, "partly"),
-        (HALF, 0.25, 0.21, 0.29, Control("point", 0.2), "transfers"),
-        (HALF, 0.15, 0.1, 0.25, RANDOM, "does not"),
-        (BELOW, 1.2, 1.1, 1.3, None, "does not"),
-        (
-            BELOW,
-            1.5,
-            1.4,
-            1.6,
-            Control("random", 2.0),
-            "does not",
-        ),  # below the control, but not below chance
-        (EQUAL, 1.0, 0.99, 1.01, None, "transfers"),
-        (EQUAL, 1.0, 0.9, 1.1, None, "partly"),
-        (EQUAL, 1.1, 1.09, 1.11, None, "does not"),
-    ],
-)
-def test_number_on_another_model(metric, value, low, high, control, expected):
-    assert verdict(metric, value, same_model=False, low=low, high=high, control=control) == expected
-
-
-@pytest.mark.parametrize(
-    "metric, value, same_model, supported, expected",
-    [
-        (FOUR, ["L4H4", "L3H3", "L2H2", "L1H1"], True, None, "reproduced"),  # order does not matter
-        (FOUR, ["L1H1", "L2H2", "L9H9"], True, None, "qualitative"),  # half of four
-        (FOUR, ["L1H1", "L9H9"], True, True, "differs"),
-        (FOUR, [], True, None, "differs"),
-        (NONE, ["L0H1"], True, True, "qualitative"),
-        (NONE, ["L0H1"], True, False, "differs"),
-        (FOUR, ["L1H1", "L2H2", "L3H3", "L4H4"], False, False, "partly"),
-        (FOUR, ["L9H9"], False, True, "transfers"),
-        (FOUR, [], False, True, "does not"),
-        (CURVE, [0.9, 0.5], True, True, "qualitative"),
-        (CURVE, [0.9, 0.5], False, True, "transfers"),
-        (CURVE, [0.5, 0.9], False, False, "does not"),
-    ],
-)
-def test_heads_and_lists(metric, value, same_model, supported, expected):
-    assert verdict(metric, value, same_model=same_model, supported=supported) == expected
+def test_what_is_known_from_a_digest_only_is_marked():
+    assert Metric("m", None, says="roughly half", digest=True).paper_text == "roughly half (digest)"
+    assert Metric("m", None, unit="share", paper=0.5).paper_text == "50.0%"
+    assert Metric("m", None, digest=True).paper_text == ""

@@ -8,9 +8,9 @@ import pytest
 
 from scripts import readme_table
 from suite.registry import PROJECT
-from tests.test_scorecard import write
+from tests.test_scorecard import primary, write
 
-README = "# Title\n\n<!-- results:start -->\nold\n<!-- results:end -->\n\nAfter.\n"
+README = "# Title\n\n<!-- results:start -->\nstale\n<!-- results:end -->\n\nAfter.\n"
 TEACHING = "<!-- minutes:start -->\n<!-- minutes:end -->\n"
 STALE = "is stale: run `.venv/bin/python -m scripts.readme_table`"
 
@@ -18,10 +18,8 @@ STALE = "is stale: run `.venv/bin/python -m scripts.readme_table`"
 @pytest.fixture
 def root(tmp_path):
     """Results of one notebook on one model, and two pages with places for tables."""
-    swapped = {"name": "swapped names", "value": 0.01, "low": 0.0, "high": 0.03}
-    accuracy = {"value": 0.666667, "low": 0.6, "high": 0.75, "n": 200, "seed": 3}
-    row = {"id": "A1", "metric": "accuracy", "control": swapped, "verdict": "transfers"}
-    write(tmp_path, "local-model", "01", row | accuracy)
+    row = primary("A1", 48.0, "holds", low=47.0, high=49.0)
+    write(tmp_path, "local-model", "01", row)
     (tmp_path / "README.md").write_text(README)
     (tmp_path / "TEACHING.md").write_text(TEACHING)
     return tmp_path
@@ -47,21 +45,17 @@ def test_the_tables_are_written_and_checked(root, capsys):
 
     text = (root / "README.md").read_text()
     assert text.startswith("# Title\n\n") and text.endswith("\n\nAfter.\n")
-    assert "old" not in text
+    assert "stale" not in text
 
 
 def test_a_claim_shows_the_paper_beside_what_was_measured(root):
     readme_table.main(options(root))
     text = (root / "README.md").read_text()
-    _, paper, own, other, *_ = row_of(text, "A1")
-    assert paper == "no value given (accuracy)"
-    assert own.startswith("not run: ")
-    control = "swapped names: 1.0 % [0.0 %, 3.0 %]"
-    expected = f"`accuracy` 66.7 % [60.0 %, 75.0 %] (n = 200, seed 3; {control}): *transfers*"
-    assert other.startswith(expected)
-    _, paper, own, *_ = row_of(text, "A6")
-    assert paper == "93.7 % (both)"
-    assert own.startswith("not run: ")
+    _, paper, own, other = row_of(text, "A1")
+    assert (paper, own) == ("+50 points", "○")
+    assert other == "✔ +48 points [+47 points, +49 points] |"
+    _, paper, own, other = row_of(text, "A6")
+    assert (paper, own, other) == ("+44.1 points", "○", "○ |")
 
 
 def test_every_page_is_checked(root, capsys):

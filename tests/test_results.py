@@ -48,9 +48,7 @@ def record_two(results):
         n=200,
         control=Control("swapped names", 0.01, 0.0, 0.03),
     )
-    results.record(
-        "A2", "movers", [Head(2, 1), "L1H0"], n=50, seed=7, supported=True, note="by effect"
-    )
+    results.record("A2", "movers", [Head(2, 1), "L1H0"], n=50, seed=7, note="by effect")
 
 
 def test_results_file_has_the_fields_of_the_contract(results, tmp_path):
@@ -65,13 +63,16 @@ def test_results_file_has_the_fields_of_the_contract(results, tmp_path):
     assert content["claims"][0] == {
         "id": "A1",
         "metric": "accuracy",
+        "primary": False,
         "value": 0.666667,
         "low": 0.6,
         "high": 0.75,
+        "unit": "share",
         "n": 200,
         "seed": 3,
         "control": {"name": "swapped names", "value": 0.01, "low": 0.0, "high": 0.03},
-        "verdict": "transfers",
+        "verdict": None,
+        "agrees": None,
         "note": "",
     }
     assert content["claims"][1]["value"] == ["L2H1", "L1H0"]
@@ -114,16 +115,14 @@ def test_an_interval_is_recorded_with_its_ends(results):
         control=Control.of("none", Interval(0.1, 0.0, 0.2)),
     )
     line = results.table().iloc[0]
-    assert (line["95 % interval"], line["control"]) == (
-        "[40.0 %, 60.0 %]",
-        "none: 10.0 % [0.0 %, 20.0 %]",
-    )
+    assert line["95% interval"] == "[40.0%, 60.0%]"
+    assert line["control"] == "none: 10.0% [0.0%, 20.0%]"
 
 
 def test_values_are_printed_as_a_reader_sees_them():
     rank, share = get_claim("B1").metric("rank_L1H2_L3H4"), get_claim("X1").metric("roles_found")
     assert [rank.text(value) for value in (7, 1466, 0.12345)] == ["7", "1466", "0.123"]
-    assert [share.text(value) for value in (1, 0.5)] == ["100.0 %", "50.0 %"]
+    assert [share.text(value) for value in (1, 0.5)] == ["100.0%", "50.0%"]
     assert (
         rank.control_text({"name": "ends at", "value": 95, "low": None, "high": None})
         == "ends at: 95"
@@ -147,6 +146,55 @@ def test_plain_values_are_what_json_can_hold():
     }
     assert plain(value) == expected and plain(value, digits=2)["pair"] == [1.2, 2]
     assert json.loads(json.dumps(plain(np.float32(0.1)))) == 0.1
+
+
+@pytest.mark.parametrize(
+    "low, high, expected",
+    [(40.0, 49.0, "holds"), (-2.0, 9.0, "inconclusive"), (-1.0, 4.0, "fails")],
+)
+def test_a_primary_measure_is_judged_by_direction_margin_and_interval(results, low, high, expected):
+    """A1: above the margin of 5 points."""
+    value = Interval((low + high) / 2, low, high)
+    assert results.record("A1", "forced_choice_minus_half", value, n=10) == expected
+    [row] = json.loads(results.partial_path.read_text())["claims"]
+    assert (row["primary"], row["verdict"], row["unit"]) == (True, expected, "points")
+    assert results.record("A1", "accuracy", 0.9, n=10) == ""
+
+
+def test_a_model_that_misses_the_precondition_is_untestable(results):
+    """With its value, where it has one, or without."""
+    why = "It answers at chance."
+    value = Interval(30.0, 20.0, 40.0)
+    assert results.record("A4", "idle_effect_ratio", value, n=9, untestable=why) == "untestable"
+    assert results.record_untestable("A5", why, n=9) == "untestable"
+    rows = json.loads(results.partial_path.read_text())["claims"]
+    assert [row["value"] for row in rows] == [30.0, None]
+    assert [row["note"] for row in rows] == [why, why]
+    assert [row["verdict"] for row in rows] == ["untestable", "untestable"]
+    with pytest.raises(ClaimError, match="A4 movers is not judged"):
+        results.record("A4", "movers", [], n=9, untestable=why)
+    printed = results.verdicts()
+    assert "A5" in printed and "movers" not in printed
+
+
+def test_a_description_has_no_verdict(results):
+    assert results.record("A3", "accuracy", 0.5, n=10) == ""
+    [row] = json.loads(results.partial_path.read_text())["claims"]
+    assert (row["primary"], row["verdict"]) == (True, None)
+    assert "no verdict" in results.verdicts()
+
+
+@pytest.mark.parametrize("accuracy, expected", [(0.51, "agrees"), (0.6, "differs")])
+def test_only_on_the_papers_model_a_number_agrees_or_differs(
+    results, monkeypatch, accuracy, expected
+):
+    results.record("A3", "accuracy", accuracy, n=10)
+    assert results.table()["agrees"][0] == ""
+    monkeypatch.setattr(results, "model", "gpt2-medium")
+    results.record("A3", "accuracy", accuracy, n=10)
+    assert results.table()["agrees"][0] == expected
+    results.record("A3", "in_context_rate", 0.9, n=10)  # of which the paper gives no value
+    assert results.table()["agrees"][1] == ""
 
 
 def test_recording_again_replaces(results):
@@ -226,7 +274,7 @@ def test_a_file_of_prompts_is_recorded_by_its_contents(folder, tmp_path, monkeyp
 
 
 def test_a_control_whose_value_lies_outside_its_range_is_told_what_to_use(results):
-    """A mean of draws can lie outside of their middle 95 %; a median cannot."""
+    """A mean of draws can lie outside of their middle 95%; a median cannot."""
     draws = np.array([0.0] * 62 + [1e4])
     mean = Control("other components", float(draws.mean()), *np.quantile(draws, [0.025, 0.975]))
     with pytest.raises(
@@ -234,7 +282,7 @@ def test_a_control_whose_value_lies_outside_its_range_is_told_what_to_use(result
     ):
         results.record("A1", "accuracy", 0.5, n=10, control=mean)
     results.record("A1", "accuracy", 0.5, n=10, control=Control.of("other", draw_range(draws)))
-    assert results.table().iloc[0]["control"] == "other: 0.0 % [0.0 %, 0.0 %]"
+    assert results.table().iloc[0]["control"] == "other: 0.0% [0.0%, 0.0%]"
 
 
 # Figures, circuits, path effects
@@ -359,10 +407,18 @@ def test_table_keeps_another_models_numbers_in_its_own_column(results):
     record_two(results)
     table = results.table()
     head = ["claim", "metric", "paper", "paper model"]
-    assert list(table) == [*head, results.model, "95 % interval", "n", "control", "verdict"]
+    assert list(table) == [
+        *head,
+        results.model,
+        "95% interval",
+        "n",
+        "control",
+        "verdict",
+        "agrees",
+    ]
     first, second = table.to_dict("records")
-    assert first[results.model] == "66.7 %" and first["95 % interval"] == "[60.0 %, 75.0 %]"
-    assert first["control"] == "swapped names: 1.0 % [0.0 %, 3.0 %]"
+    assert first[results.model] == "66.7%" and first["95% interval"] == "[60.0%, 75.0%]"
+    assert first["control"] == "swapped names: 1.0% [0.0%, 3.0%]"
     assert (second["paper"], second[results.model]) == (
         "L15H14 L16H15 L17H4 L18H5 L19H15",
         "L2H1 L1H0",

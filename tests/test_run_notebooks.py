@@ -223,7 +223,7 @@ def test_only_parameters_that_differ_are_injected(run, project, model):
         (["--only", "1"], "No notebook begins with '1': "),
         (["--set", "RATE=1e999"], "RATE takes a number of 0 or more, such as 0.5, not '1e999'."),
         (["--set", "FLAG=1"], "FLAG takes a value of type bool, such as True, not '1'."),
-        (["--only", "07"], "No notebook begins with '07': "),
+        (["--only", "77"], "No notebook begins with '77': "),
         (["--model", "nonsense"], "Unknown model 'nonsense'"),
     ],
 )
@@ -567,10 +567,8 @@ def test_a_notebook_has_the_model_of_its_first_claim():
     assert run_notebooks.own_model("01") == "gpt2-medium"
     assert run_notebooks.own_model("05") == "gpt2"
     assert run_notebooks.own_model("99") is None
-    assert (
-        run_notebooks.own_model("07") == "smollm2"
-        and run_notebooks.own_model("07", of_a_paper=True) is None
-    )
+    assert run_notebooks.own_model("00") == "planted"
+    assert run_notebooks.own_model("00", of_a_paper=True) is None
 
 
 def test_a_notebook_about_one_model_runs_on_that(project):
@@ -587,18 +585,18 @@ def test_paper_means_each_notebooks_own_model_and_notebook_01_on_all_of_the_pape
     project, monkeypatch
 ):
     """Notebook 05 is about gpt2 and starts from the heads that 01 finds there, though 01 is about
-    gpt2-medium; 07, the scorecard, is ours and starts from no heads."""
+    gpt2-medium; 08, the scorecard, has no claim and starts from no heads."""
     monkeypatch.setattr(
         run_notebooks, "resolve", lambda name: ModelSource(name, "hub", project, name, None, name)
     )
-    for name in ("05_later", "07_scorecard"):
+    for name in ("05_later", "08_scorecard"):
         write_notebook(project / "notebooks" / f"{name}.ipynb")
     jobs = run_notebooks.plan(project, "paper", [], "")
     assert [(job.notebook.name[:2], job.model.slug) for job in jobs] == [
         ("01", "gpt2-medium"),
         ("01", "gpt2"),
         ("05", "gpt2"),
-        ("07", "smollm2"),
+        ("08", "smollm2"),
     ]
     assert [job.parameters for job in jobs] == [
         {"MODEL": "gpt2-medium"},

@@ -10,25 +10,40 @@ from matplotlib.colors import to_hex
 
 from suite import scorecard
 from suite.errors import ClaimError
-from suite.ledger import Metric, load_claims, verdict
+from suite.ledger import get_claim, load_claims
 from suite.registry import PROJECT
 from suite.scorecard import (
-    ON_ITS_OWN,
+    cell,
     costs,
-    gaps,
-    headlines,
+    legend,
     markdown,
     measurements,
-    not_run,
+    models_in,
+    our_claims,
+    papers_claims,
     results_files,
+    side_by_side,
     tally,
+    untestable,
+    verdict_table,
 )
-from suite.scorecard_figure import VERDICT_COLORS, scorecard_figure
+from suite.scorecard_figure import CELL_COLORS, scorecard_figure
+from suite.verdicts import SYMBOLS
 
 
 def write(root, model: str, notebook: str, *rows: dict, run: bool = False) -> Path:
     """A results file as it is committed, or as a run leaves it."""
-    base = {"low": None, "high": None, "n": 9, "seed": 0, "control": None, "note": ""}
+    base = {
+        "primary": False,
+        "low": None,
+        "high": None,
+        "n": 9,
+        "seed": 0,
+        "control": None,
+        "note": "",
+        "verdict": None,
+        "agrees": None,
+    }
     content = {
         "model": model,
         "notebook": notebook,
@@ -42,85 +57,94 @@ def write(root, model: str, notebook: str, *rows: dict, run: bool = False) -> Pa
     return path
 
 
-ACCURACY = {"id": "A1", "metric": "accuracy", "value": 0.5, "verdict": "transfers"}
+def primary(claim: str, value, verdict: str | None, **more) -> dict:
+    """A row of a claim's primary measure."""
+    metric = get_claim(claim).primary
+    row = {"id": claim, "metric": metric, "primary": True, "value": value, "verdict": verdict}
+    return row | more
+
+
+ACCURACY = {"id": "A1", "metric": "accuracy", "value": 0.5}
+GAIN = primary("A6", 44.0, "holds", low=40.0, high=48.0, agrees="agrees")
 
 
 @pytest.fixture
 def root(tmp_path):
-    """A6 on the paper's model and on another, B1 (a template of metrics) on another."""
-    both = {
-        "id": "A6",
-        "metric": "both",
-        "value": 0.9,
-        "low": 0.85,
-        "high": 0.94,
-        "verdict": "qualitative",
-    }
-    base = {"id": "A6", "metric": "baseline", "value": 0.5, "verdict": "reproduced"}
-    ranks = [
-        {"id": "B1", "metric": f"rank_L1H2_L3H{i}", "value": i + 1, "verdict": verdict}
-        for i, verdict in enumerate(["does not", "transfers", "transfers"])
-    ]
-    write(tmp_path, "gpt2-medium", "03", base, both)
+    """A6 on the paper's model and on two others, A3, which has no verdict, and A4 untestable."""
+    both = {"id": "A6", "metric": "both", "value": 0.9, "low": 0.85, "high": 0.94}
+    write(tmp_path, "gpt2-medium", "03", both, GAIN)
+    write(tmp_path, "smollm2", "03", primary("A6", -2.0, "fails", low=-4.0, high=0.5))
     write(
         tmp_path,
         "smollm2",
-        "03",
-        both
-        | {
-            "verdict": "partly",
-            "control": {"name": "random heads", "value": 0.3, "low": 0.2, "high": 0.4},
-        },
+        "02",
+        primary("A3", 0.287, None, low=0.25, high=0.32),
+        primary("A4", None, "untestable", note="At chance."),
     )
-    write(tmp_path, "smollm2", "04", *ranks)
+    write(tmp_path, "a-model", "03", primary("A6", 6.0, "inconclusive", low=4.0, high=8.0))
     return tmp_path
 
 
 def test_rows_stand_in_the_order_of_the_ledger(root):
     frame = measurements(root)
-    assert list(frame.metric) == [
-        "both",
-        "both",
-        "baseline",
-        "rank_L1H2_L3H0",
-        "rank_L1H2_L3H1",
-        "rank_L1H2_L3H2",
-    ]
-    assert list(frame.own) == [True, False, True, False, False, False] and set(frame.minutes) == {
-        1.5
-    }
-    assert (
-        list(frame.value[:3]) == ["90.0 %", "90.0 %", "50.0 %"]
-        and frame.interval[0] == "[85.0 %, 94.0 %]"
-    )
+    assert list(frame.claim) == ["A3", "A4", "A6", "A6", "A6", "A6"]
+    own = frame[frame.own]
+    assert list(own.metric) == ["gain_both", "both"] and set(own.model) == {"gpt2-medium"}
+    assert list(own.value) == ["+44 points", "90.0%"]
+    assert list(own.interval) == ["[+40 points, +48 points]", "[85.0%, 94.0%]"]
+    assert list(own.verdict) == ["holds", ""] and list(own.agrees) == ["agrees", ""]
+    assert set(frame.minutes) == {1.5}
 
 
-def test_every_claim_has_one_headline(root):
-    table = headlines(measurements(root))
+@pytest.mark.parametrize(
+    "claim, model, symbol, text",
+    [
+        ("A6", None, "✔", "✔ +44 points [+40 points, +48 points]"),
+        ("A6", "smollm2", "✘", "✘ -2 points [-4 points, +0.5 points]"),
+        ("A6", "a-model", "?", "? +6 points [+4 points, +8 points]"),
+        ("A3", "smollm2", "", "28.7% [25.0%, 32.0%]"),
+        ("A4", "smollm2", "–", "–"),
+        ("A1", "smollm2", "○", "○"),
+    ],
+)
+def test_a_cell_has_one_symbol_and_one_number(root, claim, model, symbol, text):
+    found = cell(measurements(root), get_claim(claim), model)
+    assert (found.symbol, found.text) == (symbol, text)
+
+
+def test_a_cell_says_why_it_is_empty(root):
+    frame = measurements(root)
+    assert cell(frame, get_claim("A4"), "smollm2").note == "At chance."
+    assert cell(frame, get_claim("A1"), None).note == "`make reproduce MODEL=gpt2-medium ONLY=01`"
+
+
+def test_models_are_those_of_other_models_known_ones_first(root):
+    assert models_in(measurements(root)) == ["smollm2", "a-model"]
+
+
+def test_the_table_has_a_row_for_every_claim_and_a_column_for_every_model(root):
+    frame = measurements(root)
+    table = verdict_table(frame, papers_claims())
+    assert list(table) == ["Claim", "Paper", "Its model", "smollm2", "a-model"]
     table.index = table.Claim.str.extract(r"^\*\*(\w+)\*\* ", expand=False)
-    assert list(table.index) == list(load_claims()) and list(table.columns[1:4]) == [
-        "Paper",
-        "On the paper's model",
-        "On smollm2",
-    ]
-    assert table.Paper["A6"] == "93.7 % (both)"
-    both = "`both` 90.0 % [85.0 %, 94.0 %] (n = 9, seed 0"
-    all_rows = "All 2: 1 reproduced, 1 qualitative"
-    assert table["On the paper's model"]["A6"] == f"{both}): *qualitative*. {all_rows}"
-    control = "random heads: 30.0 % [20.0 %, 40.0 %]"
-    assert table["On smollm2"]["A6"] == f"{both}; {control}): *partly*"
-    assert table["On smollm2"]["B1"].endswith("*does not*. All 3: 2 transfers, 1 does not")
-    assert (
-        table["On the paper's model"]["A1"]
-        == not_run(load_claims()["A1"])
-        == "not run: `make reproduce MODEL=gpt2-medium`"
-    )
-    assert "(notebooks/03_" in table.See["A6"]
+    assert [*table.index, *(claim.id for claim in our_claims())] == list(load_claims())
+    assert table.Paper["A6"] == "+44.1 points"
+    assert table["Its model"]["A6"].startswith("✔ +44 points")
+    assert table["Its model"]["A1"] == "○"
+    assert table["smollm2"]["B9"] == ""  # a claim about Pythia alone
+    assert markdown(table).count("\n") == len(table) + 1
+
+
+def test_our_claims_have_no_paper_in_their_table(root):
+    table = verdict_table(measurements(root), our_claims(), models=["planted", "smollm2"])
+    assert list(table) == ["Claim", "planted", "smollm2"]
+    assert table.smollm2[0] == ""  # X1 is about the planted model
 
 
 def test_nothing_measured_is_a_scorecard_too(tmp_path):
     empty = measurements(tmp_path)
-    assert empty.empty and len(headlines(empty)) == len(load_claims()) and tally(empty) == ""
+    assert empty.empty and models_in(empty) == []
+    assert set(verdict_table(empty, papers_claims())["Its model"]) == {"○"}
     assert scorecard_figure(empty, title="Nothing yet").axes
 
 
@@ -158,140 +182,45 @@ def test_a_damaged_file_of_results_is_named(tmp_path):
         measurements(tmp_path)
 
 
+def test_results_of_an_older_version_are_named_with_the_command(tmp_path):
+    path = write(tmp_path, "smollm2", "01", ACCURACY)
+    content = json.loads(path.read_text())
+    del content["claims"][0]["primary"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ClaimError, match="older version .*make reproduce MODEL=smollm2 ONLY=01"):
+        measurements(tmp_path)
+
+
 def test_an_unknown_metric_is_refused(tmp_path):
-    write(
-        tmp_path,
-        "smollm2",
-        "01",
-        {
-            "id": "A1",
-            "metric": "accurracy",  # codespell:ignore
-            "value": 1.0,
-            "verdict": "partly",
-        },
-    )
+    row = {"id": "A1", "metric": "acuracy", "value": 1.0}  # codespell:ignore
+    write(tmp_path, "smollm2", "01", row)
     with pytest.raises(ClaimError, match="accuracy"):
         measurements(tmp_path)
 
 
-def test_the_figure_has_a_square_for_every_row(root):
+def test_the_figure_has_a_cell_for_every_claim_and_model(root):
     figure = scorecard_figure(measurements(root), title="Two models")
-    papers = {claim.id: claim for claim in load_claims().values() if claim.paper}
-    ours = {claim.id: claim for claim in load_claims().values() if not claim.paper}
-    title, *others = (ax.get_title("left") for ax in figure.axes)
-    assert title == "the paper's model" and others[0] == "smollm2"
-    assert others[1] == "ours: " + ", ".join(
-        f"{name} on {claim.model}" for name, claim in ours.items()
-    )
-    assert others[1].startswith("ours: X1 on planted, X2 on smollm2, X3 on smollm2")
-    assert [len(ax.patches) for ax in figure.axes] == [2, 4, 0]
-    own, other, below = ([text.get_text() for text in ax.texts] for ax in figure.axes)
-    assert own == ["not run"] * (len(papers) - 1) and below == ["not run"] * len(ours)  # all but A6
-    assert other == [
-        "-" if papers[name].alone else "not run" for name in papers if name not in ("A6", "B1")
-    ]
-    assert other.count("-") >= 2 and papers["A9"].alone and papers["B9"].alone
+    [ax] = figure.axes
+    alone = [claim for claim in papers_claims() if claim.alone]
+    columns = 3  # their own model, smollm2, a-model
+    of_papers = len(papers_claims()) * columns - len(alone) * 2
+    of_ours = sum(1 if claim.alone else columns - 1 for claim in our_claims())
+    assert len(ax.patches) == of_papers + of_ours
+    texts = [text.get_text() for text in ax.texts]
+    assert "✔ +44 pts" in texts and "✘ -2 pts" in texts and "–" in texts and "28.7%" in texts
+    assert texts.count("not run") == len(ax.patches) - 5
+    colors = {to_hex(patch.get_facecolor()) for patch in ax.patches}
+    assert {CELL_COLORS["holds"], CELL_COLORS["fails"], CELL_COLORS["untestable"]} <= colors
 
 
-def test_the_headline_is_the_first_square_and_the_only_framed_one(root):
-    ranks = scorecard_figure(measurements(root), title="Two models").axes[1].patches[1:]
-    assert [to_hex(square.get_facecolor()) for square in ranks] == [
-        VERDICT_COLORS[verdict] for verdict in ("does not", "transfers", "transfers")
-    ]
-    assert [square.get_linewidth() > 0 for square in ranks] == [True, False, False]
-
-
-def test_a_claim_of_very_many_metrics_has_narrower_squares(tmp_path):
-    """44 squares share the width of 22: half a square each, the number behind them."""
-    ranks = []
-    for head in range(44):
-        name = f"rank_L1H{head}_L3H4"
-        ranks.append({"id": "B1", "metric": name, "value": 7, "verdict": "does not"})
-    write(tmp_path, "smollm2", "04", *ranks)
-    panel = scorecard_figure(measurements(tmp_path), title="Many").axes[1]
-    assert panel.get_xlim() == (0, 24)
-    assert [square.get_width() for square in panel.patches] == pytest.approx([0.4] * 44)
-    assert panel.patches[-1].get_x() == pytest.approx(43.1 / 2)
-    assert "44" in [text.get_text() for text in panel.texts]
-
-
-def test_a_second_model_familys_rows_are_those_of_the_channel_measured_on_it(tmp_path):
-    """B9 has no rows of its own: those of B2, B3 and B4 on pythia-160m, judged as on the paper's
-    model.
-    """
-    value = {"value": 0.3, "low": 0.2, "high": 0.4}
-    notebook_04 = [
-        {"id": "B1", "metric": "rank_L1H2_L3H4", "value": 7, "verdict": "does not"},
-        {"id": "B2", "metric": "top_component_L3H4", "verdict": "transfers"} | value,
-        {"id": "B4", "metric": "same_component_share", "verdict": "partly"} | value,
-    ]
-    write(tmp_path, "pythia-160m", "04", *notebook_04)
-    write(tmp_path, "smollm2", "04", *notebook_04)
-    b3 = {"metric": "score_drop_L3H4", "verdict": "transfers"} | value
-    write(
-        tmp_path,
-        "pythia-160m",
-        "05",
-        b3 | {"id": "B3"},
-        b3 | {"id": "B5", "metric": "perplexity_ratio"},
-    )
-    frame = measurements(tmp_path)
-    rows = frame[frame.claim == "B9"]
-    assert list(zip(rows.metric, rows.verdict, strict=True)) == [
-        ("top_component_L3H4", "qualitative"),
-        ("score_drop_L3H4", "qualitative"),
-        ("same_component_share", "differs"),
-    ]
-    assert set(rows.model) == {"pythia-160m"} and rows.own.all()
-    assert (
-        list(frame[frame.claim == "B2"].verdict) == ["transfers", "transfers"]
-        and not frame[~frame.own].empty
-    )
-    cell = headlines(frame)["On the paper's model"].iloc[list(load_claims()).index("B9")]
-    headline = "`top_component_L3H4` 0.3 [0.2, 0.4] (n = 9, seed 0): *qualitative*"
-    assert cell == f"{headline}. All 3: 2 qualitative, 1 differs"
-
-
-def test_a_verdict_said_of_another_model_is_translated_as_it_is_judged():
-    metric = Metric("score", "paper-model", direction="above", reference=0)
-    for value, low, high in ((0.3, 0.2, 0.4), (0.3, -0.1, 0.4), (-0.3, -0.4, -0.2)):
-        other, own = (
-            verdict(metric, value, low=low, high=high, same_model=same) for same in (False, True)
-        )
-        assert ON_ITS_OWN[other] == own
-
-
-def test_a_claim_that_compares_models_is_shown_from_all_of_them_or_not_at_all(tmp_path):
-    """Reuse that fades with scale (A9) cannot be seen in GPT-2 Large alone, whatever it shares."""
-    row, place = {"id": "A9", "value": 5, "verdict": "reproduced"}, list(load_claims()).index("A9")
-    for model in ("smollm2", "gpt2-large"):
-        write(tmp_path, model, "02", row | {"metric": "shared_top_10_large"})
-        assert measurements(tmp_path).empty
-    command = headlines(measurements(tmp_path))["On the paper's model"].iloc[place]
-    assert command == "not run: `make reproduce MODEL=gpt2-large`, `make reproduce MODEL=gpt2-xl`"
-    write(tmp_path, "gpt2-xl", "02", row | {"metric": "shared_top_10_xl", "value": 0})
-    assert list(measurements(tmp_path).model) == ["gpt2-large", "gpt2-xl"]
-
-
-def test_a_metric_that_lacks_is_said_to_be_not_run(root):
-    """A6 has two of its metrics on the paper's model and one on another; those of B1 are a
-    template; A1 is not run.
-    """
-    frame, metrics = gaps(measurements(root)), list(load_claims()["A6"].metrics)
-    assert set(frame.claim) == {"A6"} and set(frame.verdict) == {"not run"}
-    lacking = {model: list(rows.metric) for model, rows in frame.groupby("model")}
-    assert lacking == {
-        "gpt2-medium": [m for m in metrics if m not in ("both", "baseline")],
-        "smollm2": metrics[1:],
-    }
-    assert frame.set_index("metric").paper["inhibition"].tolist() == ["81.5 %"] * 2
-
-
-def test_models_that_a_claim_compares_lack_nothing_of_each_other(tmp_path):
-    row = {"id": "A9", "value": 5, "verdict": "reproduced"}
-    write(tmp_path, "gpt2-large", "02", row | {"metric": "shared_top_10_large"})
-    write(tmp_path, "gpt2-xl", "02", row | {"metric": "shared_top_10_xl"})
-    assert gaps(measurements(tmp_path)).empty
+def test_a_second_model_family_is_judged_by_the_claims_it_consists_of(tmp_path):
+    """B9 on Pythia: B2, B3 and B4."""
+    held = [primary("B2", 0.1, "holds"), primary("B4", 20.0, "holds")]
+    write(tmp_path, "pythia-160m", "04", *held)
+    assert cell(measurements(tmp_path), get_claim("B9"), None).verdict == "not run"
+    write(tmp_path, "pythia-160m", "05", primary("B3", 9.0, "inconclusive"))
+    found = cell(measurements(tmp_path), get_claim("B9"), None)
+    assert (found.verdict, found.value) == ("inconclusive", "B2 ✔, B3 ?, B4 ✔")
 
 
 def test_every_notebook_has_its_claims_minutes_and_command(root):
@@ -299,25 +228,38 @@ def test_every_notebook_has_its_claims_minutes_and_command(root):
     assert len(frame) == len(list((PROJECT / "notebooks").glob("[0-9]*.ipynb")))
     line = frame.loc["`make reproduce ONLY=03`"]
     assert line.Notebook == "[03_colored_objects_repair](notebooks/03_colored_objects_repair.ipynb)"
-    assert (
-        line.Claims.split()[:2] == ["A6", "A7"]
-        and line.Minutes == "1.5 on gpt2-medium, 1.5 on smollm2"
-    )
+    assert line.Claims.split()[:2] == ["A6", "A7"]
+    assert line.Minutes == "1.5 on a-model, 1.5 on gpt2-medium, 1.5 on smollm2"
     assert frame.loc["`make reproduce ONLY=01`"].Minutes == "not run"
     named = " ".join(frame.Claims).split()
     assert sorted(named) == sorted(claim.id for claim in load_claims().values() if claim.notebook)
 
 
-def test_a_row_without_seed_shows_none(tmp_path):
-    write(
-        tmp_path,
-        "smollm2",
-        "01",
-        {"id": "A1", "metric": "accuracy", "value": 1.0, "verdict": "partly", "seed": None},
-    )
-    assert (
-        headlines(measurements(tmp_path))["On smollm2"][0] == "`accuracy` 100.0 % (n = 9): *partly*"
-    )
+def test_a_row_may_have_no_seed(tmp_path):
+    write(tmp_path, "smollm2", "01", ACCURACY | {"seed": None})
+    assert measurements(tmp_path).seed.isna().all()
+
+
+def test_verdicts_are_counted_over_the_claims_that_a_model_can_have(root):
+    frame = measurements(root)
+    judged = len(papers_claims())
+    assert tally(frame, None) == f"1 holds, {judged - 1} not run"
+    assert tally(frame, "smollm2") == f"1 fails, 1 untestable, {judged - 4} not run"  # A3 has none
+    assert list(untestable(frame).itertuples(index=False)) == [("A4", "smollm2", "At chance.")]
+
+
+def test_metrics_of_all_models_side_by_side(root):
+    rows = {"gain": ("A6", "gain_both"), "accuracy": ("A3", "accuracy")}
+    table = side_by_side(measurements(root), rows)
+    assert list(table.index) == ["gain", "accuracy"]
+    assert table.smollm2["accuracy"] == "28.7% [25.0%, 32.0%]"
+    assert table["a-model"].tolist() == ["+6 points [+4 points, +8 points]", ""]
+    with pytest.raises(ClaimError, match="gain_both"):
+        side_by_side(measurements(root), {"gain": ("A6", "gain_bot")})
+
+
+def test_the_legend_explains_every_symbol():
+    assert all(symbol in legend() and name in legend() for name, symbol in SYMBOLS.items())
 
 
 def test_markdown_by_hand():

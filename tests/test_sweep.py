@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from scripts import sweep, sweep_table
-from tests.test_scorecard import write
+from tests.test_scorecard import primary, write
 
 # The table
 
@@ -13,17 +13,16 @@ from tests.test_scorecard import write
 @pytest.fixture
 def out(tmp_path):
     """Two seeds of one model, one of which has a second model and a metric that the other lacks."""
-    share = {"id": "A6", "metric": "both", "verdict": "transfers"}
-    heads = {"id": "A2", "metric": "movers", "verdict": "transfers"}
-    steps = {"id": "B6", "metric": "attended_index_by_step", "verdict": "transfers"}
-    write(tmp_path / "seed-0", "smollm2", "03", share | {"value": 0.5})
-    write(tmp_path / "seed-1", "smollm2", "03", share | {"value": 0.7, "verdict": "partly", "n": 4})
+    heads = {"id": "A2", "metric": "movers"}
+    steps = {"id": "B6", "metric": "coordinate_by_index"}
+    rank = {"id": "B1", "metric": "rank_L1H2_L3H0", "value": 7}
+    write(tmp_path / "seed-0", "smollm2", "03", primary("A6", 5.0, "holds"))
+    write(tmp_path / "seed-1", "smollm2", "03", primary("A6", 7.0, "inconclusive", n=4))
     write(tmp_path / "seed-0", "smollm2", "01", heads | {"value": ["L1H2", "L0H0"]})
     write(tmp_path / "seed-1", "smollm2", "01", heads | {"value": ["L1H2", "L3H1"]})
-    rank = {"id": "B1", "metric": "rank_L1H2_L3H0", "value": 7, "verdict": "does not"}
     write(tmp_path / "seed-0", "smollm2", "05", steps | {"value": [1.0, 2.0]})
     write(tmp_path / "seed-1", "smollm2", "05", steps | {"value": [1.0, 4.0]}, rank)
-    write(tmp_path / "seed-1", "other", "03", share | {"value": 0.25}, run=True)
+    write(tmp_path / "seed-1", "other", "03", primary("A6", 2.5, "fails"), run=True)
     return tmp_path
 
 
@@ -32,40 +31,31 @@ def test_the_table_by_hand(out, capsys):
     with open(out / "sweep.csv", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == [
-        "model",
-        "claim",
-        "metric",
-        "seed 0",
-        "seed 1",
-        "spread",
-        "agree",
-        "verdicts",
-        "n",
+        *["model", "claim", "metric", "seed 0", "seed 1", "spread"],
+        *["agree", "verdicts", "n"],
     ]
     assert [row[:5] for row in rows] == [
-        ["other", "A6", "both", "", "0.25"],
+        ["other", "A6", "gain_both", "", "2.5"],
         ["smollm2", "A2", "movers", "L1H2 L0H0", "L1H2 L3H1"],
-        ["smollm2", "A6", "both", "0.5", "0.7"],
+        ["smollm2", "A6", "gain_both", "5.0", "7.0"],
         ["smollm2", "B1", "rank_L1H2_L3H0", "", "7"],
-        ["smollm2", "B6", "attended_index_by_step", "1, 2", "1, 4"],
+        ["smollm2", "B6", "coordinate_by_index", "1, 2", "1, 4"],
     ]
-    numbers = [row[5] for row in rows]  # of 0.5 and 0.7: 0.2 / sqrt(2); of 2 and 4: 2 / sqrt(2)
-    assert [numbers[i] for i in (0, 1, 3)] == ["", "1 of 3", ""]
-    assert [float(numbers[i]) for i in (2, 4)] == pytest.approx([0.2 / 2**0.5, 2**0.5])
+    spreads = [row[5] for row in rows]  # of two numbers: their difference / sqrt(2)
+    assert [spreads[i] for i in (0, 1, 3)] == ["", "1 of 3", ""]
+    assert [float(spreads[i]) for i in (2, 4)] == pytest.approx([2 / 2**0.5, 2 / 2**0.5])
     assert [row[6:] for row in rows] == [
-        ["1 of 1", "1 transfers", "9"],
-        ["2 of 2", "2 transfers", "9"],
-        ["1 of 2", "1 transfers, 1 partly", "4, 9"],
-        ["1 of 1", "1 does not", "9"],
-        ["2 of 2", "2 transfers", "9"],
+        ["1 of 1", "1 fails", "9"],
+        ["", "", "9"],
+        ["1 of 2", "1 holds, 1 inconclusive", "4, 9"],
+        ["", "", "9"],
+        ["", "", "9"],
     ]
     text = (out / "sweep.md").read_text()
-    assert (
-        "| smollm2 | A6 | both | 50.0 % | 70.0 % | 14.1 % | 1 of 2 | 1 transfers, 1 partly | 4, 9 |"
-        in text
-    )
-    shown = "- other, seed 1: one verdict on 1 of 1 shared metrics\n"
-    shown += "- smollm2, seed 0, seed 1: one verdict on 2 of 3 shared metrics; not on A6 `both`\n"
+    row = "| smollm2 | A6 | gain_both | +5 points | +7 points | +1.41 points | 1 of 2 |"
+    assert f"{row} 1 holds, 1 inconclusive | 4, 9 |" in text
+    shown = "- other, seed 1: one verdict on 1 of 1 claims\n"
+    shown += "- smollm2, seed 0, seed 1: one verdict on 0 of 1 claims; not on A6\n"
     assert shown in text and shown in capsys.readouterr().out
 
 

@@ -131,9 +131,7 @@ class Measured:
         attention_of: Iterable[Head] = (),
     ) -> "Measured":
         """Run the prompts; the heads are those of `ListRuns.of`."""
-        runs = ListRuns.of(
-            model, lists.prompts, outputs_of=outputs_of, attention_of=attention_of
-        )
+        runs = ListRuns.of(model, lists.prompts, outputs_of=outputs_of, attention_of=attention_of)
         return cls(lists, runs, runs.answers())
 
     @property

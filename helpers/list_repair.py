@@ -138,9 +138,7 @@ def _shares(rng: np.random.Generator, n: int) -> Float[np.ndarray, "resample n"]
     return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
 
 
-def exact_gain(
-    before: Bool[np.ndarray, " prompt"], after: Bool[np.ndarray, " prompt"]
-) -> Interval:
+def exact_gain(before: Bool[np.ndarray, " prompt"], after: Bool[np.ndarray, " prompt"]) -> Interval:
     """Points of accuracy gained on the same prompts, with exact bounds.
 
     The gain is the share of prompts that became right minus the share that became wrong. Each

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from helpers import plots
+from helpers.laundry_list_analysis import Crowding
+from helpers.list_map import PlaceMap
 from helpers.stats import Interval
 
 INHIBITION = plots.COLORS["inhibition"]
@@ -63,11 +66,17 @@ def _name_ends(ax: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> No
     """Names beside the last points, moved apart where they would overlap."""
     low, high = ax.get_ylim()
     gap = 0.075 * (high - low)
-    lowest = -np.inf
-    for value, name, color in sorted(ends):
-        y = max(value, lowest + gap)
-        lowest = y
-        ax.text(x, y, name, color=color, va="center", clip_on=False)
+    in_order = sorted(ends, key=itemgetter(0))
+    heights = np.array([value for value, _, _ in in_order])
+    for _ in range(20):  # push neighbors apart, half of the way each
+        short_of = gap - np.diff(heights)
+        if (short_of <= 0).all():
+            break
+        push = np.maximum(short_of, 0) / 2
+        heights[:-1] -= push
+        heights[1:] += push
+    for height, (_, name, color) in zip(heights, in_order, strict=True):
+        ax.text(x, height, name, color=color, va="center", clip_on=False)
 
 
 def confusion_maps(
@@ -80,7 +89,7 @@ def confusion_maps(
     figure, axes = plt.subplots(1, len(rates), figsize=(9.2, 4.2), width_ratios=(0.85, 1))
     for ax, (size, table) in zip(np.atleast_1d(axes), rates.items(), strict=True):
         names = [str(place + 1) for place in range(size)]
-        style = {"annot_kws": {"fontsize": 9 if size <= 8 else 7}, "fmt": ".0f"}
+        texts = np.array([f"{100 * rate:.0f}" if rate else "" for rate in table.flat])
         sns.heatmap(
             100 * table,
             ax=ax,
@@ -88,81 +97,64 @@ def confusion_maps(
             vmin=0,
             vmax=100,
             cbar=False,
-            annot=True,
+            annot=texts.reshape(table.shape),
+            annot_kws={"fontsize": 9 if size <= 8 else 7},
+            fmt="",
             xticklabels=names,
             yticklabels=names,
             linewidths=0.5,
-            **style,
         )
         ax.tick_params(rotation=0)
         ax.set(xlabel="place answered", ylabel="place asked for")
         ax.set_title(f"{size} items, n = {counts[size]} (% of a row)", fontweight="normal")
         for place in range(size):
-            ax.add_patch(Rectangle((place, place), 1, 1, fill=False, ec=INK, lw=1.2))
+            ax.add_patch(Rectangle((place, place), 1, 1, fill=False, ec=INK, lw=1.4, clip_on=False))
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 
 
-def crowding(
-    lengths: Sequence[int],
-    channel: Float[np.ndarray, " length"],
-    random: Float[np.ndarray, "length draw"],
-    shuffled: Sequence[Interval],
-    *,
-    title: str,
-) -> Figure:
+def crowding(lengths: Sequence[int], found: Crowding, *, title: str) -> Figure:
     """Separability of neighboring places by length: the channel, random directions of the same
-    head, and shuffled places.
+    head, and shuffled places. Logarithmic, since short lists are far ahead.
     """
     figure, ax = plt.subplots(figsize=(7.2, 3.8))
     places = np.arange(len(lengths))
-    low, middle, high = np.quantile(random, [0.025, 0.5, 0.975], axis=1)
-    ax.fill_between(places, low, high, color="0.9", zorder=0)
-    ax.plot(places, middle, "x--", color=RANDOM)
-    ax.plot(places, channel, "o-", color=INHIBITION, lw=1.8, ms=7)
-    floor = [interval.value for interval in shuffled]
-    ax.plot(places, floor, ls=":", color=INK)
-    ends = [
-        (channel[-1], "channel", INHIBITION),
-        (middle[-1], f"{random.shape[1]} random directions\n(band: middle 95%)", RANDOM),
-        (floor[-1], "places shuffled", INK),
-    ]
-    _name_ends(ax, places[-1] + 0.12, ends)
+    low, middle, high = np.quantile(found.random, [0.025, 0.5, 0.975], axis=1)
+    ax.plot(places, found.channel, "o-", color=INHIBITION, lw=1.8, ms=7, label="channel")
+    random = f"{found.random.shape[1]} random directions, median and middle 95%"
+    ax.plot(places, middle, "x--", color=RANDOM, label=random)
+    ax.fill_between(places, low, high, color="0.88", zorder=0)
+    shuffled = [interval.value for interval in found.shuffled]
+    ax.plot(places, shuffled, ls=":", color=INK, label="channel, places shuffled")
+    ax.legend(loc="upper right")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
     ax.set_xticks(places, [str(length) for length in lengths])
-    ax.set(xlabel="items on the list", ylabel="d' of neighboring places", title=title)
-    ax.set_ylim(bottom=0)
-    ax.set_xlim(-0.3, places[-1] + 0.15)
+    ax.set(xlabel="items on the list", ylabel="d' of neighboring places (log scale)", title=title)
     return figure
 
 
-@dataclass(frozen=True)
-class PlaceMap:
-    """Probabilities of each listed item on a plane of two coordinates, in standard deviations from
-    their natural mean.
+def place_map(
+    grid: PlaceMap,
+    learned: Float[np.ndarray, "place c"],
+    *,
+    axes_names: tuple[str, str],
+    title: str,
+) -> Figure:
+    """A panel per place: the probability of its item, the natural range as a box, and the learned
+    coordinates as a star, at the edge where they lie beyond the map.
     """
-
-    steps: Float[np.ndarray, " step"]
-    """The coordinates on either axis."""
-    probability: Float[np.ndarray, "step_y step_x place"]
-    """Mean over the prompts, whichever item is asked for."""
-    learned: Float[np.ndarray, "place axis"]
-    """The coordinates learned for each place."""
-    natural: Float[np.ndarray, "end axis"]
-    """Smallest and largest coordinates that the head writes by itself."""
-    axes: Sequence[str]
-
-
-def place_map(grid: PlaceMap, *, title: str) -> Figure:
-    """A panel per place: the probability of its item, the natural range, the learned point."""
     size = grid.probability.shape[-1]
     columns = 3
     n_rows = -(-size // columns)
     figure, axes = plt.subplots(
         n_rows, columns, figsize=(8.6, 2.9 * n_rows), sharex=True, sharey=True, squeeze=False
     )
-    highest = grid.probability.max()
     half = (grid.steps[1] - grid.steps[0]) / 2
     ends = (grid.steps[0] - half, grid.steps[-1] + half)
+    stars = np.clip(grid.in_deviations(learned)[:, :2], *ends)
+    corner = grid.natural[0, :2]
+    width, height = grid.natural[1, :2] - corner
     for place, ax in enumerate(axes.flat[:size]):
         image = ax.imshow(
             grid.probability[..., place],
@@ -170,19 +162,16 @@ def place_map(grid: PlaceMap, *, title: str) -> Figure:
             extent=(*ends, *ends),
             cmap="Purples",
             vmin=0,
-            vmax=highest,
+            vmax=grid.probability.max(),
             aspect="auto",
         )
-        corner = grid.natural[0]
-        width, height = grid.natural[1] - grid.natural[0]
         ax.add_patch(Rectangle(corner, width, height, fill=False, ec=INDUCTION, lw=1.8))
-        x, y = np.clip(grid.learned[place], *ends)
-        ax.plot(x, y, "*", ms=13, color="#ffd92f", mec=INK, clip_on=False)
+        ax.plot(*stars[place], "*", ms=13, color="#ffd92f", mec=INK, clip_on=False)
         ax.set_title(f"item {place + 1} of {size}", fontweight="normal")
     for ax in axes.flat[size:]:
         ax.axis("off")
-    plt.setp(axes[-1], xlabel=f"{grid.axes[0]} (SD)")
-    plt.setp(axes[:, 0], ylabel=f"{grid.axes[1]} (SD)")
+    plt.setp(axes[-1], xlabel=f"{axes_names[0]} (SD)")
+    plt.setp(axes[:, 0], ylabel=f"{axes_names[1]} (SD)")
     figure.colorbar(image, ax=axes, label="probability of the item", shrink=0.8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
@@ -230,24 +219,18 @@ def repair_gains(groups: Mapping[str, Sequence[Gain]], *, title: str, xlabel: st
     return figure
 
 
-def line_of_places(
-    steps: Float[np.ndarray, " step"],
-    probability: Float[np.ndarray, "step place"],
-    natural: tuple[float, float],
-    *,
-    axis: str,
-    title: str,
-) -> Figure:
-    """Probability of each listed item as one coordinate is set; gray: its natural range."""
+def line_of_places(grid: PlaceMap, *, axis: str, title: str) -> Figure:
+    """Probability of each listed item as the first coordinate is set, the others at their mean."""
     figure, ax = plt.subplots(figsize=(7.2, 3.4))
-    size = probability.shape[1]
+    row = grid.probability[len(grid.steps) // 2]
+    size = row.shape[1]
     colors = plt.get_cmap("viridis", size + 1)
     ends = []
     for place in range(size):
-        ax.plot(steps, probability[:, place], "o-", ms=4, color=colors(place))
-        ends.append((probability[-1, place], f"item {place + 1}", colors(place)))
-    _name_ends(ax, steps[-1] * 1.04, ends)
-    ax.axvspan(*natural, color="0.9", zorder=0)
+        ax.plot(grid.steps, row[:, place], "o-", ms=4, color=colors(place))
+        ends.append((row[-1, place], f"item {place + 1}", colors(place)))
+    _name_ends(ax, grid.steps[-1] * 1.04, ends)
+    ax.axvspan(*grid.natural[:, 0], color="0.9", zorder=0)
     ax.set(xlabel=f"{axis} (SD; gray: natural range)", ylabel="probability", title=title)
     return figure
 

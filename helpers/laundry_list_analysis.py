@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.heads import Head
@@ -243,6 +244,48 @@ def shuffled_separability(
     rng = np.random.default_rng(seed)
     found = [separability(x, rng.permutation(place)) for _ in range(draws)]
     return draw_range(np.array(found))
+
+
+@dataclass(frozen=True)
+class Crowding:
+    """Separability of neighboring places, by length of the list."""
+
+    channel: Float[np.ndarray, " length"]
+    random: Float[np.ndarray, "length draw"]
+    """Along random directions of the same head."""
+    shuffled: tuple[Interval, ...]
+    """Along the channel, with places shuffled."""
+
+    @property
+    def beyond_random(self) -> Bool[np.ndarray, " length"]:
+        """Where the channel separates neighbors better than 97.5% of random directions."""
+        return self.channel > np.quantile(self.random, 1 - TAIL, axis=1)
+
+
+def crowding(
+    measured: Iterable[Measured],
+    head: Head,
+    basis: Float[Tensor, "d_model component"],
+    channel: int,
+    *,
+    draws: int,
+    seed: int,
+) -> Crowding:
+    """Separability along one component of a head, beside random directions without any part along
+    it.
+    """
+    rng = np.random.default_rng(seed)
+    mixes = rng.normal(size=(basis.shape[1], draws))
+    mixes[channel] = 0
+    along, random, shuffled = [], [], []
+    for of_size in measured:
+        place = of_size.lists.place
+        written = of_size.runs.written(head, basis)
+        own = written[:, channel]
+        along.append(separability(own, place))
+        random.append([separability(x, place) for x in (written @ mixes).T])
+        shuffled.append(shuffled_separability(own, place, draws=draws, seed=seed))
+    return Crowding(np.array(along), np.array(random), tuple(shuffled))
 
 
 def outside_range(

@@ -39,17 +39,25 @@ class Spaces:
         """Raises ValueError for an unknown head, and for directions that are not orthonormal or
         that the head cannot write.
         """
-        each = [Subspace.of(model, head, columns) for columns in directions]
-        units = torch.stack([space.units for space in each])
-        rest = torch.stack([space.rest for space in each])
-        return cls(head, directions, units, rest)
+        units = []
+        rest = []
+        for columns in directions:
+            space = Subspace.of(model, head, columns)
+            units.append(space.units)
+            rest.append(space.rest)
+        return cls(head, directions, torch.stack(units), torch.stack(rest))
 
     def __len__(self) -> int:
         return len(self.directions)
 
     def only(self, chosen: slice) -> "Spaces":
         """Some of the subspaces."""
-        return Spaces(self.head, self.directions[chosen], self.units[chosen], self.rest[chosen])
+        return Spaces(
+            self.head,
+            self.directions[chosen],
+            units=self.units[chosen],
+            rest=self.rest[chosen],
+        )
 
     def edit(self, coordinates: Float[Tensor, "space _ c"]) -> Edit:
         """The edit that sets the coordinates at END, a variant per subspace, and leaves the rest of
@@ -97,7 +105,8 @@ def learn_places(
         raise ValueError("Give a place for every prompt, and every place at least one prompt.")
     own = spaces.written(runs)
     size = np.sqrt(np.square(own).mean((1, 2), keepdims=True))
-    means = np.stack([own[:, place == i].mean(1) for i in range(len(counts))], axis=1)
+    at_place = [own[:, place == i] for i in range(len(counts))]
+    means = np.stack([rows.mean(1) for rows in at_place], axis=1)
     unit = torch.tensor(size).to(spaces.units)
     learned = (torch.tensor(means).to(spaces.units) / unit).requires_grad_()
     tokens = candidate_tokens(runs)

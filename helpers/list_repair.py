@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import binomtest
 from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.channels import scaling_matrix
 from helpers.effects import points_gained
 from helpers.heads import Head
 from helpers.laundry_list_analysis import Lists, balanced_lists, percentiles
-from helpers.list_runs import Answers
+from helpers.list_learning import Spaces, draw_spaces, learn_places, sample_places
+from helpers.list_runs import Answers, ListRuns
 from helpers.seeds import seed_for
 from helpers.stats import RESAMPLES, Interval
 from helpers.tasks import halves, vocabulary
@@ -49,6 +51,84 @@ def train_and_test(
         templates=[held_out],
     )
     return train, test
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Lists of one length to learn on and to test on, with their runs."""
+
+    size: int
+    train: Lists
+    test: Lists
+    train_runs: ListRuns
+    test_runs: ListRuns
+
+    @classmethod
+    def of(
+        cls,
+        model: TransformerBridge,
+        lists: tuple[Lists, Lists],
+        *,
+        steered: Sequence[Head],
+        attention_of: Sequence[Head],
+    ) -> "Fold":
+        """Run both.
+
+        steered: heads that will be edited. attention_of: heads whose attention on the test prompts
+        will be read.
+        """
+        train, test = lists
+        train_runs = ListRuns.of(model, train.prompts, outputs_of=steered, edited=steered)
+        test_runs = ListRuns.of(
+            model, test.prompts, outputs_of=steered, edited=steered, attention_of=attention_of
+        )
+        return cls(train.size, train, test, train_runs, test_runs)
+
+    def learn(self, spaces: Spaces, steps: int) -> Float[Tensor, "space place c"]:
+        """Coordinates of each place, learned on the training prompts."""
+        return learn_places(self.train_runs, spaces, self.train.place, steps=steps)
+
+    def sample(
+        self, spaces: Spaces, draws: int, reach: float, seed: int
+    ) -> Float[Tensor, "1 place c"]:
+        """The best of random points for each place, on the training prompts.
+
+        reach: how far points lie from the natural mean, in standard deviations of the coordinates
+        that the head writes by itself.
+        """
+        own = spaces.written(self.train_runs)[0]
+        rng = np.random.default_rng(seed)
+        away = rng.uniform(-reach, reach, (draws, own.shape[1]))
+        points = own.mean(0) + own.std(0) * away
+        return sample_places(self.train_runs, spaces, self.train.place, points)
+
+    def tested(
+        self,
+        spaces: Spaces,
+        coordinates: Float[Tensor, "space place c"],
+        place: Int[np.ndarray, " prompt"] | None = None,
+    ) -> Answers:
+        """What is answered to the test prompts with the coordinates of each one's place.
+
+        place: the places whose coordinates are set; the true ones by default.
+        """
+        told = self.test.place if place is None else place
+        return self.test_runs.edited([spaces.edit(coordinates[:, told])])
+
+
+def with_random(
+    model: TransformerBridge,
+    head: Head,
+    directions: Float[Tensor, "d_model c"],
+    basis: Float[Tensor, "d_model component"],
+    *,
+    draws: int,
+    seed: int,
+) -> Spaces:
+    """A subspace under test, then random ones of the same size in all that the head writes."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = draw_spaces(basis, directions.shape[1], draws, generator)
+    return Spaces.of(model, head, torch.cat([directions[None], drawn]))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -227,8 +228,9 @@ def line_of_places(grid: PlaceMap, *, axis: str, title: str) -> Figure:
     colors = plt.get_cmap("viridis", size + 1)
     ends = []
     for place in range(size):
-        ax.plot(grid.steps, row[:, place], "o-", ms=4, color=colors(place))
-        ends.append((row[-1, place], f"item {place + 1}", colors(place)))
+        color = to_hex(colors(place))
+        ax.plot(grid.steps, row[:, place], "o-", ms=4, color=color)
+        ends.append((row[-1, place], f"item {place + 1}", color))
     _name_ends(ax, grid.steps[-1] * 1.04, ends)
     ax.axvspan(*grid.natural[:, 0], color="0.9", zorder=0)
     ax.set(xlabel=f"{axis} (SD; gray: natural range)", ylabel="probability", title=title)

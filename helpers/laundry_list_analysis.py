@@ -193,13 +193,13 @@ def accuracy_by_part(measured: Iterable[Measured]) -> dict[str, float]:
     return {part: float(np.mean(values)) for part, values in found.items()}
 
 
-def mean_of_groups(groups: Sequence[Shaped[np.ndarray, " n"]], seed: int) -> Interval:
+def mean_of_groups(groups: Sequence[Shaped[np.ndarray, " _"]], seed: int) -> Interval:
     """Mean of the means of several groups, such as lengths, each group's prompts resampled."""
     return difference_of_groups(groups, [], seed)
 
 
 def difference_of_groups(
-    high: Sequence[Shaped[np.ndarray, " n"]], low: Sequence[Shaped[np.ndarray, " n"]], seed: int
+    high: Sequence[Shaped[np.ndarray, " _"]], low: Sequence[Shaped[np.ndarray, " _"]], seed: int
 ) -> Interval:
     """Mean of the means of some groups minus that of others, with a percentile bootstrap that
     resamples the prompts inside each group; no others count as 0.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.behavior import final_logits
+from helpers.behavior import candidate_logits, final_logits
 from helpers.engine import Edit
 from helpers.heads import Head
 from helpers.interventions import Subspace
@@ -162,8 +162,7 @@ def answer_losses(
     tokens: Int[Tensor, " token"],
 ) -> Float[Tensor, "variant batch"]:
     """Cross-entropy of the answer among some tokens, in nats."""
-    model = runs.model
-    logits = model.ln_final(resid) @ model.W_U[:, tokens] + model.b_U[tokens]
+    logits = candidate_logits(runs.model, resid, tokens)
     answers = torch.tensor(part.prompts.answers, device=tokens.device)
     target = torch.searchsorted(tokens, answers).expand(len(logits), -1)
     losses = cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")

@@ -181,15 +181,15 @@ class Repairs:
         return self._over_random(name, own, f"gain of {name} minus random")
 
     def _over_random(
-        self, name: str, own: Sequence[Bool[np.ndarray, " prompt"]], purpose: str
+        self, name: str, own: Sequence[Bool[np.ndarray, " _"]], purpose: str
     ) -> Interval:
         drawn = [self.after[name][size].correct[1:] for size in self.before]
         return gain_over_draws(own, drawn, seed_for(self.seed, purpose))
 
 
 def gain_over_draws(
-    own: Sequence[Bool[np.ndarray, " prompt"]],
-    drawn: Sequence[Shaped[np.ndarray, "draw prompt"]],
+    own: Sequence[Bool[np.ndarray, " _"]],
+    drawn: Sequence[Shaped[np.ndarray, "_ _"]],
     seed: int,
 ) -> Interval:
     """Points of accuracy by which one intervention leads random ones on the same prompts, pooled

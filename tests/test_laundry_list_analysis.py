@@ -1,7 +1,10 @@
 """Accuracy without the preference for places, places along a coordinate, the item left over."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from helpers.heads import Head
 from helpers.laundry_list_analysis import (
@@ -13,6 +16,7 @@ from helpers.laundry_list_analysis import (
     confusion,
     corrected_accuracy,
     corrected_scores,
+    crowding,
     difference_of_groups,
     mean_of_groups,
     outside_range,
@@ -22,9 +26,20 @@ from helpers.laundry_list_analysis import (
     shuffled_separability,
     without_preference,
 )
-from helpers.list_runs import Answers
+from helpers.list_runs import Answers, ListRuns
 from helpers.stats import Interval
 from helpers.tasks import Prompts
+
+
+class _Attention(ListRuns):
+    """Runs that know nothing but one head's attention."""
+
+    def __init__(self, prompts, pattern=None):
+        vars(self).update(prompts=prompts, pattern=pattern)
+
+    def attention(self, head, query, keys):
+        rows = np.arange(len(query))[:, None]
+        return self.pattern[rows, query[:, None], keys]
 
 
 @pytest.fixture
@@ -50,7 +65,7 @@ def measured(lists) -> Measured:
     place = np.array([0, 2, 2])
     logits = np.eye(3)[place]
     answers = Answers(place == lists.place, place == lists.place, place, logits, logits)
-    return Measured(lists, None, answers)
+    return Measured(lists, _Attention(lists.prompts), answers)
 
 
 def test_prompts_are_balanced_over_places_templates_and_orders(tokenizer):
@@ -150,21 +165,35 @@ def test_separability():
     assert shuffled.low < shuffled.value < 1
 
 
+def test_crowding_compares_the_channel_with_random_directions(measured):
+    """The channel tells two places apart; directions without any part along it do not."""
+    rng = np.random.default_rng(0)
+    place = np.arange(40) % 2
+    written = rng.normal(size=(40, 3))
+    written[:, 1] = 10 * place + 0.1 * written[:, 1]
+    lists = Lists(measured.lists.prompts, place, place == 1, 2)
+
+    class Written(_Attention):
+        def written(self, head, directions):
+            return written
+
+    found = crowding(
+        [replace(measured, lists=lists, runs=Written(lists.prompts))],
+        Head(0, 0),
+        torch.eye(3),
+        1,
+        draws=50,
+        seed=0,
+    )
+    assert found.channel[0] > 50 and found.random.shape == (1, 50)
+    assert found.random.max() < 1 and found.shuffled[0].high < 2
+    assert found.beyond_random.tolist() == [True]
+
+
 def test_outside_the_range_of_own_coordinates():
     own = np.array([[0.0, 0.0], [2.0, 4.0]])  # standard deviations 1 and 2
     outside = outside_range(np.array([[1.0, 1.0], [5.0, -2.0]]), own)
     assert outside.tolist() == [[0, 0], [3, 1]]
-
-
-class _Attention:
-    """Runs that know one head's attention."""
-
-    def __init__(self, prompts, pattern):
-        self.prompts, self.pattern = prompts, pattern
-
-    def attention(self, head, query, keys):
-        rows = np.arange(len(query))[:, None]
-        return self.pattern[rows, query[:, None], keys]
 
 
 @pytest.mark.parametrize("offset", [0, 1])

@@ -106,10 +106,11 @@ def test_an_edit_sets_the_coordinates_and_leaves_the_rest():
         z[:, -1] = z[:, -1] @ edit.matrix[1] + edit.value[1, rows]
         return z
 
+    complement = {HEAD: _complement(spaces, model)}
+    unedited = coordinates_at_end(model, prompts, complement)[HEAD]
     with change_heads(model, {HEAD: at_end}):
         changed = coordinates_at_end(model, prompts, {HEAD: spaces.directions[1]})[HEAD]
-        other = coordinates_at_end(model, prompts, {HEAD: _complement(spaces, model)})[HEAD]
-    unedited = coordinates_at_end(model, prompts, {HEAD: _complement(spaces, model)})[HEAD]
+        other = coordinates_at_end(model, prompts, complement)[HEAD]
     torch.testing.assert_close(changed, values[1], atol=1e-4, rtol=0)
     torch.testing.assert_close(other, unedited, atol=1e-4, rtol=0)
 

@@ -14,7 +14,12 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.channels import scaling_matrix
 from helpers.effects import points_gained
 from helpers.heads import Head
-from helpers.laundry_list_analysis import Lists, balanced_lists, percentiles
+from helpers.laundry_list_analysis import (
+    Lists,
+    balanced_lists,
+    outside_range,
+    percentiles,
+)
 from helpers.list_learning import Spaces, draw_spaces, learn_places, sample_places
 from helpers.list_runs import Answers, ListRuns
 from helpers.seeds import seed_for
@@ -114,6 +119,21 @@ class Fold:
         """
         told = self.test.place if place is None else place
         return self.test_runs.edited([spaces.edit(coordinates[:, told])])
+
+
+def places_outside(
+    folds: Iterable[Fold], space: Spaces, learned: Mapping[int, Float[Tensor, "place c"]]
+) -> Float[np.ndarray, " place"]:
+    """How far the coordinates learned for each place lie outside the range of what the head writes
+    by itself on the test prompts, in its standard deviations: mean over dimensions, for every place
+    of every length.
+    """
+    found = []
+    for fold in folds:
+        natural = space.written(fold.test_runs)[0]
+        outside = outside_range(learned[fold.size].numpy(), natural)
+        found.append(outside.mean(1))
+    return np.concatenate(found)
 
 
 def with_random(

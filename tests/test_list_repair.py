@@ -5,16 +5,24 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from helpers import channels
 from helpers.heads import Head
+from helpers.laundry_list_analysis import Lists
 from helpers.list_repair import (
+    Fold,
     Repairs,
     exact_gain,
     gain_over_draws,
+    places_outside,
     train_and_test,
     weight_edit,
+    with_random,
 )
 from helpers.list_runs import Answers
+from helpers.models import attention_weights
 from helpers.stats import Interval
+from tests.test_list_runs import HEAD, list_prompts, some_spaces
+from tests.tiny import tiny_model
 
 
 def answers(correct) -> Answers:
@@ -112,3 +120,46 @@ def test_intervals_are_paired():
     found.add("all", 4, answers([[True] * 8, [True] * 8]))
     assert found.gain("all").low > 0
     assert found.gain_minus_random("all") == Interval(0.0, 0.0, 0.0)
+
+
+@pytest.fixture
+def fold() -> Fold:
+    """Six random prompts, two places, the same to learn on and to test on."""
+    lists = Lists(list_prompts(), np.arange(6) % 2, np.zeros(6, dtype=bool), 2)
+    return Fold.of(tiny_model("llama"), (lists, lists), steered=[HEAD], attention_of=[HEAD])
+
+
+def test_a_fold_learns_samples_and_tests(fold):
+    spaces = some_spaces(tiny_model("llama"))
+    learned = fold.learn(spaces, 2)
+    expected = fold.test_runs.edited([spaces.edit(learned[:, [0, 1, 0, 1, 0, 1]])])
+    np.testing.assert_allclose(fold.tested(spaces, learned).logits, expected.logits)
+    swapped = fold.tested(spaces, learned.flip(1), 1 - fold.test.place)
+    np.testing.assert_allclose(swapped.logits, expected.logits)
+
+    own = spaces.written(fold.train_runs)[0]
+    sampled = fold.sample(spaces, 7, 3.0, seed=0)[0].numpy()
+    away = (sampled - own.mean(0)) / own.std(0)
+    assert away.shape == (2, 2) and np.abs(away).max() <= 3.001
+    assert (fold.sample(spaces, 7, 3.0, seed=0).numpy() == sampled).all()
+
+
+def test_how_far_outside_learned_places_lie(fold):
+    """Place 0 at the mean; place 1 two deviations above the range in one dimension of two."""
+    space = some_spaces(tiny_model("llama")).only(slice(1))
+    own = space.written(fold.test_runs)[0]
+    far = own.mean(0)
+    far[1] = own[:, 1].max() + 2 * own[:, 1].std()
+    learned = {2: torch.tensor(np.stack([own.mean(0), far]))}
+    np.testing.assert_allclose(places_outside([fold], space, learned), [0, 1], atol=1e-6)
+
+
+def test_random_subspaces_follow_the_one_under_test():
+    model = tiny_model("llama")
+    directions = some_spaces(model).directions[0]
+    basis = channels.components(attention_weights(model), "OV").V[HEAD][:, :4]
+    found = with_random(model, HEAD, directions, basis, draws=3, seed=0)
+    assert len(found) == 4
+    torch.testing.assert_close(found.directions[0], directions)
+    again = with_random(model, HEAD, directions, basis, draws=3, seed=0)
+    torch.testing.assert_close(again.directions, found.directions)

@@ -1,5 +1,5 @@
-"""Rewrite the tables of README.md and TEACHING.md from data/claims.yaml, data/results and
-benchmarks; --check only says if one is stale.
+"""Rewrite the findings and tables of README.md, TEACHING.md and benchmarks/README.md from
+data/claims.yaml, data/results and benchmarks/results.json; --check only says if one is stale.
 
 A table stands between the lines <!-- NAME:start --> and <!-- NAME:end -->; `tables` lists the
 names.
@@ -14,6 +14,7 @@ import pandas as pd
 
 from suite.errors import ClaimError
 from suite.files import write_text
+from suite.opening import filled
 from suite.registry import PROJECT
 from suite.scorecard import (
     costs,
@@ -34,6 +35,14 @@ LEGEND = (
     "Operations: executed over needed. GiB: peak memory of the largest process. "
     "`path_patching_linear`:"
 )
+
+
+PAGES = ("README.md", "TEACHING.md", "benchmarks/README.md")
+
+FINDINGS: list[list[tuple[str, str]]] = []
+"""The bullets of the README: each a list of a model and a sentence with its results filled in, as
+in `suite.opening`.
+"""
 
 
 BENCHMARK_COLUMNS = {
@@ -71,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    pages = [PROJECT / "README.md", PROJECT / "TEACHING.md"]
+    pages = [PROJECT / name for name in PAGES]
     benchmarks = PROJECT / "benchmarks" / "results.json"
     parser.add_argument("--pages", nargs="+", type=Path, default=pages)
     parser.add_argument("--root", type=Path, default=PROJECT, help="folder with data/results")
@@ -107,6 +116,7 @@ def tables(root: Path, benchmarks: list[dict]) -> dict[str, str]:
     scaling = next((entry for entry in benchmarks if entry["name"] == "scaling"), None)
     timed = [entry for entry in benchmarks if entry["name"] != "scaling"]
     return {
+        "findings": findings(measured),
         "results": f"{markdown(verdict_table(measured, papers_claims()))}\n\n{legend()}.",
         "ours": markdown(verdict_table(measured, our_claims(), models=_all_models(measured))),
         "costs": markdown(cost),
@@ -114,6 +124,19 @@ def tables(root: Path, benchmarks: list[dict]) -> dict[str, str]:
         "benchmarks": benchmark_table(timed),
         "scaling": scaling_table(scaling),
     }
+
+
+def findings(measured: pd.DataFrame) -> str:
+    """The bullets of `FINDINGS`, without the sentences whose results do not exist."""
+    lines = []
+    for bullet in FINDINGS:
+        sentences = []
+        for model, sentence in bullet:
+            of_model = measured[measured.model == model]
+            sentences.append(filled(of_model, model, [sentence]))
+        if any(sentences):
+            lines.append("- " + " ".join(sentence for sentence in sentences if sentence))
+    return "\n".join(lines) or "Nothing is measured yet."
 
 
 def _all_models(measured: pd.DataFrame) -> list[str]:

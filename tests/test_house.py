@@ -1,6 +1,7 @@
 """The files around the code: dependencies, lock, conda environment, Makefile and workflows."""
 
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -277,11 +278,18 @@ def test_setup_can_take_the_cpu_build_of_torch_first(tmp_path):
 # Pages
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "TEACHING.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "TEACHING.md", "benchmarks/README.md"]
+PAGES += ["docs/running.md", "docs/deviations.md", "docs/families.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_a_page_names_exists(page):
+    """Code in backticks is named from the project's folder, links from that of the page."""
     text = (PROJECT / page).read_text(encoding="utf-8")
     named = re.findall(r"`((?:helpers|suite|scripts|tests|data|benchmarks)/[\w./<>*-]+)`", text)
-    named += re.findall(r"\]\(((?!http)[\w./-]+)\)", text)
+    folder = (PROJECT / page).parent
+    for link in re.findall(r"\]\(((?!http)[\w./-]+)\)", text):
+        named.append(os.path.relpath(os.path.normpath(folder / link), PROJECT))
     example = "helpers/tasks/opposites.py"  # CONTRIBUTING.md writes this task
     missing = []
     for name in named:

@@ -8,6 +8,7 @@ import pytest
 
 from scripts import readme_table
 from suite.registry import PROJECT
+from suite.scorecard import measurements
 from tests.test_scorecard import primary, write
 
 README = "# Title\n\n<!-- results:start -->\nstale\n<!-- results:end -->\n\nAfter.\n"
@@ -58,6 +59,19 @@ def test_a_claim_shows_the_paper_beside_what_was_measured(root):
     assert (paper, own, other) == ("+44.1 points", "○", "○ |")
 
 
+def test_findings_are_filled_with_the_results_of_their_model(root, monkeypatch):
+    bullets = [
+        [
+            ("local-model", "It gains {A1.forced_choice_minus_half.interval}."),
+            ("smollm2", "Nobody measured {A1.accuracy}."),
+        ],
+        [("smollm2", "Nor {A1.accuracy} here.")],
+    ]
+    monkeypatch.setattr(readme_table, "FINDINGS", bullets)
+    found = readme_table.findings(measurements(root))
+    assert found == "- It gains +48 points [+47 points, +49 points]."
+
+
 def test_every_page_is_checked(root, capsys):
     readme_table.main(options(root))
     teaching = root / "TEACHING.md"
@@ -74,7 +88,7 @@ def test_a_page_without_a_place_for_its_table(text, root, capsys):
     page = root / "README.md"
     page.write_text(text)
     assert readme_table.main(["--pages", str(page)]) == 1
-    message = "README.md has no place for the table: add the lines <!-- results:start -->"
+    message = "README.md has no place for the table: add the lines <!-- "
     assert message in capsys.readouterr().err
 
 
@@ -104,8 +118,9 @@ def test_the_pages_are_current():
 @pytest.mark.parametrize(
     "page, names",
     [
-        ("README.md", ["results", "costs", "benchmarks", "scaling"]),
+        ("README.md", ["findings", "results", "ours", "costs"]),
         ("TEACHING.md", ["minutes"]),
+        ("benchmarks/README.md", ["benchmarks", "scaling"]),
     ],
 )
 def test_a_page_has_places_for_its_tables(page, names):

@@ -19,6 +19,8 @@ from helpers.heads import Head, Heads
 from helpers.tasks.prompts import Prompts
 
 BATCH = 48
+LOGITS_AT_ONCE = 256
+"""Rows of logits in memory at a time: a quarter of a gigabyte each copy for a large vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ def _score(
     """The fields of Answers, some variants at a time: logits are larger than all else."""
     listed = torch.tensor(prompts.choices, device=resid.device)
     answers = torch.tensor(prompts.answers, device=resid.device)
-    at_a_time = max(1, ROWS_AT_ONCE // len(prompts))
+    at_a_time = max(1, LOGITS_AT_ONCE // len(prompts))
     rows = []
     for chunk in model.ln_final(resid).split(at_a_time):
         logits = unembedded(model, chunk).float()

@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.heads import Head
 from helpers.list_runs import Answers, ListRuns
-from helpers.stats import RESAMPLES, TAIL, Interval, draw_range
+from helpers.stats import RESAMPLES, TAIL, Interval, draw_range, share
 from helpers.tasks import laundry_list, vocabulary
 from helpers.tasks.prompts import Prompts
 
@@ -101,6 +101,15 @@ def corrected_scores(right: Bool[np.ndarray, " prompt"], size: int) -> Float[np.
     Their mean is `corrected_accuracy` where all places are asked for equally often.
     """
     return np.where(right, 1.0, -1 / (size - 1))
+
+
+def corrected_share(right: Bool[np.ndarray, " prompt"], size: int) -> Interval:
+    """Corrected accuracy of prompts that ask for all places equally often, with the exact binomial
+    interval of the share of right answers.
+    """
+    found = share(right)
+    ends = [(size * end - 1) / (size - 1) for end in (found.value, found.low, found.high)]
+    return Interval(*ends)
 
 
 def without_preference(

@@ -16,6 +16,7 @@ from helpers.laundry_list_analysis import (
     confusion,
     corrected_accuracy,
     corrected_scores,
+    corrected_share,
     crowding,
     difference_of_groups,
     mean_of_groups,
@@ -114,6 +115,15 @@ def test_corrected_scores_have_the_corrected_accuracy_as_their_mean(measured):
     assert corrected_scores(np.array([True, False]), 5).tolist() == [1, -0.25]
     assert measured.scores.mean() == pytest.approx(0.5)
     assert corrected_accuracy(measured.rates) == pytest.approx(0.5)
+
+
+def test_corrected_share_has_exact_bounds():
+    """5 of 5 right among two places: the lower bound of the share is 0.025^(1/5) = 0.478."""
+    found = corrected_share(np.ones(5, dtype=bool), 2)
+    assert found.value == found.high == 1
+    assert found.low == pytest.approx(2 * 0.025 ** (1 / 5) - 1)
+    half = corrected_share(np.array([True, False, False, False]), 4)
+    assert half.value == 0
 
 
 def test_the_preference_for_a_place_is_removed():

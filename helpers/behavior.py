@@ -137,6 +137,16 @@ def unembedded(
     return _capped(model, model.unembed(normed))
 
 
+def candidate_logits(
+    model: TransformerBridge,
+    resid: Float[Tensor, "... d_model"],
+    tokens: Int[Tensor, " token"],
+) -> Float[Tensor, "... token"]:
+    """Logits of some tokens, read from the final residual without the full unembedding."""
+    read = model.ln_final(resid) @ model.W_U[:, tokens]
+    return _capped(model, read + model.b_U[tokens])
+
+
 def logit_difference(
     model: TransformerBridge, resid: Float[Tensor, "... batch d_model"], prompts: Prompts
 ) -> Float[Tensor, "... batch"]:

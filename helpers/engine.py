@@ -36,8 +36,14 @@ def cached_run(
     """The activations of these names in every layer, and the last residual; ends before the
     unembedding.
     """
-    wanted = _in_every_layer(model, names)
-    wanted.add(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
+    return cached_activations(model, tokens, _in_every_layer(model, names))
+
+
+def cached_activations(
+    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], names: Iterable[str]
+) -> ActivationCache:
+    """The activations of these full names, such as blocks.3.attn.hook_z, and the last residual."""
+    wanted = {*names, f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"}
     with model.hooks(fwd_hooks=[("ln_final.hook_in", stop_here)]):
         _, cache = model.run_with_cache(tokens, names_filter=wanted.__contains__, **NOTHING_ELSE)
     return cache

@@ -2,243 +2,245 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float, Int
+import seaborn as sns
+from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from helpers import plots
+from helpers.laundry_list_analysis import Crowding
+from helpers.list_map import PlaceMap
 from helpers.stats import Interval
 
 INHIBITION = plots.COLORS["inhibition"]
+INDUCTION = plots.COLORS["induction"]
+RANDOM = "0.45"
+INK = "black"
 
 
-def accuracy_maps(
-    cells: Mapping[str, Float[np.ndarray, "length place"]],
-    totals: Mapping[str, Sequence[Interval]],
+@dataclass(frozen=True)
+class Line:
+    """One quantity by length of the list."""
+
+    name: str
+    intervals: Sequence[Interval]
+    color: str
+    marker: str = "o"
+
+
+def by_length(
     lengths: Sequence[int],
+    lines: Sequence[Line],
+    *,
+    title: str,
+    ylabel: str,
+    chance: Sequence[float] = (),
 ) -> Figure:
-    """Accuracy by length of the list and place of the target, a panel per vocabulary; NaN where a
-    list has no such place.
-    """
-    figure, axes = plt.subplots(1, len(cells), figsize=(12, 4.2))
-    for ax, (vocabulary, table) in zip(axes, cells.items(), strict=True):
-        image = ax.imshow(table, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-        names = []
-        for length, total in zip(lengths, totals[vocabulary], strict=True):
-            names.append(f"{length} items: {total.text(2)}")
-        ax.set_yticks(range(len(lengths)), names)
-        ax.set(
-            xlabel="place of the target in the list (0 = first)",
-            title=f"Accuracy, {vocabulary}",
+    """Quantities by length of the list, with 95% intervals, each named at its right end."""
+    figure, ax = plt.subplots(figsize=(7.2, 3.8))
+    places = np.arange(len(lengths))
+    ends = []
+    for i, line in enumerate(lines):
+        values, errors = plots.with_errors(line.intervals)
+        shifted = places + 0.07 * (i - (len(lines) - 1) / 2)
+        style = {"color": line.color, "fmt": f"{line.marker}-", "capsize": 3, "lw": 1.6, "ms": 6}
+        ax.errorbar(shifted, values, yerr=errors, **style)
+        ends.append((values[-1], line.name, line.color))
+    if len(chance):
+        ax.plot(places, chance, ls="--", color=RANDOM)
+        ends.append((chance[-1], "chance", RANDOM))
+    _name_ends(ax, places[-1] + 0.2, ends)
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    ax.set_xticks(places, [str(length) for length in lengths])
+    ax.set(xlabel="items on the list", ylabel=ylabel, title=title)
+    ax.set_xlim(-0.4, places[-1] + 0.25)
+    return figure
+
+
+def _name_ends(ax: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Names beside the last points, moved apart where they would overlap."""
+    low, high = ax.get_ylim()
+    gap = 0.075 * (high - low)
+    in_order = sorted(ends, key=itemgetter(0))
+    heights = np.array([value for value, _, _ in in_order])
+    for _ in range(20):  # push neighbors apart, half of the way each
+        short_of = gap - np.diff(heights)
+        if (short_of <= 0).all():
+            break
+        push = np.maximum(short_of, 0) / 2
+        heights[:-1] -= push
+        heights[1:] += push
+    for height, (_, name, color) in zip(heights, in_order, strict=True):
+        ax.text(x, height, name, color=color, va="center", clip_on=False)
+
+
+def confusion_maps(
+    rates: Mapping[int, Float[np.ndarray, "asked answered"]],
+    counts: Mapping[int, int],
+    *,
+    title: str,
+) -> Figure:
+    """Place asked for against place answered, a panel per length of the list, in percent."""
+    figure, axes = plt.subplots(1, len(rates), figsize=(9.2, 4.2), width_ratios=(0.85, 1))
+    for ax, (size, table) in zip(np.atleast_1d(axes), rates.items(), strict=True):
+        names = [str(place + 1) for place in range(size)]
+        texts = np.array([f"{100 * rate:.0f}" if rate else "" for rate in table.flat])
+        sns.heatmap(
+            100 * table,
+            ax=ax,
+            cmap="Blues",
+            vmin=0,
+            vmax=100,
+            cbar=False,
+            annot=texts.reshape(table.shape),
+            annot_kws={"fontsize": 9 if size <= 8 else 7},
+            fmt="",
+            xticklabels=names,
+            yticklabels=names,
+            linewidths=0.5,
         )
-        for (row, column), value in np.ndenumerate(table):
-            if np.isfinite(value):
-                color = "black" if value > 0.6 else "white"
-                style = {"fontsize": 7, "color": color, **plots.CENTER}
-                ax.text(column, row, f"{value:.1f}", **style)
-    figure.colorbar(image, ax=axes, label="share right")
-    return figure
-
-
-@dataclass(frozen=True)
-class Crowding:
-    """How well the channel orders places, by length, beside random directions."""
-
-    channel: Float[np.ndarray, " length"]
-    random: Float[np.ndarray, "length draw"]
-
-
-def crowding(
-    coordinate: Float[np.ndarray, " prompt"],
-    place: Int[np.ndarray, " prompt"],
-    lengths: Sequence[int],
-    measures: Mapping[str, Crowding],
-    *,
-    channel: str,
-) -> Figure:
-    """The coordinate by place in lists of one length, and two measures of order by length."""
-    figure, (example, *panels) = plt.subplots(1, 3, figsize=(13, 3.4))
-    size = max(place) + 1
-    for i in range(size):
-        values = coordinate[place == i]
-        across = np.full(len(values), i)
-        example.plot(across, values, "o", ms=4, alpha=0.6, color=INHIBITION)
-        example.plot(i, values.mean(), "k_", ms=16, mew=2)
-    example.set(
-        xlabel="place of the target",
-        ylabel=f"coordinate of {channel}",
-        title=f"Lists of {size} items",
-    )
-    for ax, bottom, (name, measure) in zip(panels, (0, 0.45), measures.items(), strict=True):
-        ax.plot(lengths, measure.channel, "o-", color=INHIBITION, label="channel")
-        low, middle, high = np.quantile(measure.random, [0.025, 0.5, 0.975], axis=1)
-        label = f"{measure.random.shape[1]} random directions, 95 %"
-        ax.fill_between(lengths, low, high, color="0.88", label=label)
-        ax.plot(lengths, middle, color="0.5", lw=1)
-        ax.set(xlabel="items in the list", title=name, ylim=(bottom, 1.03))
-    panels[-1].legend(fontsize=7)
-    return figure
-
-
-@dataclass(frozen=True)
-class PlaceMap:
-    """Places reached on a grid of three coordinates; `steps` for the first two, `slices` for the
-    third.
-    """
-
-    axes: Sequence[str]
-    steps: Float[np.ndarray, " step"]
-    slices: Sequence[float]
-    own_range: Float[np.ndarray, "end axis"]
-    """Smallest and largest coordinates that the heads write by themselves."""
-    looked: Float[np.ndarray, "point place"]
-    """The movers' attention to each place, the first coordinate running fastest."""
-    answered: Float[np.ndarray, "point place"]
-
-    @property
-    def size(self) -> int:
-        """How many places there are."""
-        return self.looked.shape[1]
-
-    def most(self, table: Float[np.ndarray, "point place"]) -> Int[np.ndarray, "slice step step"]:
-        """The place with the largest share at each point."""
-        n = len(self.steps)
-        return table.argmax(-1).reshape(len(self.slices), n, n)
-
-    @property
-    def natural_slice(self) -> int:
-        """The slice nearest to where the coordinates lie by themselves."""
-        center = self.own_range[:, 2].mean()
-        return int(np.abs(np.array(self.slices) - center).argmin())
-
-
-def place_map(grid: PlaceMap) -> Figure:
-    """Which place the movers look at most, and which is answered most, slice by slice."""
-    n = len(grid.slices)
-    figure, panels = plt.subplots(2, n, figsize=(10.5, 6.4), sharex=True, sharey=True)
-    rows = {"looks at": grid.looked, "answers": grid.answered}
-    for axes, (verb, table) in zip(panels, rows.items(), strict=True):
-        for ax, value, places in zip(axes, grid.slices, grid.most(table), strict=True):
-            image = _draw_slice(ax, grid, places)
-            ax.set_title(f"{verb} most; {grid.axes[2]} at {value:.0f}")
-        _draw_own_range(axes[grid.natural_slice], grid)
-    plt.setp(panels[1], xlabel=f"coordinate on {grid.axes[0]}")
-    plt.setp(panels[:, 0], ylabel=f"coordinate on {grid.axes[1]}")
-    label = "place in the list (box: the coordinates' own range)"
-    figure.colorbar(image, ax=panels, ticks=range(grid.size), label=label)
-    return figure
-
-
-def _draw_slice(ax: Axes, grid: PlaceMap, places: Int[np.ndarray, "step step"]):
-    """One slice as colored cells with the places written in; returns the image."""
-    size = grid.size
-    image = ax.imshow(
-        places,
-        cmap=plt.get_cmap("viridis", size),
-        vmin=-0.5,
-        vmax=size - 0.5,
-        origin="lower",
-        aspect="auto",
-    )
-    ticks = range(0, len(grid.steps), 2)
-    names = [f"{step:.0f}" for step in grid.steps[::2]]
-    ax.set_xticks(ticks, names)
-    ax.set_yticks(ticks, names)
-    for (row, column), place in np.ndenumerate(places):
-        color = "white" if place < size / 2 else "black"
-        ax.text(column, row, place, fontsize=6, color=color, **plots.CENTER)
-    return image
-
-
-def _draw_own_range(ax: Axes, grid: PlaceMap) -> None:
-    """A box around the coordinates that the heads write by themselves."""
-    step = grid.steps[1] - grid.steps[0]
-    low, high = (grid.own_range[:, :2] - grid.steps[0]) / step
-    width, height = high - low
-    ax.add_patch(Rectangle(low, width, height, fill=False, ec="red", lw=1.2))
-
-
-def repair_gains(
-    kept: Sequence[int],
-    by_dimension: Mapping[str, Sequence[Interval]],
-    random: Mapping[str, Mapping[int, Interval]],
-    beside: Mapping[str, Sequence[Interval]],
-    *,
-    head: str,
-) -> Figure:
-    """Points gained by the dimensions that are set (a line per length), and beside controls.
-
-    random: per length, the gain in as many random dimensions. beside: row -> its gain per length,
-    three rows of one color, then three of another.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), sharey=True)
-    for name, gains in by_dimension.items():
-        gained = [gain.value for gain in gains]
-        [line] = left.plot(kept, gained, "o-", label=name)
-        crosses = [gain.value for gain in random[name].values()]
-        left.plot(list(random[name]), crosses, "x", ms=8, color=line.get_color())
-    left.set(
-        xlabel="dimensions (cross: random ones, learnt alike)",
-        ylabel="points gained, held-out items",
-        title=f"Gain inside what {head} writes",
-    )
-    left.legend(fontsize=7)
-    for i, (name, gains) in enumerate(beside.items()):
-        values, errors = plots.with_errors(gains)
-        x = np.arange(len(values)) + 0.1 * (i - 2.5)
-        style = {"fmt": "os^"[i % 3], "color": ("#2166ac", "#b2182b")[i // 3]}
-        right.errorbar(x, values, yerr=errors, label=name, ms=4, capsize=2, **style)
-    right.set_xticks(range(len(by_dimension)), by_dimension)
-    right.set(
-        title="The same beside its controls, 95 %",
-        xlabel="length of the list",
-        ylabel=left.get_ylabel(),
-    )
-    right.tick_params(labelleft=True)
-    right.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
-    for ax in (left, right):
-        ax.axhline(0, color="black", lw=0.6)
-    return figure
-
-
-def line_of_places(
-    coordinate: Float[np.ndarray, " step"],
-    looked: Float[np.ndarray, "step place"],
-    answered: Float[np.ndarray, "step place"],
-    own_range: tuple[float, float],
-    *,
-    axis: str,
-) -> Figure:
-    """Attention and answers by place as one coordinate is set; gray: its own range."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3), sharey=True)
-    panels = {"movers' attention": looked, "answered": answered}
-    size = looked.shape[1]
-    colors = plt.get_cmap("viridis", size)
-    for ax, (title, table) in zip(axes, panels.items(), strict=True):
+        ax.tick_params(rotation=0)
+        ax.set(xlabel="place answered", ylabel="place asked for")
+        ax.set_title(f"{size} items, n = {counts[size]} (% of a row)", fontweight="normal")
         for place in range(size):
-            style = {"ms": 3, "color": colors(place), "label": f"place {place}"}
-            ax.plot(coordinate, table[:, place], "o-", **style)
-        ax.axvspan(*own_range, color="0.9", zorder=0)
-        ax.set(xlabel=f"coordinate on {axis} (gray: its own range)", title=title)
-        ax.tick_params(labelleft=True)
-    axes[0].set_ylabel("share of attention from END")
-    axes[1].set_ylabel("share of prompts")
-    axes[0].legend(fontsize=7, ncols=2)
+            ax.add_patch(Rectangle((place, place), 1, 1, fill=False, ec=INK, lw=1.4, clip_on=False))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 
 
-def bars_at_point(
-    looked: Float[np.ndarray, " place"], answered: Float[np.ndarray, " place"], *, title: str
+def crowding(lengths: Sequence[int], found: Crowding, *, title: str) -> Figure:
+    """Separability of neighboring places by length: the channel, random directions of the same
+    head, and shuffled places. Logarithmic, since short lists are far ahead.
+    """
+    figure, ax = plt.subplots(figsize=(7.2, 3.8))
+    places = np.arange(len(lengths))
+    low, middle, high = np.quantile(found.random, [0.025, 0.5, 0.975], axis=1)
+    ax.plot(places, found.channel, "o-", color=INHIBITION, lw=1.8, ms=7, label="channel")
+    random = f"{found.random.shape[1]} random directions, median and middle 95%"
+    ax.plot(places, middle, "x--", color=RANDOM, label=random)
+    ax.fill_between(places, low, high, color="0.88", zorder=0)
+    shuffled = [interval.value for interval in found.shuffled]
+    ax.plot(places, shuffled, ls=":", color=INK, label="channel, places shuffled")
+    ax.legend(loc="upper right")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set_xticks(places, [str(length) for length in lengths])
+    ax.set(xlabel="items on the list", ylabel="d' of neighboring places (log scale)", title=title)
+    return figure
+
+
+def place_map(
+    grid: PlaceMap,
+    learned: Float[np.ndarray, "place c"],
+    *,
+    axes_names: tuple[str, str],
+    title: str,
 ) -> Figure:
-    """Attention and answers by place at one point of the grid."""
+    """A panel per place: the probability of its item, the natural range as a box, and the learned
+    coordinates as a star, at the edge where they lie beyond the map.
+    """
+    size = grid.probability.shape[-1]
+    columns = 3
+    n_rows = -(-size // columns)
+    figure, axes = plt.subplots(
+        n_rows, columns, figsize=(8.6, 2.9 * n_rows), sharex=True, sharey=True, squeeze=False
+    )
+    half = (grid.steps[1] - grid.steps[0]) / 2
+    ends = (grid.steps[0] - half, grid.steps[-1] + half)
+    stars = np.clip(grid.in_deviations(learned)[:, :2], *ends)
+    corner = grid.natural[0, :2]
+    width, height = grid.natural[1, :2] - corner
+    for place, ax in enumerate(axes.flat[:size]):
+        image = ax.imshow(
+            grid.probability[..., place],
+            origin="lower",
+            extent=(*ends, *ends),
+            cmap="Purples",
+            vmin=0,
+            vmax=grid.probability.max(),
+            aspect="auto",
+        )
+        ax.add_patch(Rectangle(corner, width, height, fill=False, ec=INDUCTION, lw=1.8))
+        ax.plot(*stars[place], "*", ms=13, color="#ffd92f", mec=INK, clip_on=False)
+        ax.set_title(f"item {place + 1} of {size}", fontweight="normal")
+    for ax in axes.flat[size:]:
+        ax.axis("off")
+    plt.setp(axes[-1], xlabel=f"{axes_names[0]} (SD)")
+    plt.setp(axes[:, 0], ylabel=f"{axes_names[1]} (SD)")
+    figure.colorbar(image, ax=axes, label="probability of the item", shrink=0.8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    return figure
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One row of `repair_gains`."""
+
+    name: str
+    interval: Interval
+    kind: str
+    """`under test`, `random` or `other`: decides color and marker."""
+
+
+KINDS = {"under test": (INHIBITION, "o"), "random": (RANDOM, "x"), "other": (plots.BLUE, "s")}
+
+
+def repair_gains(groups: Mapping[str, Sequence[Gain]], *, title: str, xlabel: str) -> Figure:
+    """Points of accuracy gained, a row per intervention, in named groups."""
+    n_rows = sum(len(rows) + 1 for rows in groups.values())
+    figure, ax = plt.subplots(figsize=(8.2, 0.33 * n_rows + 1))
+    ticks, names = [], []
+    y = 0.0
+    for group, rows in groups.items():
+        ticks.append(y)
+        names.append(group)
+        y += 1
+        for row in rows:
+            color, marker = KINDS[row.kind]
+            values, errors = plots.with_errors([row.interval])
+            style = {"fmt": marker, "color": color, "capsize": 3, "ms": 7, "lw": 1.6, "mew": 2}
+            ax.errorbar(values, [y], xerr=errors, **style)
+            ticks.append(y)
+            names.append(row.name)
+            y += 1
+    ax.set_yticks(ticks, names)
+    for tick, name in zip(ax.get_yticklabels(), names, strict=True):
+        tick.set_fontweight("bold" if name in groups else "normal")
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    ax.axvline(0, color=INK, lw=0.8)
+    ax.grid(axis="x", color="0.92")
+    ax.set(xlabel=xlabel, title=title)
+    return figure
+
+
+def line_of_places(grid: PlaceMap, *, axis: str, title: str) -> Figure:
+    """Probability of each listed item as the first coordinate is set, the others at their mean."""
+    figure, ax = plt.subplots(figsize=(7.2, 3.4))
+    row = grid.probability[len(grid.steps) // 2]
+    size = row.shape[1]
+    colors = plt.get_cmap("viridis", size + 1)
+    ends = []
+    for place in range(size):
+        color = to_hex(colors(place))
+        ax.plot(grid.steps, row[:, place], "o-", ms=4, color=color)
+        ends.append((row[-1, place], f"item {place + 1}", color))
+    _name_ends(ax, grid.steps[-1] * 1.04, ends)
+    ax.axvspan(*grid.natural[:, 0], color="0.9", zorder=0)
+    ax.set(xlabel=f"{axis} (SD; gray: natural range)", ylabel="probability", title=title)
+    return figure
+
+
+def bars_at_point(probability: Float[np.ndarray, " place"], *, title: str) -> Figure:
+    """Probability of each listed item at one point of the map."""
     figure, ax = plt.subplots(figsize=(6, 2.6))
-    place = np.arange(len(looked))
-    ax.bar(place - 0.2, looked, 0.4, label="movers' attention")
-    ax.bar(place + 0.2, answered, 0.4, label="answered")
-    ax.set(xlabel="place in the list", ylim=(0, 1), title=title)
-    ax.legend()
+    places = np.arange(len(probability)) + 1
+    ax.bar(places, probability, color=INHIBITION)
+    ax.set(xlabel="item of the list", ylabel="probability", ylim=(0, 1), title=title)
     return figure

@@ -1,247 +1,329 @@
-"""What notebook 06 asks about laundry lists: where heads look, what they write by place, and edits
-that set it.
+"""What notebook 06 measures on laundry lists: accuracy without the preference for places, how far
+places lie apart along a coordinate, and which item the done items leave over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy.stats import spearmanr
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.behavior import Behavior, evaluate
-from helpers.channels import scaling_matrix
-from helpers.engine import Edit, cached_run
 from helpers.heads import Head
-from helpers.interventions import (
-    Directions,
-    Steered,
-    change_heads,
-    set_attention,
-    set_coordinates,
-)
-from helpers.models import AttentionWeights
-from helpers.stats import RESAMPLES, Interval, bootstrap_indices, draw_range
-from helpers.tasks import laundry_list
+from helpers.list_runs import Answers, ListRuns
+from helpers.stats import RESAMPLES, TAIL, Interval, draw_range, share
+from helpers.tasks import laundry_list, vocabulary
 from helpers.tasks.prompts import Prompts
 
-BATCH = 32
+ORDERS = ("as listed", "reversed")
+"""The orders in which the done items are mentioned."""
+
+
+# Prompts ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Prompts with lists of one size, every place of the target equally often."""
+    """Prompts with lists of one size: every place of the target, template and order of the done
+    items equally often.
+    """
 
     prompts: Prompts
     place: Int[np.ndarray, " prompt"]
     """The place of the target in the list, from 0."""
+    reversed: Bool[np.ndarray, " prompt"]
+    """Whether the done items are mentioned in the reverse of the list's order."""
     size: int
 
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def first(self, count: int) -> Prompts:
-        """The first prompts, at most `count`."""
-        return self.prompts.select(np.arange(min(count, len(self))))
 
-
-def balanced_lists(tokenizer: Any, size: int, n: int, *, seed: int, items: Sequence[str]) -> Lists:
-    """At most n prompts, as many for each place."""
-    n = n // size * size
-    prompts = laundry_list(tokenizer, n, size=size, seed=seed, items=items)
-    return Lists(prompts, np.arange(n) % size, size)
-
-
-def thirds(lists: Lists) -> dict[str, Bool[np.ndarray, " prompt"]]:
-    """Which prompts have their target first, between, or last in the list."""
-    first = lists.place == 0
-    last = lists.place == lists.size - 1
-    return {"first": first, "middle": ~first & ~last, "last": last}
-
-
-def mean_over_lengths(
-    groups: Sequence[Bool[np.ndarray, " _"]], seed: int
-) -> Float[np.ndarray, " draw"]:
-    """Mean of the accuracies of several lengths: as measured, then with each length's prompts drawn
-    anew.
+def balanced_lists(
+    tokenizer: Any,
+    size: int,
+    at_least: int,
+    *,
+    seed: int,
+    items: Sequence[str],
+    templates: Sequence[int] | None = None,
+) -> Lists:
+    """As many prompts for each place, template and order: the smallest such number that is not
+    below `at_least`.
     """
-    rows = []
-    for i, hits in enumerate(groups):
-        as_measured = np.arange(len(hits))
-        drawn = bootstrap_indices(len(hits), RESAMPLES, seed + i)
-        picked = np.vstack([as_measured, drawn])
-        rows.append(hits[picked].mean(1))
-    return np.mean(rows, axis=0)
+    n_templates = len(vocabulary("laundry_templates") if templates is None else templates)
+    block = size * n_templates * len(ORDERS)
+    n = -(-at_least // block) * block
+    prompts = laundry_list(tokenizer, n, size=size, seed=seed, items=items, templates=templates)
+    rounds = np.arange(n) // (size * n_templates)
+    return Lists(prompts, np.arange(n) % size, rounds % 2 == 1, size)
 
 
-def interval_of_draws(draws: Float[np.ndarray, " draw"]) -> Interval:
-    """The first value with the middle 95 % of the others, moved where they do not contain it."""
-    value, *others = draws
-    ends = draw_range(np.array(others))
-    return Interval(value, min(value, ends.low), max(value, ends.high))
+# Accuracy -----------------------------------------------------------------------------------------
 
 
-def evaluate_with_outputs(
-    model: TransformerBridge, prompts: Prompts, heads: Sequence[Head]
-) -> tuple[Behavior, dict[Head, Float[Tensor, "prompt d_head"]]]:
-    """Behavior, and the output z of some heads at END, from the same runs."""
-    outputs = {head: [] for head in heads}
+def confusion(
+    asked: Int[np.ndarray, " prompt"], answered: Int[np.ndarray, " prompt"], size: int
+) -> Float[np.ndarray, "asked answered"]:
+    """How often each place is answered when the item at each place is asked for; rows add up to 1.
 
-    def keep(head: Head, z: Tensor) -> Tensor:
-        outputs[head].append(z[:, -1].cpu().clone())
-        return z
-
-    with change_heads(model, {head: partial(keep, head) for head in heads}):
-        behavior = evaluate(model, prompts, batch_size=BATCH)
-    batches = list(prompts.groups(size=BATCH))  # in the order of `evaluate`
-    order = np.argsort(np.concatenate(batches))
-    return behavior, {head: torch.cat(parts)[order] for head, parts in outputs.items()}
+    Raises ValueError where a place is never asked for.
+    """
+    counts = np.zeros((size, size))
+    np.add.at(counts, (asked, answered), 1)
+    totals = counts.sum(1, keepdims=True)
+    if not totals.all():
+        raise ValueError("Every place of the list must be asked for at least once.")
+    return counts / totals
 
 
-def attention_patterns(
-    model: TransformerBridge, prompts: Prompts, heads: Iterable[Head]
-) -> dict[Head, Float[np.ndarray, "prompt query key"]]:
-    """Attention of these heads; queries count back from END, as long as the longest prompt."""
-    heads = list(heads)
-    longest = max(map(len, prompts.tokens))
-    shape = (len(prompts), longest, longest)
-    found = {head: np.zeros(shape, dtype=np.float32) for head in heads}
-    for index in prompts.groups(size=BATCH):
-        tokens = prompts.select(index).tensors()[0].to(model.cfg.device)
-        length = tokens.shape[1]
-        cache = cached_run(model, tokens, ("attn.hook_pattern",))
-        for head in heads:
-            pattern = cache["pattern", head.layer][:, head.head]
-            found[head][index, -length:, :length] = pattern.cpu().numpy()
-    return found
+def corrected_accuracy(rates: Float[np.ndarray, "asked answered"]) -> float:
+    """Forced-choice accuracy without chance and without the preference for places: 1 = always
+    right, 0 = the answer does not depend on what is asked.
+
+    For each place, the rate at which it is answered when it is right, minus the rate at which it is
+    answered when another place is right (Youden's J); then the mean over places. A model that
+    always answers the last item gets 0, however long the list. Where all places are asked for
+    equally often, this equals (size x accuracy - 1) / (size - 1), so `corrected_scores` gives it
+    prompt by prompt.
+    """
+    size = len(rates)
+    hit_rate = np.diag(rates)
+    false_alarm_rate = (rates.sum(0) - hit_rate) / (size - 1)
+    return float((hit_rate - false_alarm_rate).mean())
 
 
-def least_looked_at(
-    lists: Lists,
-    patterns: Mapping[Head, Float[np.ndarray, "prompt query key"]],
-    heads: Sequence[Head],
-    offset: int,
+def corrected_scores(right: Bool[np.ndarray, " prompt"], size: int) -> Float[np.ndarray, " prompt"]:
+    """1 for a right answer and -1 / (size - 1) for a wrong one.
+
+    Their mean is `corrected_accuracy` where all places are asked for equally often.
+    """
+    return np.where(right, 1.0, -1 / (size - 1))
+
+
+def corrected_share(right: Bool[np.ndarray, " prompt"], size: int) -> Interval:
+    """Corrected accuracy of prompts that ask for all places equally often, with the exact binomial
+    interval of the share of right answers.
+    """
+    found = share(right)
+    ends = [(size * end - 1) / (size - 1) for end in (found.value, found.low, found.high)]
+    return Interval(*ends)
+
+
+def without_preference(
+    logits: Float[np.ndarray, "prompt place"],
 ) -> Int[np.ndarray, " prompt"]:
-    """The place in the list that these heads look back to least from the done items.
+    """The place answered once the mean logit of each place, over all prompts, is subtracted.
 
-    offset: 1 where the heads look at the token behind an item, as induction heads do.
+    What the model would answer with the same evidence and no preference for a place, if preference
+    and evidence add up. Needs every place to be asked for equally often.
     """
-    prompts = lists.prompts
-    prompt = np.arange(len(lists))
-    end = prompts.position("END")
-    looked = np.zeros((lists.size, len(lists)))
-    for head in heads:
-        for place in range(lists.size):
-            item = prompts.position(f"ITEM{place}") + offset
-            for done in range(lists.size - 1):
-                query = prompts.position(f"DONE{done}") - end - 1
-                looked[place] += patterns[head][prompt, query, item]
-    return looked.argmin(0)
+    return (logits - logits.mean(0)).argmax(-1)
 
 
-def order_and_separation(
-    x: Float[np.ndarray, " prompt"], place: Int[np.ndarray, " prompt"]
-) -> tuple[float, float]:
-    """|Spearman| of coordinates and places, and how well neighboring places are told apart: the
-    share of pairs in the more frequent order, from 0.5 to 1.
+@dataclass(frozen=True)
+class Measured:
+    """Lists of one length, what was kept of their runs, and what was answered."""
+
+    lists: Lists
+    runs: ListRuns
+    answers: Answers
+
+    @classmethod
+    def of(
+        cls,
+        model: TransformerBridge,
+        lists: Lists,
+        *,
+        outputs_of: Iterable[Head] = (),
+        attention_of: Iterable[Head] = (),
+    ) -> "Measured":
+        """Run the prompts; the heads are those of `ListRuns.of`."""
+        runs = ListRuns.of(model, lists.prompts, outputs_of=outputs_of, attention_of=attention_of)
+        return cls(lists, runs, runs.answers())
+
+    @property
+    def rates(self) -> Float[np.ndarray, "asked answered"]:
+        """The confusion matrix of the forced choice."""
+        return confusion(self.lists.place, self.answers.place, self.lists.size)
+
+    @property
+    def scores(self) -> Float[np.ndarray, " prompt"]:
+        """Corrected scores of the forced choice."""
+        return corrected_scores(self.answers.chosen, self.lists.size)
+
+    @property
+    def unbiased(self) -> Bool[np.ndarray, " prompt"]:
+        """Forced choices that are right once the preference for each place is removed."""
+        return without_preference(self.answers.logits) == self.lists.place
+
+    @property
+    def answers_last(self) -> Bool[np.ndarray, " prompt"]:
+        """Whether the last item is answered in forced choice."""
+        return self.answers.place == self.lists.size - 1
+
+    def of_order(self, order: str) -> Bool[np.ndarray, " prompt"]:
+        """Which prompts mention the done items in one of ORDERS."""
+        return self.lists.reversed == (order == "reversed")
+
+
+def accuracy_by_length(measured: Mapping[int, Measured]) -> dict[str, list[float]]:
+    """The supporting measures of claim B7 that have one value per length, all in forced choice."""
+    columns: dict[str, list[float]] = {
+        "accuracy_by_n": [],
+        "corrected_accuracy_by_n": [],
+        "accuracy_without_preference_by_n": [],
+        "accuracy_by_n_listed": [],
+        "accuracy_by_n_reversed": [],
+    }
+    for of_size in measured.values():
+        right = of_size.answers.chosen
+        turned = of_size.lists.reversed
+        parts = (right, of_size.scores, of_size.unbiased, right[~turned], right[turned])
+        for values, part in zip(columns.values(), parts, strict=True):
+            values.append(float(part.mean()))
+    return columns
+
+
+def accuracy_by_part(measured: Iterable[Measured]) -> dict[str, float]:
+    """Forced-choice accuracy at the first, a middle and the last place of lists of at least three:
+    each length's mean, then the mean over lengths.
     """
-    rho = abs(spearmanr(x, place).statistic)
-    apart = []
+    found: dict[str, list[float]] = {"first": [], "middle": [], "last": []}
+    for of_size in measured:
+        place, right = of_size.lists.place, of_size.answers.chosen
+        is_first = place == 0
+        is_last = place == of_size.lists.size - 1
+        found["first"].append(right[is_first].mean())
+        found["last"].append(right[is_last].mean())
+        found["middle"].append(right[~is_first & ~is_last].mean())
+    return {part: float(np.mean(values)) for part, values in found.items()}
+
+
+def mean_of_groups(groups: Sequence[Shaped[np.ndarray, " _"]], seed: int) -> Interval:
+    """Mean of the means of several groups, such as lengths, each group's prompts resampled."""
+    return difference_of_groups(groups, [], seed)
+
+
+def difference_of_groups(
+    high: Sequence[Shaped[np.ndarray, " _"]], low: Sequence[Shaped[np.ndarray, " _"]], seed: int
+) -> Interval:
+    """Mean of the means of some groups minus that of others, with a percentile bootstrap that
+    resamples the prompts inside each group; no others count as 0.
+    """
+    rng = np.random.default_rng(seed)
+    draws = np.zeros(RESAMPLES)
+    value = 0.0
+    for sign, groups in ((1, high), (-1, low)):
+        for values in groups:
+            picked = rng.integers(0, len(values), (RESAMPLES, len(values)))
+            draws += sign * np.asarray(values, dtype=float)[picked].mean(1) / len(groups)
+            value += sign * float(np.mean(values)) / len(groups)
+    return percentiles(value, draws)
+
+
+def percentiles(value: float, draws: Float[np.ndarray, " draw"]) -> Interval:
+    """An estimate with the middle 95% of its resamples, widened where these do not contain it."""
+    low, high = np.quantile(draws, [TAIL, 1 - TAIL])
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+# Places along a coordinate ------------------------------------------------------------------------
+
+
+def separability(x: Float[np.ndarray, " prompt"], place: Int[np.ndarray, " prompt"]) -> float:
+    """d' of neighboring places: the difference of their mean coordinates over the pooled standard
+    deviation, without its sign; mean over neighbors.
+    """
+    found = []
     for i in range(place.max()):
         here = x[place == i]
         after = x[place == i + 1]
-        above = (here[:, None] > after).mean()
-        apart.append(max(above, 1 - above))
-    return rho, float(np.mean(apart))
+        spread = np.sqrt((here.var(ddof=1) + after.var(ddof=1)) / 2)
+        found.append(abs(after.mean() - here.mean()) / spread)
+    return float(np.mean(found))
 
 
-def random_subspace(
-    space: Directions,
-    bases: Mapping[Head, Float[Tensor, "d_model component"]],
-    generator: torch.Generator,
-) -> dict[Head, Float[Tensor, "d_model _"]]:
-    """As many orthonormal directions of the same heads, drawn among those in their bases."""
-    mixes = {}
-    for head, directions in space.items():
-        size = (bases[head].shape[1], directions.shape[1])
-        mixes[head] = torch.randn(*size, generator=generator)
-    return {head: bases[head] @ torch.linalg.qr(mix).Q for head, mix in mixes.items()}
-
-
-def edits_at_points(
-    model: TransformerBridge, space: Directions, points: Float[np.ndarray, "point axis"]
-) -> list[Edit]:
-    """Edits that set the coordinates to each point in turn, the axes head by head."""
-    values = {}
-    axis = 0
-    for head, directions in space.items():
-        count = directions.shape[1]
-        columns = points[:, axis : axis + count]
-        values[head] = torch.tensor(columns, dtype=torch.float32)[:, None]
-        axis += count
-    return set_coordinates(model, space, values)
-
-
-def edits_at_places(
-    model: TransformerBridge,
-    space: Directions,
-    rows: Mapping[Head, Float[Tensor, "place _"]],
-    place: Int[np.ndarray, " prompt"],
-) -> list[Edit]:
-    """Edits that set each prompt's coordinates to the row of its place."""
-    values = {head: x[place][None] for head, x in rows.items()}
-    return set_coordinates(model, space, values)
-
-
-def keep_attention(
-    model: TransformerBridge,
-    patterns: Mapping[Head, Float[np.ndarray, "prompt query key"]],
-    heads: Sequence[Head],
-) -> list[Edit]:
-    """Edits that keep each head's attention from END as it is in these patterns."""
-    edits = []
-    for head in heads:
-        edits += set_attention(model, [head], patterns[head][:, -1])
-    return edits
-
-
-def places_reached(
-    run: Steered, prompts: Prompts
-) -> tuple[Float[np.ndarray, "point place"], Float[np.ndarray, "point place"]]:
-    """Per point: the movers' attention to each place; the share of prompts that answer it."""
-    choices = np.array(prompts.choices)
-    answered = run.predicted[:, :, None] == choices
-    return run.attention.mean((1, 3)), answered.mean(1)
-
-
-def scaling_maps(
-    weights: AttentionWeights, space: Directions, factor: float
-) -> dict[Head, Float[Tensor, "d_head d_head"]]:
-    """Matrix M per head that scales what it writes along its directions."""
-    maps = {}
-    for head, directions in space.items():
-        factors = torch.full((directions.shape[1],), factor)
-        maps[head] = scaling_matrix(weights.W_O[head], directions, factors)
-    return maps
-
-
-def mean_points_over_draws(
-    own: Bool[np.ndarray, " prompt"],
-    draws: Shaped[np.ndarray, "draw prompt"],
-    *,
-    seed: int,
+def shuffled_separability(
+    x: Float[np.ndarray, " prompt"], place: Int[np.ndarray, " prompt"], *, draws: int, seed: int
 ) -> Interval:
-    """Points gained over random draws; both are resampled, since other draws would differ too."""
-    ahead = 100.0 * own - 100.0 * draws
-    picked_draws = bootstrap_indices(ahead.shape[0], RESAMPLES, seed)
-    picked_prompts = bootstrap_indices(ahead.shape[1], RESAMPLES, seed + 1)
-    means = []
-    for rows, columns in zip(picked_draws, picked_prompts, strict=True):
-        means.append(ahead[np.ix_(rows, columns)].mean())
-    ends = draw_range(np.array(means))
-    return Interval(float(ahead.mean()), ends.low, ends.high)
+    """Median and middle 95% of `separability` with places shuffled: what small samples give."""
+    rng = np.random.default_rng(seed)
+    found = [separability(x, rng.permutation(place)) for _ in range(draws)]
+    return draw_range(np.array(found))
+
+
+@dataclass(frozen=True)
+class Crowding:
+    """Separability of neighboring places, by length of the list."""
+
+    channel: Float[np.ndarray, " length"]
+    random: Float[np.ndarray, "length draw"]
+    """Along random directions of the same head."""
+    shuffled: tuple[Interval, ...]
+    """Along the channel, with places shuffled."""
+
+    @property
+    def beyond_random(self) -> Bool[np.ndarray, " length"]:
+        """Where the channel separates neighbors better than 97.5% of random directions."""
+        return self.channel > np.quantile(self.random, 1 - TAIL, axis=1)
+
+
+def crowding(
+    measured: Iterable[Measured],
+    head: Head,
+    basis: Float[Tensor, "d_model component"],
+    channel: int,
+    *,
+    draws: int,
+    seed: int,
+) -> Crowding:
+    """Separability along one component of a head, beside random directions without any part along
+    it.
+    """
+    rng = np.random.default_rng(seed)
+    mixes = rng.normal(size=(basis.shape[1], draws))
+    mixes[channel] = 0
+    along, random, shuffled = [], [], []
+    for of_size in measured:
+        place = of_size.lists.place
+        written = of_size.runs.written(head, basis)
+        own = written[:, channel]
+        along.append(separability(own, place))
+        random.append([separability(x, place) for x in (written @ mixes).T])
+        shuffled.append(shuffled_separability(own, place, draws=draws, seed=seed))
+    return Crowding(np.array(along), np.array(random), tuple(shuffled))
+
+
+def outside_range(
+    values: Float[np.ndarray, "n c"], own: Float[np.ndarray, "prompt c"]
+) -> Float[np.ndarray, "n c"]:
+    """How far values lie outside the range of a head's own coordinates, in their standard
+    deviations; 0 inside.
+    """
+    above = values - own.max(0)
+    below = own.min(0) - values
+    return np.maximum(0, np.maximum(above, below)) / own.std(0)
+
+
+# Reading the place --------------------------------------------------------------------------------
+
+
+def place_left_over(
+    runs: ListRuns, size: int, heads: Sequence[Head], offset: int
+) -> Int[np.ndarray, " prompt"]:
+    """The place in the list that some heads look back to least from all done items together.
+
+    A rule of ours. offset: 1 where the heads look at the token after an item, as induction heads
+    do. The places of list and done items are given.
+    """
+    prompts = runs.prompts
+    items = [prompts.position(f"ITEM{place}") + offset for place in range(size)]
+    keys = np.stack(items, axis=1)
+    looked = np.zeros(keys.shape)
+    for head in heads:
+        for done in range(size - 1):
+            looked += runs.attention(head, prompts.position(f"DONE{done}"), keys)
+    return looked.argmin(1)

@@ -11,7 +11,13 @@ from suite.errors import TaskError
 
 
 def laundry_list(
-    tokenizer: Any, n: int, *, size: int = 6, seed: int = 0, items: Sequence[str] | None = None
+    tokenizer: Any,
+    n: int,
+    *,
+    size: int = 6,
+    seed: int = 0,
+    items: Sequence[str] | None = None,
+    templates: Sequence[int] | None = None,
 ) -> Prompts:
     """Laundry List (Merullo et al. 2024): `size` items are listed, all but one are done, the one
     that is left is asked.
@@ -19,10 +25,11 @@ def laundry_list(
     "On Mark's shopping list there is a pencil, a shirt, and a key. Mark already found the pencil
     and the key. Mark still needs to find the" wants " shirt". Every index of the target takes its
     turn, then every template, then the order of the done items: that of the list, or reversed.
+    `templates`: which templates to use, by number (default: all).
     Positions: ITEM0 ... (the list), DONE0 ... (the done items as they are mentioned), TARGET (the
     answer in the list) and END. Choices: all items of the list. In the partner the next item
     (cyclic) is left, which is the distractor. Raises TaskError for n < 1, a size below 2 or above
-    the number of items, and items that repeat or are several tokens.
+    the number of items, items that repeat or are several tokens, and no or unknown templates.
     """
     ids = distinct_tokens(tokenizer, vocabulary("items") if items is None else items, "items")
     items = list(ids)
@@ -31,12 +38,19 @@ def laundry_list(
             f"A list of {size} of {len(items)} items cannot be drawn; "
             f"give a size of 2 to {len(items)}."
         )
-    templates = vocabulary("laundry_templates")
+    texts = vocabulary("laundry_templates")
+    used = range(len(texts)) if templates is None else list(templates)
+    if not used or not set(used) <= set(range(len(texts))):
+        raise TaskError(
+            f"Templates {list(used)} are not among the {len(texts)} laundry templates; "
+            f"number them from 0 to {len(texts) - 1}."
+        )
     rng = random.Random(seed)
     rows = []
     for i in range(n):
         round_of_targets, target = divmod(i, size)
-        round_of_templates, template = divmod(round_of_targets, len(templates))
+        round_of_templates, turn = divmod(round_of_targets, len(used))
+        template = used[turn]
         listed = rng.sample(items, size)
         name = rng.choice(vocabulary("names"))
         right = listed[target]
@@ -44,10 +58,10 @@ def laundry_list(
         mentioned = listed if round_of_templates % 2 == 0 else listed[::-1]
         done = [item for item in mentioned if item != right]
         done_in_partner = [item for item in mentioned if item != wrong]
-        text = _fill(templates[template], name, listed, done)
+        text = _fill(texts[template], name, listed, done)
         row = PromptRow(
             text=text,
-            corrupted_text=_fill(templates[template], name, listed, done_in_partner),
+            corrupted_text=_fill(texts[template], name, listed, done_in_partner),
             answer=ids[right],
             distractor=ids[wrong],
             word_ends=_item_ends(text, listed, done, target),

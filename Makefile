@@ -10,7 +10,7 @@ PROFILE ?= full#                  full, or quick: the same claims on fewer promp
 N_PROMPTS ?=
 SEED ?=
 DEVICE ?=
-SET ?=#                           more parameters of the notebooks: SET="N_PATCH=16 CORRUPTION=swap"
+SET ?=#                           more parameters of the notebooks: SET="N_PATCH=16 N_HELD_OUT=16"
 ONLY ?=#                          notebooks whose name begins so, such as 03; of stress: an expression of pytest -k
 REPOSITORY ?=#                    owner/name on GitHub; default: repository-code of CITATION.cff
 FORCE ?=#                         of exercises: 1 overwrites the copies

@@ -55,7 +55,7 @@ from suite.scorecard import found_in, legend
 
 SCORECARD = "_scorecard"  # the end of the name of the notebook that reads all results
 FINDS_HEADS = "01"  # the notebook from whose circuit later ones start
-EXAMPLES = {"N_PROMPTS": 2, "N_PATCH": 2}  # an interval needs two examples
+EXAMPLES = {"N_PROMPTS": 2, "N_PATCH": 2, "N_HELD_OUT": 2}  # an interval needs two examples
 WRITTEN_BY_RUNS = ("results", "circuits")  # folders of data/ that are no input
 
 # Kernels inherit these, so that a notebook shows nothing but results.

@@ -1,5 +1,5 @@
 """What notebooks 04 to 06 ask about an inhibition channel: which heads it joins, over which
-distances, how many components there are, and what chance would give.
+distances, how many components there are, and which one stands out.
 """
 
 import itertools
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import norm
 from torch import Tensor
 from transformer_lens.tools.analysis import random_projection_kernel_moments
 
@@ -101,30 +100,34 @@ class HeadScores:
         return float(self.scores[self.best])
 
     @property
+    def best_two(self) -> tuple[int, int]:
+        """The components with the highest and the second highest score."""
+        highest_last = np.argsort(np.nan_to_num(self.scores, nan=-np.inf))
+        return int(highest_last[-1]), int(highest_last[-2])
+
+    @property
     def others(self) -> Float[np.ndarray, " other"]:
         """Scores of the components that are not the best one, lowest first."""
         rest = np.delete(self.scores, self.best)
         return np.sort(rest[~np.isnan(rest)])
 
     @property
-    def chance(self) -> float:
-        """97.5 % point of the highest of as many normal draws like the others."""
-        others = self.others
-        quantile = norm.ppf(0.975 ** (1 / (len(others) + 1)))
-        return float(others.mean() + others.std() * quantile)
-
-    @property
     def z(self) -> float:
-        """Deviations from the others' mean to the best; NaN where there are no others or these
-        are alike.
-        """
-        if np.isfinite(self.scores).sum() < 2:
-            return np.nan
-        others = self.others
-        deviation = others.std()
-        if deviation == 0:
-            return np.nan
-        return float((self.highest - others.mean()) / deviation)
+        """`outlier_z` of the scores."""
+        return outlier_z(self.scores)
+
+
+def outlier_z(scores: Float[np.ndarray, " component"]) -> float:
+    """How many standard deviations of the others the highest score lies above their mean.
+
+    Not a test: the largest of many numbers always stands out, so compare it with other heads'. NaN
+    where there are no others, or these are alike. NaN among the scores is left out.
+    """
+    ordered = np.sort(scores[np.isfinite(scores)])
+    others = ordered[:-1]
+    if len(others) == 0 or others.std() == 0:
+        return np.nan
+    return float((ordered[-1] - others.mean()) / others.std())
 
 
 def scores_with_queries(
@@ -147,6 +150,20 @@ def scores_with_queries(
     )
     rows = scores[:, :components].nanmean(-1).numpy()
     return [HeadScores(head, row) for head, row in zip(senders, rows, strict=True)]
+
+
+def outlier_scores(
+    weights: AttentionWeights, movers: Sequence[Head], distances: Sequence[int]
+) -> dict[Head, float]:
+    """How far the best component of each head before the last mover stands out, farthest first.
+
+    Scores are those with the movers' queries; heads whose components do not differ are left out.
+    """
+    last_layer = max(mover.layer for mover in movers)
+    earlier = heads_before(last_layer, weights.n_heads)
+    scored = scores_with_queries(weights, earlier, movers, distances)
+    found = {one.head: one.z for one in scored if np.isfinite(one.z)}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def heads_after(heads: Sequence[Head], layer: int) -> list[Head]:
@@ -193,3 +210,34 @@ def angles_of_random_spaces(
         bases.append(torch.linalg.qr(directions).Q)
     largest_cosine = torch.linalg.svdvals(bases[0].mT @ bases[1])[:, 0]
     return largest_cosine.clamp(max=1).arccos().rad2deg()
+
+
+def angles_between(
+    found: Components,
+    heads: tuple[Head, Head],
+    chosen: tuple[int, int],
+    *,
+    draws: tuple[int, int],
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """Angles between what two heads write, in degrees, each beside the 2.5% point of its control.
+
+    chosen: one component of each head. draws: numbers of random directions, one that either head
+    can write, and of random spaces of the heads' ranks.
+    """
+    spaces = []
+    wires = []
+    for head, component in zip(heads, chosen, strict=True):
+        S = found.S[head]
+        V = found.V[head]
+        spaces.append(V[:, S > EXISTING * S[0]])
+        wires.append(V[:, [component]])
+    sizes = (spaces[0].shape[1], spaces[1].shape[1])
+    directions = angles_of_random_directions(spaces[0], spaces[1], draws[0], generator)
+    random_spaces = angles_of_random_spaces(len(V), sizes, draws[1], generator)
+    return {
+        "chosen components": float(channels.principal_angles(*wires)[0]),
+        "random directions of theirs": float(directions.quantile(0.025)),
+        "all they write, smallest": float(channels.principal_angles(*spaces)[0]),
+        "random spaces, smallest": float(random_spaces.quantile(0.025)),
+    }

@@ -1,25 +1,104 @@
-"""Which of several controls a measurement must be compared with."""
+"""How far a measurement lies above its controls on the same prompts, and which control is harder.
 
-from collections.abc import Sequence
+A control is either one value a prompt (such as the unedited model), or one value for each of
+several random draws and each prompt (such as random heads).
+"""
 
-from helpers.stats import Interval
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from helpers.effects import signed_text
+from helpers.stats import (
+    RESAMPLES,
+    TAIL,
+    Interval,
+    bootstrap_indices,
+    mean_interval,
+)
 from suite.ledger import Control
 
+PerPrompt = Shaped[np.ndarray, " prompt"]
+PerDraw = Shaped[np.ndarray, "draw prompt"]
 
-def margin_over(measured: Interval, control: Control) -> int:
-    """How far a measurement lies above a control that has an interval.
 
-    2: its whole interval lies above the control's. 1: only its value lies above the control's. 0:
-    not even that.
+@dataclass(frozen=True)
+class Comparison:
+    """A measurement beside its controls, in percentage points, paired over prompts."""
+
+    gains: Mapping[str, Interval]
+    """Control -> points by which the measurement exceeds it."""
+
+    @property
+    def harder(self) -> str:
+        """The control with the smallest gain over it; of equal ones the first."""
+        return min(self.gains, key=lambda name: self.gains[name].value)
+
+    @property
+    def text(self) -> str:
+        """The gain over each control, as people read it."""
+        parts = [f"{signed_text(gain)} over the {name}" for name, gain in self.gains.items()]
+        return " and ".join(parts)
+
+    @property
+    def gain(self) -> Interval:
+        """The gain over the harder control."""
+        return self.gains[self.harder]
+
+
+def compare(after: PerPrompt, controls: Mapping[str, PerPrompt | PerDraw], seed: int) -> Comparison:
+    """Points (hits or shares from 0 to 1, times 100) that `after` gains over each control.
+
+    Hits may be booleans: they are counted as 0 and 1. Raises ValueError without a control, and for
+    fewer than two prompts or draws.
     """
-    if measured.low > control.ends[1]:
-        return 2
-    if measured.value > control.value:
-        return 1
-    return 0
+    if not controls:
+        raise ValueError("A comparison needs at least one control.")
+    gains = {}
+    for name, control in controls.items():
+        gains[name] = points_over(after, control, seed)
+    return Comparison(gains)
 
 
-def hardest_control(measured: Interval, controls: Sequence[Control]) -> Control:
-    """The control with the smallest margin; among equal margins the one with the highest value."""
-    by_value = sorted(controls, key=lambda control: control.value, reverse=True)
-    return min(by_value, key=lambda control: margin_over(measured, control))
+def points_over(after: PerPrompt, control: PerPrompt | PerDraw, seed: int) -> Interval:
+    """Points gained over one control, paired; draws are resampled as well as prompts."""
+    measured = 100.0 * np.asarray(after, dtype=float)
+    reference = 100.0 * np.asarray(control, dtype=float)
+    difference = measured - reference
+    if difference.ndim == 1:
+        return mean_interval(difference, seed)
+    return mean_over_draws(difference, seed)
+
+
+def mean_over_draws(values: Float[np.ndarray, "draw prompt"], seed: int) -> Interval:
+    """Mean over draws and prompts with a percentile bootstrap that resamples both.
+
+    Raises ValueError on fewer than two draws or prompts.
+    """
+    n_draws, n_prompts = values.shape
+    if min(n_draws, n_prompts) < 2:
+        raise ValueError("An interval over draws needs at least two draws and two prompts.")
+    draws_seed, prompts_seed = np.random.SeedSequence(seed).generate_state(2)
+    of_draws = _counts(n_draws, int(draws_seed)) / n_draws
+    of_prompts = _counts(n_prompts, int(prompts_seed)) / n_prompts
+    resampled = ((of_draws @ values) * of_prompts).sum(-1)
+    low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
+    value = values.mean()
+    return Interval(float(value), float(min(low, value)), float(max(high, value)))
+
+
+def _counts(n: int, seed: int) -> Float[np.ndarray, "resample n"]:
+    """How often each of n examples is drawn in each resample."""
+    counts = np.zeros((RESAMPLES, n))
+    for row, picked in zip(counts, bootstrap_indices(n, RESAMPLES, seed), strict=True):
+        row += np.bincount(picked, minlength=n)
+    return counts
+
+
+def control_of(name: str, values: PerPrompt | PerDraw, baseline: PerPrompt, seed: int) -> Control:
+    """A control's own change from a baseline on the same prompts, in points."""
+    shares = np.asarray(values, dtype=float)
+    of_prompts = shares if shares.ndim == 1 else shares.mean(0)
+    return Control.of(name, points_over(of_prompts, baseline, seed))

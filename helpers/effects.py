@@ -29,6 +29,25 @@ def signed_text(interval: Interval, digits: int = 1) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def percent_text(share: Interval) -> str:
+    """A share from 0 to 1 as people read it: `28.7% [25.9, 31.6]`."""
+    percent = share.times(100)
+    return f"{percent.value:.1f}% [{percent.low:.1f}, {percent.high:.1f}]"
+
+
+def points_text(interval: Interval) -> str:
+    """A difference in percentage points as people read it: `+2.3 points [-0.5, +5.1]`."""
+    low, high = f"{interval.low:+.1f}", f"{interval.high:+.1f}"
+    return f"{interval.value:+.1f} points [{low}, {high}]"
+
+
+def word_by_sign(interval: Interval, *, above: str, below: str, unclear: str) -> str:
+    """The word for a change whose whole interval lies above 0, below it, or on neither side."""
+    if interval.low > 0:
+        return above
+    return below if interval.high < 0 else unclear
+
+
 def points_gained(
     after: Shaped[np.ndarray, " n"], before: Shaped[np.ndarray, " n"], seed: int
 ) -> Interval:

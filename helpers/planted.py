@@ -1,37 +1,49 @@
 """A GPT-2 whose weights are written by hand, so that its circuit is known: every method is first
 tried on it.
 
-The architecture is Hugging Face's own (LayerNorm, learned positions, biases); MLPs write nothing.
-It solves indirect object identification for the words of data/vocabulary.yaml, and can be worked
-out with pen and paper:
+The architecture is Hugging Face's own, with LayerNorm, learned positions and biases. The MLPs write
+nothing. The model solves indirect object identification for the words of data/vocabulary.yaml, and
+everything it does can be worked out with pen and paper (see `planted_by_hand`).
 
-Features. The residual stream holds named features, each in directions of its own, all orthogonal. A
-constant *carrier*, CARRIER times larger than a feature, fixes LayerNorm's scale: with a gain of
-CARRIER / sqrt(d_model), LayerNorm hands on every other feature as it is (to about 0.1 %). A word
-embeds `name` = 1 and its own `identity` if it is a name. A position p embeds `clock`, hands of
-period 2, 4, ..., 128, each (cos, sin) of 2 pi p / period - pi / 4; `place`, copies of the hands of
-period 4 and 8; `early` = 1 where p < 8 (the templates introduce both people there); and `sink` = 1
-at p = 0, where `place` is zero, so that who attends to the sink copies nothing.
+Features. The residual stream contains named features. Each has its own directions, and all of them
+are orthogonal.
 
-Heads. A head's score is (query features) . (key features) + (preferred features of the key); SHARP
-= 12 separates the best key from the next, so a head attends where it should but for exp(-12) per
-wrong key. previous_token   every p to p-1, by turning the clock one step: identity -> previous
-duplicate_token  a name to its early mention S1, else to the sink: place of S1 -> channel_in
-induction        a name to the early position after its mention (`previous` = identity), else to the
-sink: place, turned back one step so that it is S1's, -> channel_in inhibition       to the late
-name, S2: channel_in -> channel movers           to the early names, less so the more their place
-agrees with the channel: identity -> output negative_movers  to the late name: minus identity ->
-output The two names stand two positions apart, half a turn of the period-4 hand, hence the first
-two coordinates of `place` (each +-sqrt(1/2)) have opposite signs at the two names: a channel of
-rank 1 is the first of them, rank 2 both, rank 3 also the cos of period 8. Every map on the way
-(into the channel, through inhibition, the movers' query-key) has the singular values SINGULAR. The
-two heads that write `channel_in`, the two of inhibition and the two movers share their work in the
-proportions SHARES.
+- carrier: a constant, CARRIER times larger than any other feature, which fixes LayerNorm's scale.
+  With a gain of CARRIER / sqrt(d_model), LayerNorm leaves every other feature as it is, to about
+  0.1%.
+- name, identity: a name embeds `name` = 1 and its own direction of `identity`.
+- clock: position p embeds (cos, sin) of 2 pi p / period - pi / 4 for the periods 2, 4, ..., 128.
+- place: a copy of the clock's pairs of period 4 and 8, except at p = 0, where it is zero.
+- early: 1 where p < 8. The templates introduce both people there.
+- sink: 1 at p = 0. A head that attends to the sink copies nothing, because `place` is zero there.
+- previous, channel_in, channel, output: written by heads, see below.
 
-Numbers. With delta = gain * sum_k SINGULAR_k^3 place_k(S1) (place_k(S1) - place_k(IO)), which is
-SCORE_GAP for ranks 1 and 2, a mover attends to IO and S1 in the proportion exp(delta) : 1, and the
-logit difference is LOGIT * (tanh(delta / 2) + NEGATIVE). A head with share s removed from the
-channel leaves (1 - s) delta.
+Heads. A head's score is (query features) . (key features) + (preferred features of the key). SHARP
+= 12 separates the best key from the next, so each wrong key gets only exp(-12) of the attention.
+
+- previous_token: every p attends to p-1, by turning the clock back one step.
+  It reads identity and writes previous.
+- duplicate_token: a name attends to its early mention S1, or else to the sink.
+  It reads place and writes channel_in.
+- induction: a name attends to the early position after its mention (where `previous` is its
+  identity), or else to the sink. It reads place, turned back one step so that it is the place of
+  S1, and writes channel_in.
+- inhibition: attends to the late name, S2. It reads channel_in and writes channel.
+- movers: attend to the early names, and less to a name the more its place agrees with the channel.
+  They read identity and write output.
+- negative_movers: attend to the late name. They read identity and write minus output.
+
+The channel. The two names stand two positions apart, which is half a turn of the clock's pair of
+period 4. So the first two coordinates of `place` are +-sqrt(1/2), with opposite signs at the two
+names. A channel of rank 1 carries the first of them, rank 2 carries both, and rank 3 also the cos
+of period 8. Every map on the way (into the channel, through inhibition, the movers' query-key
+product) has the singular values SINGULAR. Two heads that share a role's work, and the two heads
+that write `channel_in`, divide it as SHARES.
+
+Numbers. Let delta = gain * sum_k SINGULAR_k^3 place_k(S1) (place_k(S1) - place_k(IO)), which is
+SCORE_GAP for ranks 1 and 2. A mover attends to IO and S1 in the proportion exp(delta) : 1, and the
+logit difference is LOGIT * (tanh(delta / 2) + NEGATIVE). Without a head of share s in the channel,
+delta becomes (1 - s) delta.
 """
 
 import io
@@ -57,11 +69,11 @@ N_HEADS = 4
 D_HEAD = 64
 D_MODEL = 256
 N_POSITIONS = 128
-D_FEATURES = D_MODEL - 1  # the mean of the residual stream is no feature: LayerNorm removes it
+D_FEATURES = D_MODEL - 1  # LayerNorm removes the mean of the residual stream, so it is no feature
 CARRIER = 128.0
 SHARP = 12.0
 SCORE_GAP = 4.0
-LOGIT = 20.0  # logit of a name that is fully attended to
+LOGIT = 20.0  # logit that the movers give to a name with all of their attention
 NEGATIVE = 0.3  # weight of the negative mover beside the movers' 1
 SINGULAR = (1.0, 0.9, 0.5)
 SHARES = (0.6, 0.4)
@@ -73,7 +85,8 @@ LAYERS = {
     "movers": (4, 5),
     "negative_movers": (5,),
 }
-SERVANTS = ["previous_token", "duplicate_token", "induction"]  # roles that only serve inhibition
+# Roles whose heads send only to the inhibition heads, directly or through each other:
+SENDERS_TO_INHIBITION = ("previous_token", "duplicate_token", "induction")
 PERIODS = [2, 4, 8, 16, 32, 64, 128]
 PARTS = 4  # query, key, value and output of a head
 
@@ -83,29 +96,29 @@ Rows = Float[Tensor, "_ feature"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to build. Raises ModelError for what is impossible."""
+    """What to build. Raises ModelError for a plan that the model has no room for."""
 
     channel_rank: int = 2  # 1, 2 or 3
     noise: float = 0.0
-    """Gaussian noise in every attention matrix: its Frobenius norm over that of the planted matrix
-    (over the planted heads' mean where nothing is planted). It leaves the carrier alone. The
-    circuit search finds the plan up to 0.1."""
-    distractors: int = 4  # heads with large random weights that write into directions nobody reads
+    """Gaussian noise in every attention matrix: its Frobenius norm, relative to that of the planted
+    matrix. A head without a planted matrix gets noise relative to the planted heads' mean. The
+    carrier gets none. The circuit search finds the plan with noise up to 0.1."""
+    distractors: int = 4  # heads with large random weights whose output no head reads
     rotate: bool = True
-    """Turn the residual basis at random. The all-ones direction stays: LayerNorm removes it."""
+    """Rotate the residual basis at random, except for the all-ones direction, which LayerNorm
+    removes."""
     seed: int = 0
     inhibition: float = 1.0
-    """Strength of the inhibition heads: at 0 there are none, and what only serves them has no role;
-    from 2 on each head is redundant, since what the others leave already saturates the movers."""
+    """Strength of the inhibition heads. At 0 there are none, and heads that send only to them have
+    no role. From 2 on each head is redundant, because the other one alone saturates the movers."""
     circuits: int = 1
     """2: two channels for one task; each has one of the heads that write it, one inhibition head
     and one mover.
     """
-    copies: int = 1  # every planted head this often, each copy with its share of the weight
+    copies: int = 1  # of every planted head, each with an equal part of its weight
     shared: bool = False
-    """A second reader of the (first) channel: the negative mover attends to the early name that it
-    points at.
-    """
+    """Whether the negative mover reads the (first) channel, too: it then attends to the early name
+    at the channel's place."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.channel_rank <= len(SINGULAR):
@@ -122,7 +135,7 @@ class Plan:
         self._check_heads()
 
     def _check_heads(self) -> None:
-        """Raises ModelError where copies and distractors need more heads than there are."""
+        """Raises ModelError if copies and distractors need more heads than the model has."""
         layers = [layer for role in LAYERS.values() for layer in role]
         fullest = max(layers.count(layer) for layer in layers)
         most_copies = N_HEADS // fullest
@@ -141,28 +154,28 @@ class Plan:
 
 @dataclass(frozen=True)
 class Planted:
-    """The model and its truth. Directions are unit vectors of the residual stream, one per
-    column.
+    """The model and its true circuit. Directions are unit vectors of the residual stream, as
+    columns.
     """
 
     hf_model: GPT2LMHeadModel
     tokenizer: PreTrainedTokenizerFast
     plan: Plan
-    roles: dict[str, tuple[Head, ...]]  # as in `circuits.IOI.roles`, by falling share of the work
+    roles: dict[str, tuple[Head, ...]]  # by role, as in `circuits.IOI`; largest share of work first
     distractors: tuple[Head, ...]
     directions: dict[str, Float[Tensor, "d_model _"]]
-    """The directions of each feature; a second circuit's channel comes after the first's."""
-    gain: float  # of the movers' query-key score: see delta above
+    """Feature -> its directions. A second circuit's channel follows the first's."""
+    gain: float  # of the movers' query-key product: see delta above
 
     @property
     def channel(self) -> Float[Tensor, "d_model rank"]:
-        """What inhibition writes and the movers read, by falling singular value."""
+        """What inhibition heads write and movers read, largest singular value first."""
         return self.directions["channel"]
 
 
 @dataclass(frozen=True)
 class _Wires:
-    """One head in feature space. Score = (query x_q).(key x_k) + prefer.x_k; what is written =
+    """One head in feature space. Its score is (query x_q) . (key x_k) + prefer . x_k, and it writes
     out^T value x_k.
     """
 
@@ -174,7 +187,7 @@ class _Wires:
 
 
 class _Placement(NamedTuple):
-    """Which heads of the model are whose."""
+    """Which heads of the model have which weights and roles."""
 
     wires: dict[Head, _Wires]
     roles: dict[str, tuple[Head, ...]]
@@ -206,9 +219,7 @@ def build(plan: Plan | None = None) -> Planted:
 
 
 def save(planted: Planted, folder: Path | str) -> None:
-    """Write config, safetensors and tokenizer as the hub keeps them; `load_model(str(folder))`
-    reads it.
-    """
+    """Write config, safetensors and tokenizer as on the hub, for `load_model(str(folder))`."""
     with redirect_stderr(io.StringIO()):  # progress bars
         planted.hf_model.save_pretrained(folder)
     planted.tokenizer.save_pretrained(folder)
@@ -229,7 +240,7 @@ def _tokenizer(words: dict[str, list[str]]) -> PreTrainedTokenizerFast:
 
 
 def _features(plan: Plan, n_names: int) -> dict[str, Rows]:
-    """Feature -> its rows in feature space (one-hot); `junk` is what is left."""
+    """Feature -> its one-hot rows in feature space. `junk` gets all remaining directions."""
     if n_names >= D_HEAD:
         raise ModelError(
             f"data/vocabulary.yaml has {n_names} names: a head of {D_HEAD} dimensions has room for "
@@ -255,14 +266,14 @@ def _features(plan: Plan, n_names: int) -> dict[str, Rows]:
 
 
 def _score_gain(plan: Plan) -> float:
-    """The gain of a mover's score with which delta is SCORE_GAP, for ranks 1 and 2."""
+    """The gain of a mover's query-key product that makes delta SCORE_GAP, for ranks 1 and 2."""
     used = SINGULAR[: min(plan.channel_rank, 2)]
     return SCORE_GAP / sum(singular**3 for singular in used)
 
 
 def _basis(rotate: bool, random: torch.Generator) -> Float[Tensor, "d_model feature"]:
-    """Orthonormal directions without mean: nearly the coordinates themselves (a Householder
-    mirror), or turned.
+    """Orthonormal directions without mean: almost the coordinate axes (a Householder reflection),
+    or rotated at random.
     """
     mirror = torch.full((D_MODEL, 1), -(D_MODEL**-0.5), dtype=torch.float64)
     mirror[-1] += 1
@@ -275,7 +286,7 @@ def _basis(rotate: bool, random: torch.Generator) -> Float[Tensor, "d_model feat
 
 
 def _empty_model(vocab_size: int) -> GPT2LMHeadModel:
-    """A GPT-2 that writes nothing; each LayerNorm's gain hands on features as they are."""
+    """A GPT-2 whose weights are zero, except for LayerNorm gains that leave features unchanged."""
     config = GPT2Config(
         n_layer=N_LAYERS,
         n_head=N_HEADS,
@@ -300,7 +311,7 @@ def _write_embeddings(
     basis: Float[Tensor, "d_model feature"],
     names: list[int],
 ) -> None:
-    """What tokens and positions embed, and how the output is read; names: the names' token ids."""
+    """Write both embeddings and the unembedding. `names` are the names' token ids."""
     tokens = (CARRIER * features["carrier"]).repeat(model.config.vocab_size, 1)
     tokens[names] += features["name"] + features["identity"]
     model.transformer.wte.weight.copy_(tokens @ basis.T)
@@ -326,7 +337,7 @@ def _positions(features: dict[str, Rows]) -> Float[Tensor, "pos feature"]:
 
 
 def _write_constant_queries(model: GPT2LMHeadModel, heads: list[Head]) -> None:
-    """Give each head a last query dimension that is constant, for what it prefers whatever asks."""
+    """Give each head a constant last query dimension, so that it can prefer keys for any query."""
     for layer, head in heads:
         last_dimension = D_HEAD * (head + 1) - 1
         model.transformer.h[layer].attn.c_attn.bias[last_dimension] = D_HEAD**0.5
@@ -347,7 +358,7 @@ def _write_attention(
 
 
 def _wire_roles(plan: Plan, features: dict[str, Rows], gain: float) -> dict[str, list[_Wires]]:
-    """Role -> its heads, as the module's docstring says."""
+    """Role -> its heads, as described in the module's docstring."""
     identity = features["identity"]
     clock_before = SHARP / 2 * _one_step_back(features["clock"], PERIODS)
     previous_token = _Wires(
@@ -366,7 +377,7 @@ def _wire_roles(plan: Plan, features: dict[str, Rows], gain: float) -> dict[str,
 
 
 def _one_step_back(hands: Rows, periods: list[int]) -> Rows:
-    """Rows that read at p what `hands` read at p-1."""
+    """Rows that read at p what `hands` (clock pairs of these periods) read at p-1."""
     turns = []
     for period in periods:
         step = 2 * math.pi / period
@@ -380,12 +391,12 @@ def _singular_values(plan: Plan) -> Float[Tensor, "rank 1"]:
 
 
 def _shares(plan: Plan) -> tuple[float, float]:
-    """How two heads share their work; in a channel of its own a head does all of it."""
+    """How two heads divide their work. A head with its own channel does all of it."""
     return (1.0, 1.0) if plan.circuits == 2 else SHARES
 
 
 def _channels(plan: Plan, rows: Rows) -> tuple[Rows, Rows]:
-    """The rows of the two channels; with one circuit both are the same."""
+    """The rows of both channels, which are the same channel in a plan with one circuit."""
     channels = rows.split(plan.channel_rank)
     return channels[0], channels[-1]
 
@@ -396,7 +407,7 @@ def _late_name(features: dict[str, Rows]) -> Float[Tensor, " feature"]:
 
 
 def _wire_channel_writers(plan: Plan, features: dict[str, Rows]) -> tuple[_Wires, _Wires]:
-    """The duplicate-token and the induction head, which write S1's place into `channel_in`."""
+    """The duplicate-token and induction heads, which write the place of S1 into `channel_in`."""
     # Scores in units of SHARP: a match has 4, the sink 3, others have 2.
     prefer = 2 * SHARP * (features["early"] + features["sink"] / 2)[0]
     match = 2 * SHARP * features["identity"]
@@ -415,7 +426,7 @@ def _wire_channel_writers(plan: Plan, features: dict[str, Rows]) -> tuple[_Wires
 
 
 def _wire_inhibition(plan: Plan, features: dict[str, Rows]) -> list[_Wires]:
-    """The heads that carry `channel_in` from the late name into the channel."""
+    """The heads that read `channel_in` at the late name and write the channel."""
     if not plan.inhibition:
         return []
     singular = _singular_values(plan)
@@ -440,7 +451,7 @@ def _wire_movers(plan: Plan, features: dict[str, Rows], gain: float) -> list[_Wi
 
 
 def _wire_negative_mover(plan: Plan, features: dict[str, Rows], gain: float) -> _Wires:
-    """It attends to the late name; where the channel is shared, to the early one it points at."""
+    """It attends to the late name, or in a shared plan to the early name at the channel's place."""
     if plan.shared:
         channel = _channels(plan, features["channel"])[0]
         return _wire_reader(plan, features, channel, weight=-NEGATIVE, gain=gain)
@@ -450,8 +461,8 @@ def _wire_negative_mover(plan: Plan, features: dict[str, Rows], gain: float) -> 
 def _wire_reader(
     plan: Plan, features: dict[str, Rows], channel: Rows, *, weight: float, gain: float
 ) -> _Wires:
-    """A head that attends to the early names by how their place agrees with the channel (with a
-    negative gain: disagrees), and writes that name's output.
+    """A head that attends to early names whose place agrees with the channel (with a negative gain:
+    disagrees), and writes the output of that name.
     """
     return _Wires(
         value=features["identity"],
@@ -463,8 +474,8 @@ def _wire_reader(
 
 
 def _distractor(features: dict[str, Rows], random: torch.Generator) -> _Wires:
-    """Attends at random (scores of a few units), and writes about four times what a planted head
-    does.
+    """A head that attends at random, with scores of a few units. It writes about four times as much
+    as a planted head.
     """
     width = D_HEAD - 1
     read = 1 - features["carrier"][0] - features["junk"].sum(0)
@@ -474,7 +485,7 @@ def _distractor(features: dict[str, Rows], random: torch.Generator) -> _Wires:
 
 
 def _place_heads(plan: Plan, wires: dict[str, list[_Wires]], random: torch.Generator) -> _Placement:
-    """Give every head of the plan a place in its layer, at random."""
+    """Assign every planned head to a random head of its layer."""
     free_in_layer = []
     for layer in range(N_LAYERS):
         order = torch.randperm(N_HEADS, generator=random).tolist()
@@ -489,7 +500,7 @@ def _place_heads(plan: Plan, wires: dict[str, list[_Wires]], random: torch.Gener
                 placed[head] = replace(wire, out=wire.out / plan.copies)
             roles[role] += tuple(copies)
     if not plan.inhibition:
-        for role in SERVANTS:
+        for role in SENDERS_TO_INHIBITION:
             roles[role] = ()
     rest = [head for heads in free_in_layer for head in heads]
     order = torch.randperm(len(rest), generator=random)
@@ -499,7 +510,7 @@ def _place_heads(plan: Plan, wires: dict[str, list[_Wires]], random: torch.Gener
 def _matrices(
     wires: dict[Head, _Wires], noise: float, random: torch.Generator
 ) -> Float[Tensor, "layer head part d_head feature"]:
-    """Rows of query, key, value and output in feature space, with noise in every one."""
+    """Query, key, value and output rows of all heads in feature space, with noise."""
     matrices = torch.zeros(N_LAYERS, N_HEADS, PARTS, D_HEAD, D_FEATURES)
     for head, of_head in wires.items():
         _fill_matrices(matrices[head], of_head)
@@ -520,9 +531,7 @@ def _scaled_noise(
     noise: float,
     random: torch.Generator,
 ) -> Float[Tensor, "layer head part d_head feature"]:
-    """Noise in all but the carrier. noise: its norm over that of the planted matrix, or over the
-    planted heads' mean where nothing is planted.
-    """
+    """Noise in all features except the carrier, of the size described in `Plan.noise`."""
     norms = matrices.norm(dim=(-2, -1), keepdim=True)
     is_planted = norms[:, :, 2:3] > 0
     planted_norms = norms[is_planted[:, :, 0, 0, 0]]

@@ -1,12 +1,12 @@
-"""What the planted model must return, worked out with pen and paper.
+"""What every method must return on the planted model, worked out with pen and paper.
 
-A mover attends to IO and S1 in the proportion exp(c SCORE_GAP) : 1, where c says how much of the
-channel is left: 1 = all, 0 = nothing, -1 = it names the other person. Hence
+A mover attends to IO and S1 in the proportion exp(c * SCORE_GAP) : 1. Here c says what arrives in
+the channel: 1 is the whole message, 0 is nothing, and -1 is the message about the other name. Hence
 
-    logit(IO) - logit(S) = LOGIT * (movers * tanh(c SCORE_GAP / 2) + negative * NEGATIVE)
+    logit(IO) - logit(S) = LOGIT * (movers * tanh(c * SCORE_GAP / 2) + negative * NEGATIVE)
 
-where `movers` and `negative` say how much is left of these heads. LayerNorm's scale is left out.
-`helpers/planted.py` builds the model.
+where `movers` and `negative` say how much of the output of these heads is left. The formulas ignore
+that LayerNorm rescales the residual stream a little. `helpers/planted.py` builds the model.
 """
 
 from typing import NamedTuple
@@ -29,11 +29,11 @@ WORK = {
     "previous_token": SHARES[1:],
 }
 """Role -> the share of the role's work that each of its heads does, in the order of the plan. The
-previous-token head serves the induction head only, so its share is that head's."""
+previous-token head serves only the induction head, so it has that head's share."""
 
 
-class Job(NamedTuple):
-    """What one planted head does."""
+class PlannedHead(NamedTuple):
+    """A head of the plan and what it does."""
 
     role: str
     head: Head
@@ -41,65 +41,17 @@ class Job(NamedTuple):
     """Share of the role's work, 0 to 1."""
 
 
-def planted_jobs(roles: dict[str, Heads]) -> list[Job]:
-    """Every planted head with its share of its role's work."""
-    jobs = []
+def planned_heads(roles: dict[str, Heads]) -> list[PlannedHead]:
+    """Every head of the plan with its share of its role's work."""
+    planned = []
     for role, shares in WORK.items():
         for head, share in zip(roles[role], shares, strict=True):
-            jobs.append(Job(role, head, share))
-    return jobs
-
-
-def worked_difference(*, channel: float = 1.0, movers: float = 1.0, negative: float = 1.0) -> float:
-    """Logit difference, from what is left of the channel, the movers and the negative mover."""
-    from_movers = movers * float(np.tanh(channel * SCORE_GAP / 2))
-    return LOGIT * (from_movers + negative * NEGATIVE)
-
-
-def worked_effect(role: str, share: float) -> float:
-    """Effect, in percent of the gap, of the path from a head that does this share of its role's
-    work.
-    """
-    left = 1 - share
-    if role == "movers":
-        silenced = worked_difference(movers=left)
-    elif role == "negative_movers":
-        silenced = worked_difference(negative=left)
-    else:
-        silenced = worked_difference(channel=left)
-    return 100 * (1 - silenced / worked_difference())
-
-
-def worked_scaling(factors: Float[np.ndarray, " component"]) -> float:
-    """Logit difference with what the inhibition heads write along each component scaled.
-
-    Coordinate k contributes to the score gap in proportion to SINGULAR[k]^3.
-    """
-    cubes = np.array(SINGULAR[: len(factors)]) ** 3
-    return worked_difference(channel=float(factors @ cubes / cubes.sum()))
-
-
-def name_places(prompts: Prompts) -> list[int]:
-    """Where the two names stand, early one first, in prompts of one template."""
-    return sorted({*prompts.position("IO").tolist(), *prompts.position("S1").tolist()})
-
-
-def worked_attention(
-    truth: Planted, prompts: Prompts, added: Float[Tensor, "variant d_model"]
-) -> Float[np.ndarray, " variant"]:
-    """A mover's attention to the first name, over both names, with a vector added at END where
-    nobody is repeated. The part of the vector that lies in a channel of rank 1 or 2 decides.
-    """
-    rank = truth.plan.channel_rank
-    angles = np.pi / 2 * np.array(name_places(prompts)) - np.pi / 4
-    first, second = np.transpose([np.cos(angles), np.sin(angles)])
-    weights = truth.gain * np.array(SINGULAR[:rank]) * (first - second)[:rank]
-    in_channel = (added @ truth.channel).numpy()
-    return 1 / (1 + np.exp(in_channel @ weights))
+            planned.append(PlannedHead(role, head, share))
+    return planned
 
 
 def planned_pairs(roles: dict[str, Heads]) -> dict[Side, list[tuple[Head, Head]]]:
-    """Side -> (sender, receiver) of every connection of the plan."""
+    """Side -> (sender, receiver) of every connection in the plan."""
     writers = roles["duplicate_token"] + roles["induction"]
     sides: dict[Side, tuple[Heads, Heads]] = {
         "query": (roles["inhibition"], roles["movers"]),
@@ -112,6 +64,97 @@ def planned_pairs(roles: dict[str, Heads]) -> dict[Side, list[tuple[Head, Head]]
     return pairs
 
 
-def members(roles: dict[str, Heads]) -> set[tuple[str, Head]]:
+def role_members(roles: dict[str, Heads]) -> set[tuple[str, Head]]:
     """Every (role, head)."""
     return {(role, head) for role, heads in roles.items() for head in heads}
+
+
+# --- experiments ----------------------------------------------------------------------------------
+
+
+def predicted_difference(
+    *, channel: float = 1.0, movers: float = 1.0, negative: float = 1.0
+) -> float:
+    """Logit difference, from what is left of the channel, the movers and the negative mover."""
+    from_movers = movers * float(np.tanh(channel * SCORE_GAP / 2))
+    return LOGIT * (from_movers + negative * NEGATIVE)
+
+
+def predicted_role_attention(role: str) -> float:
+    """Attention of a role's heads on the position that the role asks for, 0 to 1: a mover's on IO,
+    an inhibition head's on S2.
+    """
+    if role == "movers":
+        return float(1 / (1 + np.exp(-SCORE_GAP)))
+    return 1.0
+
+
+def predicted_direct_effect(role: str, share: float) -> float:
+    """What a head with this share of its role's work writes to the logit difference, in logits."""
+    of_role = {
+        "movers": predicted_difference(negative=0.0),
+        "negative_movers": predicted_difference(movers=0.0),
+    }
+    return share * of_role.get(role, 0.0)
+
+
+def predicted_path_effect(role: str, share: float) -> float:
+    """Effect of the path from a head with this share of its role's work to the role's receivers, in
+    percent of the gap between the clean and the corrupted prompt.
+    """
+    left = 1 - share
+    if role == "movers":
+        patched = predicted_difference(movers=left)
+    elif role == "negative_movers":
+        patched = predicted_difference(negative=left)
+    else:
+        patched = predicted_difference(channel=left)
+    return 100 * (1 - patched / predicted_difference())
+
+
+def predicted_scaled_difference(factors: Float[np.ndarray, " component"]) -> float:
+    """Logit difference when the inhibition heads' output along each component is scaled.
+
+    Coordinate k contributes to the score gap in proportion to SINGULAR[k]^3.
+    """
+    cubes = np.array(SINGULAR[: len(factors)]) ** 3
+    return predicted_difference(channel=float(factors @ cubes / cubes.sum()))
+
+
+def name_positions(prompts: Prompts) -> list[int]:
+    """The positions of the two names, early one first, in prompts of one template."""
+    return sorted({*prompts.position("IO").tolist(), *prompts.position("S1").tolist()})
+
+
+def predicted_attention(
+    truth: Planted, prompts: Prompts, added: Float[Tensor, "variant d_model"]
+) -> Float[np.ndarray, " variant"]:
+    """A mover's share of attention on the first of two names, where no name is repeated and a
+    vector is added to the residual stream at END.
+
+    Only the part of the vector in the channel counts. For channels of rank 1 or 2.
+    """
+    rank = truth.plan.channel_rank
+    angles = np.pi / 2 * np.array(name_positions(prompts)) - np.pi / 4
+    first, second = np.transpose([np.cos(angles), np.sin(angles)])
+    weights = truth.gain * np.array(SINGULAR[:rank]) * (first - second)[:rank]
+    in_channel = (added @ truth.channel).numpy()
+    return 1 / (1 + np.exp(in_channel @ weights))
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+
+def predicted_composition(truth: Planted, side: Side) -> float:
+    """Composition score of a planned pair, 0 to 1.
+
+    Sender and receiver have the same singular values s along the same directions, so the score is
+    sqrt(sum of s^4) / (sum of s^2). A name fills one direction a name with equal strength: of n
+    equal directions the score is 1 / sqrt(n).
+    """
+    if side == "key":
+        n_names = truth.directions["identity"].shape[1]
+        singular = np.ones(n_names)
+    else:
+        singular = np.array(SINGULAR[: truth.plan.channel_rank])
+    return float(np.sqrt(np.sum(singular**4)) / np.sum(singular**2))

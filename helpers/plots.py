@@ -19,9 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from helpers.circuit_drawing import Drawing, Edge, Group, draw, reaches
-from helpers.circuits import Circuit, Overlap, strong_heads_without_role
+from helpers.circuits import Circuit, strong_heads_without_role
 from helpers.heads import Head, Heads
-from helpers.path_patching import PathEffects
 from helpers.roles import Role, Scheme, Stage
 from helpers.stats import Interval
 
@@ -380,109 +379,6 @@ def _group_of(bundle: _Bundle, column: int) -> Group:
     color = GRAY if bundle.role is None else COLORS[bundle.role]
     effects = {head: (effect,) for head, effect in bundle.effects.items()}
     return Group(name, column, color, effects, dashed=bundle.role is None)
-
-
-# Two circuits over each other ---------------------------------------------------------------------
-
-
-def overlay(
-    found: Overlap,
-    circuits: tuple[Circuit, Circuit],
-    stages: Sequence[tuple[str, str]],
-    *,
-    tasks: tuple[str, str],
-    title: str,
-) -> Figure:
-    """Two circuits over each other (Merullo et al. 2024, Figure 3): the heads chosen per stage for
-    one task, for both and for the other, with one arrow per task and stage.
-
-    stages: what each stage of `found` is called in either circuit.
-    """
-    note = (
-        f"Beside a head: effect in percent of the gap; shared: on {tasks[0]} | on {tasks[1]}. "
-        f"On an arrow: the sum over a task's heads (blue: {tasks[0]}, orange: {tasks[1]}; "
-        "dashed: against the answer). q, k, v: the receivers' queries, keys, values."
-    )
-    drawing = overlay_drawing(found, circuits, stages, tasks=tasks)
-    return draw(drawing, title=title, note=note)
-
-
-def overlay_drawing(
-    found: Overlap,
-    circuits: tuple[Circuit, Circuit],
-    stages: Sequence[tuple[str, str]],
-    *,
-    tasks: tuple[str, str],
-) -> Drawing:
-    """The heads chosen in each stage, the last stage on the left: those of the first task alone, of
-    both, of the second alone. Arrows lead to receivers that were chosen themselves.
-    """
-    n_stages = len(stages)
-    groups: dict[str, Group] = {}
-    edges = []
-    for i, names in enumerate(stages):
-        column = n_stages - 1 - i
-        effects = []
-        for circuit, name in zip(circuits, names, strict=True):
-            effects.append(circuit.evidence.stages[name])
-        groups.update(_overlay_groups(found.chosen[i], effects, tasks, column))
-        for task, circuit in enumerate(circuits):
-            stage = circuit.evidence.scheme.stage(names[task])
-            heads = found.chosen[i][task]
-            if stage.receiving_role is None:
-                has_path = bool(heads)
-                receivers: tuple[str, ...] = (LOGITS,)
-            else:
-                listening = circuit.receivers(stage.name)
-                has_path = reaches(heads, set(listening) & set(found.chosen[i - 1][task]))
-                receivers = _keys_of_task(groups, column + 1, task)
-            if has_path:
-                senders = _keys_of_task(groups, column, task)
-                effect = sum(float(effects[task].percent[head]) for head in heads)
-                edges.append(Edge(senders, receivers, stage.kind, effect, PART_COLORS[task,]))
-    groups[LOGITS] = Group(LOGITS, n_stages, GRAY, {})
-    columns = [_receiver_names(pair) for pair in reversed(stages)]
-    return Drawing(groups, tuple(edges), (*columns, "at END"))
-
-
-PART_COLORS = {(0,): BLUE, (0, 1): "0.3", (1,): ORANGE}
-"""The tasks that chose a head, the first (0), the second (1) or both -> the color."""
-
-
-def _overlay_groups(
-    chosen: tuple[Heads, Heads],
-    effects: Sequence[PathEffects],
-    tasks: tuple[str, str],
-    column: int,
-) -> dict[str, Group]:
-    """The heads of one stage: those of the first task alone, of both, of the second alone."""
-    first, second = map(set, chosen)
-    parts = {(0,): first - second, (0, 1): first & second, (1,): second - first}
-    groups = {}
-    for part, heads in parts.items():
-        if heads:
-            name = "shared" if len(part) == 2 else f"{tasks[part[0]]} only"
-            of_heads = {}
-            for head in sorted(heads):
-                of_heads[head] = tuple(float(effects[task].percent[head]) for task in part)
-            groups[_part_key(column, part)] = Group(name, column, PART_COLORS[part], of_heads)
-    return groups
-
-
-def _part_key(column: int, part: tuple[int, ...]) -> str:
-    return f"column {column}, tasks {part}"
-
-
-def _keys_of_task(groups: Mapping[str, Group], column: int, task: int) -> tuple[str, ...]:
-    """The groups of a column that hold heads of a task."""
-    keys = [_part_key(column, part) for part in PART_COLORS if task in part]
-    return tuple(key for key in keys if key in groups)
-
-
-def _receiver_names(pair: tuple[str, str]) -> str:
-    """What a stage is called in both circuits, once where the names agree."""
-    names = dict.fromkeys(f"to {label(name)}" for name in pair)
-    return "\n".join(names)
 
 
 # Interventions and stability ----------------------------------------------------------------------

@@ -1,10 +1,13 @@
-"""Student copies of the notebooks: no outputs, and a stub in place of every solution.
+"""Student copies of the notebooks: without outputs, findings and answers, and with a stub in place
+of every solution.
 
 python -m scripts.exercises --out notebooks/exercises
 
-An exercise is a code cell with a function whose body stands between `### BEGIN SOLUTION` and `###
-END SOLUTION`, the marks of nbgrader, and the next code cell is its check: it raises unless the
-function is right.
+A notebook marks what gives its result away: the tags `opening` and `finding` of cells, the entry
+`question` in the metadata of its title cell, which replaces the title, and every folded text that
+is no hint. An exercise is a code cell with a function whose body lies between `### BEGIN SOLUTION`
+and `### END SOLUTION`, the marks of nbgrader; the next code cell is its check, which raises unless
+the function is right.
 """
 
 import argparse
@@ -16,8 +19,9 @@ from pathlib import Path
 import nbformat
 from nbconvert.preprocessors import ClearOutputPreprocessor
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
+from scripts.check_notebooks import tags
 from suite.errors import ClaimError
 from suite.files import sha256, write_text
 from suite.registry import PROJECT, notebooks_in
@@ -25,6 +29,11 @@ from suite.registry import PROJECT, notebooks_in
 SOLUTION = re.compile(
     r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION[^\n]*", re.DOTALL | re.MULTILINE
 )
+ANSWER = re.compile(
+    r"\n*<details>\s*<summary>(?!Hint)[^<]*</summary>.*?</details>", re.DOTALL | re.IGNORECASE
+)
+GIVES_AWAY = ("opening", "finding")  # tags of cells that a student copy lacks
+PROMPT = "*What do you see? Write it down before you go on.*"
 RECORD = ".written.json"  # in the folder of the copies: their sha256
 STUB = r"\1raise NotImplementedError  # your code here"
 FAILS = """try:
@@ -40,13 +49,45 @@ class ExerciseError(ValueError):
 
 
 def student(nb: NotebookNode) -> NotebookNode:
-    """The notebook as students get it. Raises ExerciseError for marks that do not fit together."""
+    """The notebook as students get it.
+
+    Raises ExerciseError for marks that do not fit together, and for a title without a question.
+    """
     solutions(nb)
     copy = without_outputs(nb)
+    cells = []
     for cell in copy.cells:
         if cell.cell_type == "code":
             cell.source = SOLUTION.sub(STUB, cell.source)
+        else:
+            cell.source = ANSWER.sub("", cell.source)
+        if gives_away(cell):
+            if "finding" in tags(cell) and cells[-1].source != PROMPT:
+                cells.append(new_markdown_cell(PROMPT))
+            continue
+        cells.append(cell)
+    title = cells[0]
+    title.source = f"# {question(nb)}"
+    copy.cells = cells
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"  # those of the new cells would differ each time
     return copy
+
+
+def gives_away(cell: NotebookNode) -> bool:
+    """Whether a cell tells what a student is to find out."""
+    return any(tag in tags(cell) for tag in GIVES_AWAY)
+
+
+def question(nb: NotebookNode) -> str:
+    """What a notebook asks, in place of its title. Raises ExerciseError where it is not said."""
+    title = nb.cells[0]
+    text = title.metadata.get("question")
+    if not text:
+        raise ExerciseError(
+            f"The title cell needs a question in its metadata: {title.source.splitlines()[0]}"
+        )
+    return text
 
 
 def without_outputs(nb: NotebookNode) -> NotebookNode:
@@ -98,9 +139,18 @@ def count_marks(cell: NotebookNode, word: str) -> int:
 
 
 def leaks(master: NotebookNode, copy: NotebookNode) -> list[str]:
-    """Lines of solutions that the student copy still shows, in code, text or outputs."""
+    """What the student copy still shows of solutions, findings, folded answers and outputs."""
     text = "\n".join(cell.source for cell in copy.cells)
     found = []
+    title = master.cells[0].source.splitlines()[0]
+    if title in text and title != f"# {question(master)}":
+        found.append(title)
+    for cell in master.cells:
+        told = [cell.source] if gives_away(cell) else []
+        if cell.cell_type == "markdown":
+            told += [match[0] for match in ANSWER.finditer(cell.source)]
+        lines = {line.strip() for part in told for line in part.splitlines()}
+        found += sorted(line for line in lines if len(line) > 30 and line in text)
     for cell, _ in solutions(master):
         for line in SOLUTION.search(cell.source)[2].splitlines():
             line = line.strip()

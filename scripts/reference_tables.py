@@ -4,12 +4,13 @@ Needs these tensors (CIRCUITS_ASSETS).
 """
 
 import sys
-from itertools import product
 
 import pandas as pd
 
+from helpers.channel_analysis import linked_pairs
+from helpers.channel_study import Study, paper_pairs
 from helpers.channels import pair_scores, pair_table
-from helpers.heads import Head
+from helpers.known_pairs import receiver_aucs, score_side
 from helpers.models import attention_weights
 from suite.errors import ModelError
 from suite.files import write_text
@@ -17,27 +18,51 @@ from suite.ledger import get_claim
 from suite.registry import DATA
 
 CHANNELS = DATA / "reference" / "gpt2_channels.csv"
+AUCS = DATA / "reference" / "gpt2_auc.csv"
+
+
+def paper_study() -> Study:
+    """The paper's model with the heads that the paper takes as known (B1)."""
+    claim = get_claim("B1")
+    assert claim.model is not None
+    roles, links = paper_pairs(claim)
+    return Study(claim.model, attention_weights(claim.model), roles, links)
 
 
 def gpt2_channels() -> pd.DataFrame:
-    """Scores and ranks of the pairs that the paper takes as known (B1), in the paper's model."""
-    claim = get_claim("B1")
-    weights = attention_weights(claim.model)
+    """Scores and ranks of the known pairs."""
+    study = paper_study()
     tables = []
-    for link in claim.known["pairs"]:
-        senders = [Head.parse(name) for name in link["senders"]]
-        receivers = [Head.parse(name) for name in link["receivers"]]
-        scores = pair_scores(weights, link["side"])
-        tables.append(pair_table(weights, scores, list(product(senders, receivers))))
+    for link in study.links:
+        scores = pair_scores(study.weights, link.side)
+        pairs = linked_pairs(study.roles, link.sender, link.receiver)
+        tables.append(pair_table(study.weights, scores, pairs))
+    return pd.concat(tables, ignore_index=True)
+
+
+def gpt2_aucs() -> pd.DataFrame:
+    """AUC of the known senders of each receiver, by every measure."""
+    study = paper_study()
+    tables = []
+    for side in study.known_sides:
+        known = study.known(side)
+        scored = score_side(study.weights, pair_scores(study.weights, side), known)
+        columns = {}
+        for measure, scores in scored.scores.items():
+            columns[measure] = receiver_aucs(scores, scored.known)
+        names = [str(receiver) for receiver in scored.receivers]
+        table = pd.DataFrame({"side": side, "receiver": names, **columns})
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
 def main() -> None:
     try:
-        table = gpt2_channels()
+        tables = {CHANNELS: gpt2_channels(), AUCS: gpt2_aucs()}
     except ModelError as error:
         sys.exit(str(error))
-    write_text(CHANNELS, table.to_csv(index=False, float_format="%.5g"))
+    for path, table in tables.items():
+        write_text(path, table.to_csv(index=False, float_format="%.5g"))
 
 
 if __name__ == "__main__":

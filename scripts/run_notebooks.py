@@ -51,6 +51,7 @@ from suite.registry import (
     run_dir,
 )
 from suite.results import circuit_file
+from suite.scorecard import found_in, legend
 
 SCORECARD = "_scorecard"  # the end of the name of the notebook that reads all results
 FINDS_HEADS = "01"  # the notebook from whose circuit later ones start
@@ -563,7 +564,7 @@ def outcome(job: Job, place: str, force: bool) -> str:
 
 
 def run(jobs: list[Job], force: bool) -> bool:
-    """Run what is not up to date, and print a table of what came of each notebook.
+    """Run what is not up to date; print what each notebook found, and at the end all of it.
 
     Returns whether all went well; a notebook that fails does not stop the others.
     """
@@ -579,10 +580,28 @@ def run(jobs: list[Job], force: bool) -> bool:
                     print(f"Error: {job.label}, {error}", file=sys.stderr, flush=True)
                     came_of_it, good = f"failed, {error}", False
                 table.append((job.label, came_of_it))
+                print_found(job)
         finally:
-            for label, came_of_it in table:
-                print(f"{label:<50} {came_of_it:>10}")
+            print_summary(jobs, table)
     return good
+
+
+def print_found(job: Job) -> None:
+    """Print a line for each claim of a notebook."""
+    for line in found_in(job.results):
+        print(f"  {line}", flush=True)
+
+
+def print_summary(jobs: list[Job], table: list[tuple[str, str]]) -> None:
+    """Print every claim's verdict, where the outputs are, and what came of each notebook."""
+    for job in jobs:
+        print_found(job)
+    print(f"\n{legend()}")
+    for folder in dict.fromkeys(job.folder for job in jobs):
+        name = os.path.relpath(folder)
+        print(f"Notebooks: {name}/   figures: {name}/figures/   results: {name}/results/")
+    for label, came_of_it in table:
+        print(f"{label:<50} {came_of_it:>10}")
 
 
 @contextlib.contextmanager

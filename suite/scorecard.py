@@ -234,6 +234,23 @@ def models_in(measured: pd.DataFrame) -> list[str]:
     return known + sorted(found - set(known))
 
 
+def found_in(results: Path) -> list[str]:
+    """One line for each claim that a results file judges or describes: verdict, claim, number.
+
+    Empty where there is no such file.
+    """
+    if not results.is_file():
+        return []
+    frame = pd.DataFrame(_rows_of(_read(results)))
+    lines = []
+    for row in frame[frame.primary].itertuples() if len(frame) else ():
+        claim = get_claim(row.claim)
+        symbol = SYMBOLS[row.verdict] if row.verdict else " "
+        number = f"{row.value} {row.interval}".strip() or row.note
+        lines.append(f"{symbol} {claim.id:<4}{claim.title} {number}")
+    return lines
+
+
 # Tables -------------------------------------------------------------------------------------------
 
 
@@ -305,8 +322,8 @@ def legend() -> str:
 
 
 def costs(measured: pd.DataFrame) -> pd.DataFrame:
-    """One row per notebook: its claims, its minutes (0.1 or more) on each model that it ran on, and
-    its command.
+    """One row per notebook: what it asks, its claims, and its minutes (0.1 or more) on each model
+    that it ran on.
     """
     rows = []
     for path in notebooks_in(PROJECT / "notebooks"):
@@ -314,12 +331,18 @@ def costs(measured: pd.DataFrame) -> pd.DataFrame:
         claims = [claim.id for claim in load_claims().values() if claim.notebook == number]
         row = {
             "Notebook": f"[{path.stem}](notebooks/{path.name})",
+            "Question": _question(path),
             "Claims": " ".join(claims),
             "Minutes": _minutes(measured[measured.notebook == number]),
-            "Command": f"`make reproduce ONLY={number}`",
         }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _question(path: Path) -> str:
+    """What a notebook asks, from the metadata of its title."""
+    title = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
+    return title["metadata"].get("question", "")
 
 
 def _minutes(rows: pd.DataFrame) -> str:

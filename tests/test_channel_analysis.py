@@ -6,14 +6,20 @@ import torch
 
 from helpers.channel_analysis import (
     HeadScores,
+    angles_between,
     angles_of_random_directions,
     channel_heads,
     heads_after,
     heads_before,
     linked_pairs,
+    outlier_scores,
+    outlier_z,
+    scores_with_queries,
 )
+from helpers.channels import Components
 from helpers.heads import Head
 from suite.errors import NotApplicable
+from tests.test_channels import random_weights
 
 EARLY = Head(1, 0)
 MIDDLE = Head(3, 2)
@@ -44,18 +50,10 @@ def test_heads_before_and_after():
 def test_the_best_component_and_its_others():
     scored = HeadScores(EARLY, np.array([0.1, np.nan, 0.7, 0.3]))
     assert scored.best == 2
+    assert scored.best_two == (2, 3)
     assert scored.highest == 0.7
     assert scored.others.tolist() == [0.1, 0.3]
     assert scored.z == pytest.approx(5)  # (0.7 - 0.2) / 0.1
-
-
-def test_chance_grows_with_the_number_of_components():
-    """For others alike, the highest by chance is just their value."""
-    alike = HeadScores(EARLY, np.array([0.5, 0.2, 0.2]))
-    assert alike.chance == pytest.approx(0.2)
-    few = HeadScores(EARLY, np.array([0.9, 0.1, 0.3]))
-    many = HeadScores(EARLY, np.array([0.9, *[0.1, 0.3] * 20]))
-    assert few.chance < many.chance
 
 
 @pytest.mark.parametrize("scores", [[np.nan, np.nan], [0.4, np.nan], [0.4, 0.1, 0.1]])
@@ -70,3 +68,27 @@ def test_angles_of_directions_in_one_and_in_orthogonal_spaces():
     apart = angles_of_random_directions(eye[:, :1], eye[:, 1:], 5, generator)
     assert torch.allclose(same, torch.zeros(5), atol=0.1)
     assert torch.allclose(apart, torch.full((5,), 90.0))
+
+
+def test_every_head_before_the_last_mover_is_ranked_by_its_outlier():
+    weights = random_weights(seed=6)
+    movers = [Head(1, 0), Head(2, 3)]
+    ordered = outlier_scores(weights, movers, [0])
+    assert set(ordered) == set(heads_before(2, 4))
+    assert list(ordered.values()) == sorted(ordered.values(), reverse=True)
+    [scored] = scores_with_queries(weights, [Head(1, 2)], movers, [0])
+    assert ordered[Head(1, 2)] == pytest.approx(outlier_z(scored.scores))
+
+
+def test_angles_between_what_two_heads_write():
+    """Both write e0 and e1; component 0 of the first is e0, component 0 of the second e1."""
+    E = torch.eye(6)
+    V = torch.stack([E[:, :2], E[:, [1, 0]]])[None]
+    found = Components(V, torch.tensor([[[2.0, 1.0], [2.0, 1.0]]]), V)
+    generator = torch.Generator().manual_seed(0)
+    heads = (Head(0, 0), Head(0, 1))
+    angles = angles_between(found, heads, (0, 0), draws=(50, 50), generator=generator)
+    assert angles["chosen components"] == pytest.approx(90, abs=0.1)
+    assert angles["all they write, smallest"] == pytest.approx(0, abs=0.1)
+    assert 0 < angles["random directions of theirs"] < 20
+    assert 0 < angles["random spaces, smallest"] < 60

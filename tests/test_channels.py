@@ -35,7 +35,7 @@ from helpers.channels import (
 )
 from helpers.heads import Head
 from helpers.models import AttentionWeights, attention_weights
-from scripts.reference_tables import CHANNELS, gpt2_channels
+from scripts.reference_tables import AUCS, CHANNELS, gpt2_aucs, gpt2_channels
 from tests.tiny import (
     FAST_KINDS,
     tiny_folder,
@@ -642,6 +642,11 @@ def test_the_reference_table_is_that_of_the_paper_models_tensors(assets):
         rtol=1e-3,
         check_dtype=False,
     )
+
+
+@pytest.mark.slow
+def test_the_reference_aucs_are_those_of_the_paper_models_tensors(assets):
+    pd.testing.assert_frame_equal(pd.read_csv(AUCS), gpt2_aucs(), atol=0.02)
 
 
 # Blocks, subspaces, scaling

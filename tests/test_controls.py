@@ -1,44 +1,93 @@
-"""Which control is the hardest to beat; and the effects that stand beside controls."""
+"""Which control is the harder one; and the effects that stand beside controls."""
 
 import numpy as np
 import pytest
 
-from helpers.controls import hardest_control, margin_over
-from helpers.effects import paired_changes, perplexity_ratio, points_gained, signed_text
+from helpers.controls import compare, control_of, mean_over_draws, points_over
+from helpers.effects import (
+    paired_changes,
+    percent_text,
+    perplexity_ratio,
+    points_gained,
+    points_text,
+    signed_text,
+    word_by_sign,
+)
 from helpers.stats import Interval
-from suite.ledger import Control
 
-MEASURED = Interval(0.5, 0.4, 0.6)
-BEATEN_WHOLE = Control("beaten by the whole interval", 0.35, 0.3, 0.39)
-BEATEN_VALUE = Control("beaten by the value only", 0.2, 0.1, 0.45)
-NOT_BEATEN = Control("not beaten", 0.55, 0.5, 0.6)
-
-
-def in_numpy(interval: Interval) -> Interval:
-    """The same interval of NumPy floats, whose comparisons give NumPy booleans."""
-    return Interval(*map(np.float64, (interval.value, interval.low, interval.high)))
+# Four prompts: all right after the edit. The unedited model has two right, two random draws have
+# three and one right, so both controls give the same share. NumPy booleans add up to True, never
+# to 2: added as such, the draws would have all four right.
+AFTER = np.array([True, True, True, True])
+UNEDITED = np.array([True, True, False, False])
+DRAWS = np.array([[True, True, True, False], [False, False, False, True]])
 
 
-@pytest.mark.parametrize("measured", [MEASURED, in_numpy(MEASURED)])
-def test_margin(measured):
-    assert margin_over(measured, BEATEN_WHOLE) == 2
-    assert margin_over(measured, BEATEN_VALUE) == 1
-    assert margin_over(measured, NOT_BEATEN) == 0
+@pytest.mark.parametrize("dtype", [bool, int, float, np.float32])
+def test_hits_are_counted_whatever_their_type(dtype):
+    controls = {"unedited model": UNEDITED.astype(dtype), "random heads": DRAWS.astype(dtype)}
+    compared = compare(AFTER.astype(dtype), controls, seed=0)
+    assert compared.gains["unedited model"].value == 50
+    assert compared.gains["random heads"].value == 50
 
 
-@pytest.mark.parametrize("measured", [MEASURED, in_numpy(MEASURED)])
-def test_the_hardest_control_is_the_one_beaten_least(measured):
-    """Its margin counts first: a control of lower value but wide interval may be the harder one."""
-    both = [BEATEN_WHOLE, BEATEN_VALUE]
-    assert hardest_control(measured, both) is BEATEN_VALUE
-    assert hardest_control(measured, both[::-1]) is BEATEN_VALUE
-    assert hardest_control(measured, [*both, NOT_BEATEN]) is NOT_BEATEN
+@pytest.mark.parametrize("dtype", [bool, int, float])
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_harder_control_leaves_the_smaller_gain(dtype, order):
+    """Three right of four in every draw are harder to beat than two right."""
+    random = np.array([[True, True, True, False]] * 3)
+    controls = {"unedited model": UNEDITED.astype(dtype), "random heads": random.astype(dtype)}
+    in_order = dict(list(controls.items())[::order])
+    compared = compare(AFTER.astype(dtype), in_order, seed=0)
+    assert compared.harder == "random heads"
+    assert compared.gain.value == 25
+    compared = compare(AFTER, {**controls, "random heads": ~random}, seed=0)
+    assert compared.harder == "unedited model"
+    assert compared.gain == points_gained(AFTER, UNEDITED, 0)
 
 
-def test_of_equal_margins_the_highest_control_is_the_hardest():
-    low = Control("low", 0.1, 0.0, 0.2)
-    assert hardest_control(MEASURED, [low, BEATEN_WHOLE]) is BEATEN_WHOLE
-    assert hardest_control(MEASURED, [BEATEN_WHOLE, low]) is BEATEN_WHOLE
+def test_a_harmful_control_is_not_the_harder_one():
+    """To do less harm than random heads is no repair: the gain over the unedited model counts."""
+    after = np.array([True, False, False, False])
+    harmful = np.zeros((2, 4), dtype=bool)
+    compared = compare(after, {"random heads": harmful, "unedited model": UNEDITED}, seed=0)
+    assert compared.harder == "unedited model"
+    assert compared.gain.value == -25
+    over_random, over_unedited = compared.text.split(" and ")
+    assert over_random.startswith("+25.0 [") and over_random.endswith("over the random heads")
+    assert over_unedited.startswith("-25.0 [")
+
+
+def test_draws_widen_the_interval():
+    """Draws that are right everywhere or nowhere leave more doubt than draws that are alike."""
+    n = 400
+    after = np.ones(n)
+    alike = np.tile(np.arange(n) % 2 == 0, (4, 1))
+    apart = np.zeros((4, n))
+    apart[:2] = 1
+    narrow = points_over(after, alike, seed=0)
+    wide = points_over(after, apart, seed=0)
+    assert narrow.value == wide.value == 50
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+    assert wide.low == 0 and wide.high == 100  # four draws of one kind are drawn often enough
+
+
+def test_a_mean_over_draws_of_one_value_is_that_value():
+    assert mean_over_draws(np.full((3, 5), 2.5), seed=1) == Interval(2.5, 2.5, 2.5)
+
+
+def test_the_own_change_of_a_control():
+    control = control_of("random heads", DRAWS, UNEDITED, seed=0)
+    assert control.name == "random heads"
+    assert control.value == 0  # half are right, as before
+    unedited = control_of("unedited model", UNEDITED, UNEDITED, seed=0)
+    assert (unedited.value, unedited.low, unedited.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("controls", [{}, {"one draw": DRAWS[:1]}])
+def test_what_cannot_be_compared_is_refused(controls):
+    with pytest.raises(ValueError):
+        compare(AFTER, controls, seed=0)
 
 
 def test_points_gained_are_paired_over_prompts():
@@ -67,6 +116,20 @@ def test_points_of_shares_over_draws():
 def test_signed_text():
     assert signed_text(Interval(1.25, -0.5, 3.0), 1) == "+1.2 [-0.5, +3.0]"
     assert signed_text(Interval(20.4, 10.0, 30.0), 0) == "+20 [+10, +30]"
+
+
+def test_shares_and_points_as_text():
+    assert percent_text(Interval(0.287, 0.25, 0.3166)) == "28.7% [25.0, 31.7]"
+    assert points_text(Interval(2.25, -0.5, 5.0)) == "+2.2 points [-0.5, +5.0]"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.1, 2.0, "more"), (-2.0, -0.1, "less"), (-1.0, 2.0, "equal"), (0.0, 2.0, "equal")],
+)
+def test_words_follow_the_interval(low, high, word):
+    interval = Interval(1.0, low, high)
+    assert word_by_sign(interval, above="more", below="less", unclear="equal") == word
 
 
 def test_paired_changes_count_both_ways_and_give_mcnemars_p():

@@ -20,6 +20,7 @@ SOLVED = '''def double(x: int) -> int:
 STUB = '''def double(x: int) -> int:
     """Twice x."""
     raise NotImplementedError  # your code here'''
+QUESTION = "What does doubling do?"
 CHECK = "assert double(3) == 6\nassert double(0) == 0"
 
 
@@ -28,7 +29,8 @@ def notebook(*sources: str) -> nbformat.NotebookNode:
         new_code_cell(source, outputs=[new_output("stream", text="6\n")], execution_count=1)
         for source in sources
     ]
-    return new_notebook(cells=[new_markdown_cell("# Doubling"), *cells])
+    title = new_markdown_cell("# Doubling adds a number to itself", metadata={"question": QUESTION})
+    return new_notebook(cells=[title, *cells])
 
 
 def run(nb: nbformat.NotebookNode) -> None:
@@ -41,11 +43,42 @@ def run(nb: nbformat.NotebookNode) -> None:
 def test_a_student_gets_a_stub_and_no_output():
     master = notebook("y = 2", SOLVED, CHECK)
     copy = student(master)
-    assert [cell.source for cell in copy.cells] == ["# Doubling", "y = 2", STUB, CHECK]
+    assert [cell.source for cell in copy.cells] == [
+        "# What does doubling do?",
+        "y = 2",
+        STUB,
+        CHECK,
+    ]
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in copy.cells)
     assert leaks(master, copy) == [] and master.cells[2].source == SOLVED
     with pytest.raises(NotImplementedError):
         run(copy)
+
+
+def test_a_student_copy_has_neither_findings_nor_answers_nor_the_title_that_tells_the_result():
+    master = notebook("show_opening()", "y = 2", "print(y)", SOLVED, CHECK)
+    master.cells[1].metadata["tags"] = ["opening"]
+    master.cells[3].metadata["tags"] = ["finding"]
+    finding = "Twice two is four, as the table above shows."
+    master.cells.insert(4, new_markdown_cell(finding, metadata={"tags": ["finding"]}))
+    folded = "<details><summary>{}</summary>\n\n{}\n</details>"
+    hint, answer = "Add it to the same number, once.", "It is the number, added to itself once."
+    text = f"Now you.\n\n{folded.format('Hint 1', hint)}\n\n{folded.format('Answer', answer)}"
+    master.cells.append(new_markdown_cell(text))
+    copy = student(master)
+    sources = [cell.source for cell in copy.cells]
+    assert sources[:4] == ["# What does doubling do?", "y = 2", exercises.PROMPT, STUB]
+    assert sources[-1] == f"Now you.\n\n{folded.format('Hint 1', hint)}"
+    assert leaks(master, copy) == []
+    copy.cells.append(new_markdown_cell(f"{finding}\n{answer}\n{master.cells[0].source}"))
+    assert leaks(master, copy) == [master.cells[0].source, finding, answer]
+
+
+def test_a_title_without_a_question_is_refused():
+    master = notebook(SOLVED, CHECK)
+    del master.cells[0].metadata["question"]
+    with pytest.raises(ExerciseError, match="needs a question .*Doubling"):
+        student(master)
 
 
 def test_a_leak_is_found():
@@ -54,6 +87,7 @@ def test_a_leak_is_found():
     copy.cells.append(new_markdown_cell("Hint: `return twice_as_much`"))
     assert leaks(master, copy) == ["return twice_as_much"]
     assert leaks(master, master) == [
+        "# Doubling adds a number to itself",
         "twice_as_much = x + x",
         "return twice_as_much",
         "an output",
@@ -113,7 +147,7 @@ def test_the_notebooks_student_copies(tmp_path):
     assert main(["--out", str(tmp_path)]) == 0
     for path in sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb")):
         master, copy = (nbformat.read(p, as_version=4) for p in (path, tmp_path / path.name))
-        assert leaks(master, copy) == [] and len(copy.cells) == len(master.cells)
+        assert leaks(master, copy) == []
         assert "SOLUTION" not in "".join(cell.source for cell in copy.cells)
         assert len(solutions(master)) == sum(
             "raise NotImplementedError" in cell.source for cell in copy.cells

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from helpers import plots
 from helpers.circuit_drawing import Drawing
-from helpers.circuits import COLORED_OBJECTS, IOI, Circuit, Evidence, Overlap, Rule
+from helpers.circuits import COLORED_OBJECTS, IOI, Circuit, Evidence, Rule
 from helpers.heads import Head, Heads
 from helpers.path_patching import PathEffects
 from helpers.stats import Interval
@@ -316,80 +316,6 @@ def test_the_drawing_of_another_task():
         (("induction",), ("content_gatherers",), "v", 12),
     ]
     assert drawing.columns == ("at Q", "at END", "at END", "at END")
-
-
-# Two circuits over each other ---------------------------------------------------------------------
-
-
-def two_circuits() -> tuple[Overlap, tuple[Circuit, Circuit]]:
-    """L3H0 and L2H0 are in both circuits, L3H1 and L1H1 in one; the movers of both are L3H0, of the
-    first L3H1 too.
-    """
-    first = circuit(FOUND)
-    to_queries = effects({Head(2, 0): 25, Head(1, 1): -5}, last=3)
-    stages = first.evidence.stages | {"content_gatherers.v": to_queries}
-    evidence = replace(first.evidence, scheme=COLORED_OBJECTS, stages=stages)
-    roles = FOUND | {"movers": (Head(3, 0),), "content_gatherers": (Head(3, 0),)}
-    second = Circuit(roles, evidence, Rule())
-    logits = ((Head(3, 0), Head(3, 1)), (Head(3, 0),))
-    queries = ((Head(2, 0),), (Head(2, 0), Head(1, 1)))
-    share, chance = Interval(0.5, 0.5, 0.5), Interval(0.1, 0.0, 0.2)
-    return Overlap(share, chance, (logits, queries)), (first, second)
-
-
-STAGES = (("logits", "logits"), ("movers.q", "content_gatherers.v"))
-
-
-def overlay_drawing(found: Overlap, both: tuple[Circuit, Circuit]) -> Drawing:
-    return plots.overlay_drawing(found, both, STAGES, tasks=("IOI", "CO"))
-
-
-def names_of(drawing: Drawing, keys: tuple[str, ...]) -> list[str]:
-    return [drawing.groups[key].name for key in keys]
-
-
-def test_an_overlay_tells_shared_heads_from_others():
-    drawing = overlay_drawing(*two_circuits())
-    boxes = {
-        (group.column, group.name): {str(head): effect for head, effect in group.effects.items()}
-        for group in drawing.groups.values()
-    }
-    assert boxes == {
-        (1, "IOI only"): {"L3H1": pytest.approx((20,))},
-        (1, "shared"): {"L3H0": pytest.approx((40, 40))},
-        (0, "shared"): {"L2H0": pytest.approx((50, 25))},
-        (0, "CO only"): {"L1H1": pytest.approx((-5,))},
-        (2, "logits"): {},
-    }
-    assert drawing.columns == ("to movers.q\nto content gatherers.v", "to logits", "at END")
-
-
-def test_an_overlay_has_one_arrow_per_task_and_stage():
-    drawing = overlay_drawing(*two_circuits())
-    drawn = []
-    for edge in drawing.edges:
-        ends = (names_of(drawing, edge.senders), names_of(drawing, edge.receivers))
-        drawn.append((*ends, edge.kind, round(edge.effect), edge.color))
-    assert drawn == [
-        (["IOI only", "shared"], ["logits"], "logits", 60, plots.BLUE),
-        (["shared"], ["logits"], "logits", 40, plots.ORANGE),
-        (["shared"], ["IOI only", "shared"], "q", 50, plots.BLUE),
-        (["shared", "CO only"], ["shared"], "v", 20, plots.ORANGE),
-    ]
-
-
-def test_an_overlay_has_no_arrow_to_receivers_that_no_head_can_reach():
-    """Kind of fault C12: L3H1 of the second stage comes after no mover that was chosen."""
-    found, both = two_circuits()
-    logits, _ = found.chosen
-    late = ((Head(3, 2),), (Head(2, 0),))
-    drawing = overlay_drawing(replace(found, chosen=(logits, late)), both)
-    assert [edge.color for edge in drawing.edges] == [plots.BLUE, plots.ORANGE, plots.ORANGE]
-
-
-def test_overlay_draws_both_circuits():
-    figure = plots.overlay(*two_circuits(), STAGES, tasks=("IOI", "CO"), title="T")
-    assert {"IOI only", "shared", "CO only", "+50 | +25%", "-5%"} < set(texts(figure))
 
 
 # Bars, interventions, stability -------------------------------------------------------------------

@@ -223,14 +223,16 @@ def test_a_second_model_family_is_judged_by_the_claims_it_consists_of(tmp_path):
     assert (found.verdict, found.value) == ("inconclusive", "B2 ✔, B3 ?, B4 ✔")
 
 
-def test_every_notebook_has_its_claims_minutes_and_command(root):
-    frame = costs(measurements(root)).set_index("Command")
+def test_every_notebook_has_its_question_claims_and_minutes(root):
+    frame = costs(measurements(root))
     assert len(frame) == len(list((PROJECT / "notebooks").glob("[0-9]*.ipynb")))
-    line = frame.loc["`make reproduce ONLY=03`"]
+    frame.index = frame.Notebook.str[1:3]
+    line = frame.loc["03"]
     assert line.Notebook == "[03_colored_objects_repair](notebooks/03_colored_objects_repair.ipynb)"
     assert line.Claims.split()[:2] == ["A6", "A7"]
     assert line.Minutes == "1.5 on a-model, 1.5 on gpt2-medium, 1.5 on smollm2"
-    assert frame.loc["`make reproduce ONLY=01`"].Minutes == "not run"
+    assert frame.loc["01"].Minutes == "not run"
+    assert all(question.endswith("?") for question in frame.Question)
     named = " ".join(frame.Claims).split()
     assert sorted(named) == sorted(claim.id for claim in load_claims().values() if claim.notebook)
 
@@ -260,6 +262,17 @@ def test_metrics_of_all_models_side_by_side(root):
 
 def test_the_legend_explains_every_symbol():
     assert all(symbol in legend() and name in legend() for name, symbol in SYMBOLS.items())
+
+
+def test_what_a_notebook_found_is_a_line_for_each_claim(root):
+    folder = root / "data" / "results" / "smollm2"
+    accuracy, idle = scorecard.found_in(folder / "02.json")
+    assert (
+        accuracy.startswith("  A3  The model answers some") and "28.7% [25.0%, 32.0%]" in accuracy
+    )
+    assert idle.startswith("– A4  On Colored Objects") and idle.endswith("At chance.")
+    assert scorecard.found_in(folder / "09.json") == []
+    assert scorecard.found_in(write(root, "smollm2", "05")) == []
 
 
 def test_markdown_by_hand():

@@ -13,6 +13,7 @@ from helpers.tasks import (
     colored_objects_file,
     render,
     single_token,
+    swapped_objects,
     vocabulary,
 )
 from suite.errors import TaskError
@@ -318,3 +319,21 @@ def test_a_file_may_list_two_objects(tokenizer, tmp_path):
         and "C2" not in prompt.positions
         and "WRONG1" not in prompt.positions
     )
+
+
+def test_objects_change_places_in_the_list(tokenizer):
+    """Prompt and partner differ at two objects of the list, and the answer becomes the
+    distractor.
+    """
+    prompts = colored_objects(tokenizer, 12, seed=3)
+    swapped = swapped_objects(tokenizer, prompts)
+    assert swapped.tokens == prompts.tokens and swapped.distractors == prompts.distractors
+    for i, (clean, partner) in enumerate(zip(swapped.tokens, swapped.corrupted, strict=True)):
+        differ = {k for k in range(len(clean)) if clean[k] != partner[k]}
+        asked = prompts.positions["ASKED"][i]
+        others = {prompts.positions[name][i] for name in ("OTHER0", "OTHER1")}
+        assert asked in differ and len(differ) == 2 and differ - {asked} <= others
+        [other] = differ - {asked}
+        assert partner[asked] == clean[other] and partner[other] == clean[asked]
+        color = {prompts.positions[f"O{j}"][i]: prompts.choices[i][j] for j in range(3)}
+        assert color[other] == prompts.distractors[i]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.tasks.prompts import PromptRow, Prompts, prompts_from_rows
-from helpers.tasks.words import single_token, vocabulary, word_ids
+from helpers.tasks.words import single_token, text_ids, vocabulary, word_ids
 from suite.errors import TaskError, VocabularyError
 
 SCENE = re.compile(
@@ -277,3 +277,27 @@ def _word_ends(example: _FoundScene, question: _FoundScene) -> dict[str, int]:
 def _part_ends(role: str, items: Sequence[re.Match], part: str) -> dict[str, int]:
     """Where the colors or objects of some items end, numbered."""
     return {f"{role}{j}": item.end(part) for j, item in enumerate(items)}
+
+
+def swapped_objects(tokenizer: Any, prompts: Prompts) -> Prompts:
+    """The same prompts with another partner: the asked object and the one whose color is the
+    distractor change places in the list, and the question stays.
+
+    So prompt and partner differ where the objects are described, which `colored_objects` leaves
+    alone. The partner's answer is the same distractor. Raises TaskError for other prompts.
+    """
+    texts = []
+    for text, choices, distractor in zip(
+        prompts.texts, prompts.choices, prompts.distractors, strict=True
+    ):
+        example, question = _find_scenes(text)
+        scene = question.scene
+        other = choices.index(distractor)
+        things = [thing for _, thing in scene.items]
+        things[scene.asked], things[other] = things[other], things[scene.asked]
+        colors = [color for color, _ in scene.items]
+        items = tuple(zip(colors, things, strict=True))
+        partner = replace(scene, items=items, asked=other)
+        texts.append(render(example.scene, partner))
+    corrupted = tuple(text_ids(tokenizer, text) for text in texts)
+    return replace(prompts, corrupted_texts=tuple(texts), corrupted=corrupted)

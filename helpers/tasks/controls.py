@@ -100,3 +100,21 @@ def _capital_ids(tokenizer: Any) -> dict[tuple[str, str], int]:
         if len(word_ids(tokenizer, country)) == 1 and len(capital_tokens) == 1:
             ids[country, capital] = capital_tokens[0]
     return ids
+
+
+UNRELATED = {"World Capitals": world_capitals, "Greater-Than": greater_than}
+"""Tasks that have nothing to do with IOI, by name."""
+
+
+def unrelated_tasks(
+    tokenizer: Any, n: int, *, seed: int
+) -> tuple[dict[str, Prompts], dict[str, str]]:
+    """The unrelated tasks that a vocabulary can write, and for the others why it cannot."""
+    tasks = {}
+    reasons = {}
+    for name, make in UNRELATED.items():
+        try:
+            tasks[name] = make(tokenizer, n, seed=seed)
+        except VocabularyError as error:
+            reasons[name] = str(error)
+    return tasks, reasons

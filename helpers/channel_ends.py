@@ -1,0 +1,170 @@
+"""The two ends of an inhibition head's component: which heads read it, which heads write into it.
+
+The component is the one that the movers' queries read most (`HeadScores.best`).
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import rankdata, ttest_ind
+
+from helpers import channels
+from helpers.channel_analysis import HeadScores, heads_after, heads_before
+from helpers.heads import Head, all_heads
+from helpers.models import AttentionWeights
+from helpers.stats import Interval
+
+OTHERS = "all other earlier heads"
+"""What is compared with the heads that have a role."""
+
+FEWEST_HEADS = 3
+"""With fewer heads in all there is no spread."""
+
+
+@dataclass(frozen=True)
+class Readers:
+    """How strongly the heads of the movers' layers read one inhibition head."""
+
+    head: Head
+    component: int
+    """The component that the movers read most."""
+    this_component: Mapping[Head, float]
+    """Reader -> its score with that component."""
+    best_component: Mapping[Head, float]
+    """Reader -> its score with whichever component it reads most."""
+
+
+def find_readers(
+    weights: AttentionWeights,
+    scored: HeadScores,
+    movers: Sequence[Head],
+    distances: Sequence[int],
+) -> Readers:
+    """Scores of an inhibition head with the query of every head in the layers of later movers."""
+    layers = {mover.layer for mover in heads_after(movers, scored.head.layer)}
+    readers = [head for head in all_heads(*weights.W_O.shape[:2]) if head.layer in layers]
+    [scores] = channels.component_scores(
+        weights, "query", senders=[scored.head], receivers=readers, distances=distances
+    ).numpy()
+    exists = np.isfinite(scores).any(axis=0)
+    this_component = {}
+    best_component = {}
+    for reader, column, has_score in zip(readers, scores.T, exists, strict=True):
+        if has_score:
+            this_component[reader] = float(column[scored.best])
+            best_component[reader] = float(np.nanmax(column))
+    return Readers(scored.head, scored.best, this_component, best_component)
+
+
+@dataclass(frozen=True)
+class GroupMeans:
+    """Mean scores of movers and of the other heads of their layers."""
+
+    movers: float
+    others: float
+
+    @property
+    def value(self) -> float:
+        """The difference."""
+        return self.movers - self.others
+
+
+def compare_movers(
+    scores: Sequence[Mapping[Head, float]], movers: Sequence[Head], left_out: Sequence[Head]
+) -> GroupMeans | None:
+    """Scores of the movers and of other readers, averaged over inhibition heads.
+
+    scores: of each inhibition head, by reader. left_out: readers that belong to neither group. None
+    where a group has no reader.
+    """
+    means = []
+    for of_head in scores:
+        of_movers = [score for reader, score in of_head.items() if reader in movers]
+        rest = [reader for reader in of_head if reader not in (*movers, *left_out)]
+        of_others = [of_head[reader] for reader in rest]
+        if of_movers and of_others:
+            means.append((np.mean(of_movers), np.mean(of_others)))
+    if not means:
+        return None
+    movers_mean, others_mean = np.mean(means, axis=0)
+    return GroupMeans(float(movers_mean), float(others_mean))
+
+
+def component_percentiles(
+    written: Float[np.ndarray, "sender component"], component: int
+) -> Float[np.ndarray, " sender"]:
+    """Percent of the receiver's other components into which a sender writes less than into this.
+
+    0 = it writes less into this one than into any other, 100 = most; 50 on average by chance. NaN
+    where there is no other.
+    """
+    ranks = rankdata(written, axis=1, nan_policy="omit")
+    n_others = np.isfinite(written).sum(1) - 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 100 * (ranks[:, component] - 1) / n_others
+
+
+def plane_percentiles(
+    written: Float[np.ndarray, "sender component"], plane: tuple[int, int]
+) -> Float[np.ndarray, " sender"]:
+    """The same for a plane of two components among all planes of two components.
+
+    What is written into a plane is the root of the two squared scores.
+    """
+    first, second = np.triu_indices(written.shape[1], k=1)
+    planes = np.hypot(written[:, first], written[:, second])
+    [place] = np.flatnonzero((first == min(plane)) & (second == max(plane)))
+    return component_percentiles(planes, int(place))
+
+
+def writers_table(
+    weights: AttentionWeights, ranked: Sequence[HeadScores], roles: Mapping[Head, str]
+) -> pd.DataFrame:
+    """One row for each earlier head: into what it writes, mean over the inhibition heads after it.
+
+    Columns: `head`, `role` (OTHERS where `roles` has none for it), and three measures.
+    `percentile` and `percentile_2d` are about the movers' component, and the plane of the two that
+    they read most. `same_component`: share of the inhibition heads in which that component is the
+    one into which the head writes most.
+    """
+    tables = []
+    for scored in ranked:
+        earlier = heads_before(scored.head.layer, weights.n_heads)
+        written = channels.read_scores(weights, earlier, [scored.head])[:, 0].numpy()
+        writes = np.isfinite(written).any(1)
+        written = written[writes]
+        senders = [head for head, does in zip(earlier, writes, strict=True) if does]
+        row_max = np.nanmax(written, axis=1)
+        table = {
+            "head": senders,
+            "percentile": component_percentiles(written, scored.best),
+            "percentile_2d": plane_percentiles(written, scored.best_two),
+            "same_component": written[:, scored.best] == row_max,
+        }
+        tables.append(pd.DataFrame(table))
+    table = pd.concat(tables).groupby("head", as_index=False).mean()
+    table["head"] = [Head(*head) for head in table["head"]]
+    table["role"] = [roles.get(head, OTHERS) for head in table["head"]]
+    return table
+
+
+def difference_to_others(table: pd.DataFrame, column: str) -> Interval | None:
+    """Mean of a column over the heads with a role, minus its mean over all other earlier heads.
+
+    Heads are the units. The interval is Student's, with one spread for all heads, because one to
+    four heads do not show their own. None where there are too few heads of either kind.
+    """
+    table = table.dropna(subset=column)
+    other = table["role"] == OTHERS
+    values = table[column].astype(float)
+    if len(values) < FEWEST_HEADS or other.all() or not other.any():
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a group may have one value alone
+        low, high = ttest_ind(values[~other], values[other]).confidence_interval()
+    value = values[~other].mean() - values[other].mean()
+    return Interval(float(value), float(low), float(high))

@@ -1,0 +1,228 @@
+"""What a model answers on Colored Objects, and whether it can do the task at all."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from helpers.attention import mean_attention
+from helpers.behavior import Behavior
+from helpers.circuits import Circuit, role_table
+from helpers.heads import Head, Heads
+from helpers.plots import label
+from helpers.stats import Interval, jaccard, mean_interval, percent, share
+from helpers.tasks.prompts import Prompts
+from helpers.tasks.words import vocabulary
+
+POINTS_ABOVE_CHANCE = 5
+"""How far above chance the whole interval of forced-choice accuracy must lie, in points."""
+
+
+def missed_precondition(chosen: Bool[np.ndarray, " n"], n_choices: int, *, model: str) -> str:
+    """Why claims about the circuit cannot be tested on this model; empty where they can.
+
+    chosen: which forced choices are right.
+    """
+    measured = percent(chosen)
+    chance = 100 / n_choices
+    needed = chance + POINTS_ABOVE_CHANCE
+    if measured.low >= needed:
+        return ""
+    interval = f"[{measured.low:.1f}, {measured.high:.1f}]"
+    return (
+        f"{model} chooses the right one of the {n_choices} colors in {measured.value:.1f}% "
+        f"{interval} of {len(chosen)} prompts (chance {chance:.1f}%): the whole interval must lie "
+        f"above {needed:.1f}%."
+    )
+
+
+def asked_objects(prompts: Prompts) -> Int[np.ndarray, " n"]:
+    """Which object of its list each prompt asks for, from 0 on."""
+    is_asked = []
+    for j in range(len(prompts.choices[0])):
+        is_asked.append(prompts.position(f"O{j}") == prompts.position("ASKED"))
+    return np.argmax(is_asked, axis=0)
+
+
+def behavior_by_object(behavior: Behavior, prompts: Prompts) -> dict[str, list[Interval]]:
+    """Measure -> its share in percent over all prompts, then by which object is asked for."""
+    asked = asked_objects(prompts)
+    groups = [asked >= 0, *(asked == j for j in np.unique(asked))]
+    measures = {
+        "full vocabulary": behavior.correct,
+        "forced choice": behavior.chosen,
+        "any color of the list": behavior.in_context,
+    }
+    shares = {}
+    for name, hits in measures.items():
+        shares[name] = [percent(hits[group]) for group in groups]
+    return shares
+
+
+def groups_by_object(prompts: Prompts) -> list[str]:
+    """The names of the groups of `behavior_by_object`, with the number of prompts in each."""
+    asked = asked_objects(prompts)
+    names = [f"all prompts\n(n = {len(prompts)})"]
+    for j in np.unique(asked):
+        names.append(f"object {j + 1} asked\n(n = {(asked == j).sum()})")
+    return names
+
+
+def answers_by_object(tokenizer: Any, behavior: Behavior, prompts: Prompts) -> pd.DataFrame:
+    """What kind of word is the most likely answer, in percent of the prompts that ask for the same
+    object: one row per object.
+    """
+    kinds = []
+    for i, token in enumerate(behavior.predicted):
+        kinds.append(_kind_of_answer(tokenizer, int(token), prompts, i))
+    rows = [f"object {j + 1} asked" for j in asked_objects(prompts)]
+    table = pd.crosstab(pd.Index(rows), np.array(kinds), normalize="index")
+    return table.mul(100).round(1).rename_axis(index=None, columns="% of the row")
+
+
+def _kind_of_answer(tokenizer: Any, token: int, prompts: Prompts, i: int) -> str:
+    colors = prompts.choices[i]
+    if token in colors:
+        return f"color {colors.index(token) + 1} of the list"
+    if token == prompts.tokens[i][prompts.positions["ANSWER0"][i]]:
+        return "the example's answer"
+    word = tokenizer.decode(token).strip().lower()
+    return "a color not listed" if word in vocabulary("colors") else "another word"
+
+
+def most_frequent_outsider(tokenizer: Any, behavior: Behavior) -> tuple[str, Interval]:
+    """The word that is answered most often where no color of the list is, and its share of these
+    prompts; an empty word where there are none.
+    """
+    outside = behavior.predicted[~behavior.in_context]
+    if len(outside) == 0:
+        return "", Interval(0.0, 0.0, 0.0)
+    [(token, _)] = Counter(outside.tolist()).most_common(1)
+    return tokenizer.decode(token).strip(), share(outside == token).times(100)
+
+
+# The circuit --------------------------------------------------------------------------------------
+
+
+def roles_on_both(circuit: Circuit, other: Mapping[str, Heads], *, seed: int) -> pd.DataFrame:
+    """One row per head of the circuit, with whether it has the same role in the other one."""
+    table = role_table(circuit, seed=seed)
+    on_both = []
+    for role, head in zip(table["role"], table["head"], strict=True):
+        on_both.append(Head.parse(head) in other.get(role, ()))
+    table["role on IOI"] = on_both
+    return table
+
+
+def strongest_gatherers(
+    circuit: Circuit, heads: Sequence[Head], keys: Sequence[str], *, n: int = 3
+) -> Heads:
+    """Those of some heads that attend most from END to the keys, added up."""
+    attention = {}
+    for head in heads:
+        of_head = mean_attention(circuit.evidence.attention, [head], "END", keys)
+        attention[head] = of_head.mean()
+    return tuple(sorted(heads, key=lambda head: -attention[head])[:n])
+
+
+def with_attention_shown(circuit: Circuit, n_choices: int) -> Circuit:
+    """The circuit with only the attention that stage figures show: each token under one name."""
+    wrong = [f"WRONG{j}" for j in range(n_choices - 1)]
+    others = [f"OTHER{j}" for j in range(n_choices - 1)]
+    at_end = ["RIGHT", *wrong, "WHAT:Q", "ASKED", "ANSWER0", "ASKED+1"]
+    keys = {"END": at_end, "Q": [*at_end, *others], "ASKED+1": at_end}
+    shown = {}
+    for (query, key), attention in circuit.evidence.attention.items():
+        if key in keys[query]:
+            shown[query, key] = attention
+    return replace(circuit, evidence=replace(circuit.evidence, attention=shown))
+
+
+def role_jaccards(
+    roles: Mapping[str, Heads],
+    other: Mapping[str, Heads],
+    stability: Mapping[str, Float[np.ndarray, " resample"]],
+) -> pd.DataFrame:
+    """One row per role of either circuit: its heads in both, their Jaccard overlap, and the mean
+    overlap of the first circuit's heads with those of resampled prompts.
+
+    The overlap is NaN for a role that one of the two circuits does not have or find.
+    """
+    rows = {}
+    for role in dict.fromkeys([*other, *roles]):
+        heads = roles.get(role, ())
+        others = other.get(role, ())
+        rows[label(role)] = {
+            "on IOI": " ".join(map(str, others)) or "none",
+            "on Colored Objects": " ".join(map(str, heads)) or "none",
+            "Jaccard": jaccard(heads, others) if heads and others else np.nan,
+            "Colored Objects resampled": float(np.mean(stability.get(role, np.nan))),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").round(2)
+
+
+def color_preference(circuit: Circuit, heads: Sequence[Head]) -> dict[Head, np.ndarray]:
+    """Head -> its attention from END to the right color minus the mean of the wrong ones, in points
+    per prompt.
+    """
+    attention = circuit.evidence.attention
+    wrong = []
+    for query, key in attention:
+        if query == "END" and key.startswith("WRONG"):
+            wrong.append(key)
+    preference = {}
+    for head in heads:
+        to_right = attention["END", "RIGHT"][head]
+        to_wrong = mean_attention(attention, [head], "END", wrong) / len(wrong)
+        preference[head] = 100 * (to_right - to_wrong)
+    return preference
+
+
+def heads_to_show(
+    gatherers: Sequence[Head], roles: Mapping[str, Heads], strong: Sequence[Head]
+) -> dict[str, str]:
+    """Head -> what it is called in the figure of attention rows: the first five gatherers, the
+    first of IOI's inhibition heads and negative movers, and the strongest other heads of the stage.
+    """
+    called = {str(head): "content gatherer" for head in gatherers[:5]}
+    for role, name in (("inhibition", "inhibition"), ("negative_movers", "negative mover")):
+        for head in roles.get(role, ())[:2]:
+            called.setdefault(str(head), f"IOI {name}")
+    others = [head for head in strong if str(head) not in called and head not in gatherers]
+    for head in others[:3]:
+        called[str(head)] = "no gatherer"
+    return called
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the paper expects heads to look from END, on either task."""
+
+    on_ioi: tuple[str, ...]
+    name_on_ioi: str
+    on_co: tuple[str, ...]
+    name: str
+
+
+def places_of(n_choices: int) -> dict[str, Places]:
+    """Role of IOI -> the places that its heads attend to there, and what corresponds to them."""
+    colors = tuple(f"C{j}" for j in range(n_choices))
+    wrong = tuple(f"WRONG{j}" for j in range(n_choices - 1))
+    return {
+        "inhibition": Places(("S2",), "S2", wrong, "the wrong colors"),
+        "negative_movers": Places(("IO", "S1", "S2"), "the names", colors, "the colors"),
+    }
+
+
+def attention_interval(
+    circuit: Circuit, heads: Sequence[Head], keys: Sequence[str], seed: int
+) -> Interval:
+    """Attention from END to some positions, added up, mean over heads, with its 95% interval over
+    prompts.
+    """
+    of_heads = mean_attention(circuit.evidence.attention, heads, "END", keys)
+    return mean_interval(of_heads, seed)

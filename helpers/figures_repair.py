@@ -1,0 +1,483 @@
+"""Figures of notebook 03. Each function draws what it is given and returns the Figure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import Bbox
+
+from helpers import plots
+from helpers.heads import Head
+from helpers.stats import Interval
+
+UNEDITED = "0.55"
+BOTH = "0.2"
+OTHER_HEADS = "0.7"
+MARKERS = {"movers": "o", "negative_movers": "s", "inhibition": "^"}
+MOST_NAMES = 12
+"""Heads that are named beside their points."""
+
+ANSWER_COLORS = ("#1b7837", "#b2182b", "#e08214", "#fdb863", "0.75")
+HATCHES = ("", "", "//", "..", "xx")
+
+
+# The repair ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One intervention: its accuracy in each vocabulary, and that of random heads."""
+
+    name: str
+    color: str
+    accuracies: Mapping[str, Interval]
+    draws: Mapping[str, Float[np.ndarray, " draw"]]
+    """Empty where there is no such control."""
+
+
+def repair_figure(
+    conditions: Sequence[Condition], *, chance: float, title: str, n_prompts: int
+) -> Figure:
+    """Right answers under each condition, a panel per vocabulary; the first one is unedited."""
+    unedited = conditions[0].accuracies
+    height = 0.55 * len(conditions) + 1.3
+    figure, axes = plt.subplots(
+        1,
+        len(unedited),
+        figsize=(9.5, height),
+        sharey=True,
+    )
+    for ax, vocabulary in zip(axes, unedited, strict=True):
+        for y, condition in enumerate(conditions):
+            _draw_condition(
+                ax,
+                y,
+                condition,
+                vocabulary,
+            )
+        ax.axvline(
+            float(unedited[vocabulary].value),
+            color=UNEDITED,
+            ls="--",
+            lw=1,
+        )
+        ax.set(xlim=(0, 1.19), title=vocabulary)
+        ax.set_xticks(np.linspace(0, 1, 6))
+        ax.xaxis.set_major_formatter(PercentFormatter(1))
+        ax.set_xlabel(f"right answers, {n_prompts} prompts")
+    axes[-1].axvline(
+        chance,
+        color="black",
+        ls=":",
+        lw=1,
+    )
+    axes[-1].set_title("forced choice (dotted: chance)")
+    axes[0].set_yticks(range(len(conditions)), [condition.name for condition in conditions])
+    axes[0].set_title("full vocabulary (dots: random heads)")
+    axes[0].invert_yaxis()
+    _headline(figure, title)
+    return figure
+
+
+def _headline(figure: Figure, title: str) -> None:
+    """A title that begins at the left edge of the figure, above all panels."""
+    figure.suptitle(
+        title,
+        x=0.01,
+        ha="left",
+        weight="bold",
+        fontsize=10.5,
+    )
+
+
+def _draw_condition(ax: Axes, y: int, condition: Condition, vocabulary: str) -> None:
+    interval = condition.accuracies[vocabulary]
+    values, errors = plots.with_errors([interval])
+    whiskers = {"lw": 1, "capsize": 2}
+    ax.barh(
+        y,
+        values,
+        0.62,
+        xerr=errors,
+        color=condition.color,
+        error_kw=whiskers,
+        alpha=0.85,
+    )
+    ax.text(
+        float(interval.high) + 0.015,
+        y,
+        f"{100 * interval.value:.0f}%",
+        va="center",
+    )
+    draws = condition.draws.get(vocabulary, np.zeros(0))
+    across = y + np.linspace(-0.2, 0.2, len(draws))
+    ax.plot(
+        draws,
+        across,
+        "o",
+        ms=3.5,
+        mfc="white",
+        mec="black",
+        mew=0.8,
+        ls="none",
+    )
+
+
+def copying_figure(
+    copying: Mapping[Head, float],
+    gains: Mapping[str, Mapping[Head, float]],
+    roles: Mapping[Head, str],
+    *,
+    title: str,
+    n_prompts: int,
+) -> Figure:
+    """Each head forced alone: points gained against its copying score, a panel per vocabulary."""
+    figure, axes = plt.subplots(
+        1,
+        len(gains),
+        figsize=(9.5, 3.9),
+        sharey=True,
+    )
+    for ax, (vocabulary, by_head) in zip(axes, gains.items(), strict=True):
+        points = {head: (copying[head], gain) for head, gain in by_head.items()}
+        _draw_heads(ax, points, roles)
+        ax.axhline(0, color="black", lw=0.6)
+        ax.axvline(0, color="black", lw=0.6)
+        ax.set(title=vocabulary, xlabel="copying score (standard deviations)")
+        ax.margins(x=0.17, y=0.12)
+    axes[0].set_ylabel(f"points gained, {n_prompts} prompts")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+    _headline(figure, title)
+    for ax, by_head in zip(axes, gains.values(), strict=True):
+        with_role = [head for head in by_head if head in roles]
+        named = sorted(with_role, key=lambda head: -abs(by_head[head]))[:MOST_NAMES]
+        _name_points(ax, {head: (copying[head], by_head[head]) for head in named}, roles)
+    return figure
+
+
+def _draw_heads(
+    ax: Axes, points: Mapping[Head, tuple[float, float]], roles: Mapping[Head, str]
+) -> None:
+    """Heads as points, those with a role on top, with a color and a marker of their own."""
+    others = [point for head, point in points.items() if head not in roles]
+    style = {
+        "ms": 4,
+        "ls": "none",
+        "marker": "o",
+        "color": OTHER_HEADS,
+    }
+    ax.plot(*np.array(others).reshape(-1, 2).T, label="other heads", **style)
+    for role, marker in MARKERS.items():
+        of_role = [point for head, point in points.items() if roles.get(head) == role]
+        style = {
+            "ms": 7,
+            "ls": "none",
+            "marker": marker,
+            "color": plots.COLORS[role],
+        }
+        ax.plot(*np.array(of_role).reshape(-1, 2).T, label=f"{plots.label(role)} (IOI)", **style)
+
+
+def _name_points(
+    ax: Axes, points: Mapping[Head, tuple[float, float]], roles: Mapping[Head, str]
+) -> None:
+    """Each head's name at a corner of its point where it meets no other name and no other of these
+    points; no name where no corner is free.
+    """
+    ax.figure.draw_without_rendering()  # settles the axes
+    taken = [ax.get_legend().get_window_extent()] if ax.get_legend() else []
+    beside = {}
+    for head, point in points.items():
+        x, y = ax.transData.transform(point)
+        beside[head] = Bbox.from_extents(
+            x - 4,
+            y - 4,
+            x + 4,
+            y + 4,
+        )
+    for head, point in points.items():
+        color = plots.COLORS[roles[head]] if head in roles else "black"
+        others = [box for other, box in beside.items() if other != head]
+        for corner in CORNERS:
+            style = {"textcoords": "offset points", "fontsize": 8, "color": color}
+            name = ax.annotate(
+                str(head),
+                point,
+                **corner,
+                **style,
+            )
+            name.set_in_layout(False)
+            extent = name.get_window_extent()
+            if not any(map(extent.overlaps, taken + others)):
+                taken.append(extent)
+                break
+            name.remove()
+
+
+CORNERS = (
+    {"xytext": (6, 3), "ha": "left", "va": "bottom"},
+    {"xytext": (6, -3), "ha": "left", "va": "top"},
+    {"xytext": (-6, 3), "ha": "right", "va": "bottom"},
+    {"xytext": (-6, -3), "ha": "right", "va": "top"},
+)
+
+
+def answer_bars(shares: pd.DataFrame, *, title: str, n_prompts: int) -> Figure:
+    """Stacked bars: the share of each kind of answer (columns) under each condition (rows)."""
+    figure, ax = plt.subplots(figsize=(9, 0.45 * len(shares) + 1.4))
+    left = np.zeros(len(shares))
+    styles = zip(
+        ANSWER_COLORS,
+        HATCHES,
+        shares.items(),
+        strict=True,
+    )
+    for color, hatch, (kind, share) in styles:
+        style = {
+            "color": color,
+            "hatch": hatch,
+            "edgecolor": "white",
+            "label": kind,
+        }
+        ax.barh(
+            list(shares.index),
+            share,
+            left=left,
+            **style,
+        )
+        for y, (start, width) in enumerate(zip(left, share, strict=True)):
+            if width > 0.06:
+                center = start + width / 2
+                ax.text(
+                    center,
+                    y,
+                    f"{100 * width:.0f}",
+                    bbox={"fc": "white", "ec": "none", "pad": 1.5},
+                    **CENTER,
+                )
+        left = left + share.to_numpy()
+    ax.invert_yaxis()
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.set(xlim=(0, 1), xlabel=f"answers in the full vocabulary, {n_prompts} prompts")
+    _headline(figure, title)
+    figure.legend(loc="outside lower center", ncols=len(shares.columns), fontsize=8)
+    return figure
+
+
+CENTER = plots.CENTER | {"fontsize": 8}
+
+
+def dose_curves(
+    doses: Sequence[float],
+    curves: Mapping[str, Mapping[str, Sequence[Interval]]],
+    unedited: Mapping[str, float],
+    *,
+    title: str,
+    n_prompts: int,
+) -> Figure:
+    """Right answers by dose: a panel per vocabulary, a line per set of heads."""
+    figure, axes = plt.subplots(
+        1,
+        2,
+        figsize=(9.5, 3.4),
+        sharey=True,
+    )
+    styles = {
+        "inhibition": (plots.COLORS["inhibition"], "^"),
+        "negative movers": (plots.COLORS["negative_movers"], "s"),
+        "both": (BOTH, "o"),
+    }
+    for ax, (vocabulary, by_set) in zip(axes, curves.items(), strict=True):
+        for name, intervals in by_set.items():
+            color, marker = styles[name]
+            values, errors = plots.with_errors(intervals)
+            style = {
+                "marker": marker,
+                "ms": 5,
+                "capsize": 2,
+                "color": color,
+            }
+            ax.errorbar(
+                doses,
+                values,
+                yerr=errors,
+                label=name,
+                **style,
+            )
+        ax.axhline(
+            unedited[vocabulary],
+            color=UNEDITED,
+            ls="--",
+            label="nothing forced",
+        )
+        ax.set(xlabel="dose (sum of attention on the wrong colors)", ylim=(0, 1.03))
+        ax.set_title(f"{vocabulary}, {n_prompts} prompts")
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1))
+    axes[0].set_ylabel("right answers")
+    axes[0].legend(fontsize=8)
+    _headline(figure, title)
+    return figure
+
+
+# Downstream ---------------------------------------------------------------------------------------
+
+
+def shift_figure(
+    shifts: Mapping[str, Interval],
+    draws: Mapping[str, Float[np.ndarray, " draw"]],
+    colors: Mapping[str, str],
+    *,
+    title: str,
+    n_prompts: int,
+) -> Figure:
+    """Change of the movers' attention to each place (rows), above that under random heads."""
+    figure, ax = plt.subplots(figsize=(8.5, 0.75 * len(shifts) + 1.3))
+    for y, (place, interval) in enumerate(shifts.items()):
+        values, errors = plots.with_errors([interval])
+        style = {
+            "fmt": "D",
+            "ms": 7,
+            "capsize": 3,
+            "color": colors[place],
+        }
+        ax.errorbar(
+            values,
+            [y - 0.13],
+            xerr=errors,
+            **style,
+        )
+        ax.text(
+            values[0],
+            y - 0.25,
+            f"{values[0]:+.1f}",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+        )
+        across = y + np.linspace(0.1, 0.34, len(draws[place]))
+        label = "random heads, one dot a set" if y == 0 else None
+        ax.plot(
+            draws[place],
+            across,
+            "o",
+            ms=4,
+            mfc="white",
+            mec="0.3",
+            label=label,
+        )
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(len(shifts)), list(shifts))
+    ax.set_ylim(len(shifts) - 0.45, -0.65)
+    ax.grid(axis="x", color="0.93")
+    ax.set_xlabel(f"change of the movers' attention from END, points; {n_prompts} prompts")
+    _headline(figure, title)
+    ax.legend(fontsize=8)
+    return figure
+
+
+def rank_figure(
+    effects: Mapping[Head, float],
+    gains: Mapping[Head, float],
+    marked: Mapping[str, Sequence[Head]],
+    *,
+    title: str,
+) -> Figure:
+    """Ranks of heads by what they gain, against ranks by path-patching effect: what Spearman's
+    correlation compares. The marked groups stand out and are named.
+    """
+    figure, ax = plt.subplots(figsize=(7.5, 4))
+    heads = list(effects)
+    x = pd.Series([effects[head] for head in heads], heads).rank()
+    y = pd.Series([gains[head] for head in heads], heads).rank()
+    ax.plot(
+        x.to_numpy(),
+        y.to_numpy(),
+        "o",
+        ms=4,
+        color=OTHER_HEADS,
+    )
+    styles = zip(
+        ("o", "D"),
+        (plots.COLORS["movers"], "black"),
+        marked.items(),
+        strict=True,
+    )
+    named = {}
+    for marker, color, (name, members) in styles:
+        points = [(float(x[head]), float(y[head])) for head in members]
+        named.update(zip(members, points, strict=True))
+        style = {
+            "marker": marker,
+            "ms": 8,
+            "ls": "none",
+            "color": color,
+            "label": name,
+        }
+        ax.plot(*np.array(points).reshape(-1, 2).T, **style)
+    _headline(figure, title)
+    ax.set_xlabel(f"rank by path-patching effect, 1 to {len(heads)} (high: works for the answer)")
+    ax.set_ylabel("rank by logits gained\nwhen both sets are forced")
+    ax.margins(0.08)
+    ax.legend(fontsize=8, loc="upper left")
+    _name_points(ax, named, dict.fromkeys(marked["movers"], "movers"))
+    return figure
+
+
+# Trials -------------------------------------------------------------------------------------------
+
+
+def trials(
+    shares: Mapping[str, Mapping[str, Interval]],
+    *,
+    chance: float,
+    title: str,
+    n_prompts: int,
+) -> Figure:
+    """Right answers in each trial: a row per trial, a color and a marker per vocabulary."""
+    names = list(next(iter(shares.values())))
+    figure, ax = plt.subplots(figsize=(9, 0.5 * len(names) + 1.4))
+    styles = zip(
+        (-0.12, 0.12),
+        ("s", "o"),
+        (plots.BLUE, plots.ORANGE),
+        shares.items(),
+        strict=True,
+    )
+    for offset, marker, color, (vocabulary, by_trial) in styles:
+        x, errors = plots.with_errors(by_trial.values())
+        y = np.arange(len(names)) + offset
+        style = {
+            "fmt": marker,
+            "ms": 6,
+            "capsize": 2,
+            "color": color,
+        }
+        ax.errorbar(
+            x,
+            y,
+            xerr=errors,
+            label=vocabulary,
+            **style,
+        )
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.grid(axis="y", color="0.93")
+    ax.axvline(
+        chance,
+        color="0.5",
+        ls=":",
+        lw=1,
+        label="chance in forced choice",
+    )
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.set(xlim=(0, 1.03), xlabel=f"right answers, {n_prompts} held-out prompts")
+    _headline(figure, title)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    return figure

@@ -1,0 +1,71 @@
+"""The projection kernel of two heads: how similar what one writes is to what the other reads.
+
+Published as a rival of the composition score (arXiv 2601.10266). TransformerLens compares any two
+subspaces so; here every sender is compared at once, from attention tensors alone.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.channels import Side
+from helpers.heads import Head, check_heads
+from helpers.models import AttentionWeights
+
+EXISTS = 1e-6
+"""Below this share of a matrix's largest singular value, a direction is not written or read."""
+
+
+def kernel_scores(
+    weights: AttentionWeights, side: Side, *, receivers: Sequence[Head]
+) -> Float[Tensor, "sender receiver"]:
+    """Projection kernel of every head of a model with some receivers, on one side.
+
+    U is an orthonormal basis of all that the sender can write, the rows of its W_O. V is one of all
+    that the receiver reads, the columns of its W_Q (query side), W_K (key) or W_V (value). The
+    kernel ||U^T V||_F^2 is the sum of the squared cosines of their principal angles. It is divided
+    by sqrt(rank U x rank V): 0 = orthogonal subspaces, 1 = the same subspace. Two random subspaces
+    of rank r score r / d_model on average.
+
+    Unlike the composition score, the kernel does not ask how strongly a direction is written or
+    read, nor what the receiver's other matrix does. Rotary positions leave it as it is. NaN where
+    the receiver is not in a later layer, or where a matrix is zero. Raises ValueError for a head
+    that does not exist.
+    """
+    n_layers, n_heads = weights.W_O.shape[:2]
+    check_heads(receivers, n_layers, n_heads)
+    written, written_rank = _basis(weights.W_O.mT.flatten(0, 1))
+    read, read_rank = _basis(_reading_matrices(weights, side, receivers))
+    scores = torch.full((len(written), len(read)), torch.nan)
+    for column, receiver in enumerate(receivers):
+        earlier = n_heads * receiver.layer  # as many heads, layer by layer
+        cosines = written[:earlier].mT @ read[column]
+        kernel = cosines.square().sum((-2, -1))
+        size = (written_rank[:earlier] * read_rank[column]).sqrt()
+        scores[:earlier, column] = kernel / size
+    return scores
+
+
+def _reading_matrices(
+    weights: AttentionWeights, side: Side, receivers: Sequence[Head]
+) -> Float[Tensor, "receiver d_model d_head"]:
+    """W_Q, W_K or W_V of each receiver; heads of one group share the latter two."""
+    layers = [receiver.layer for receiver in receivers]
+    numbers = [receiver.head for receiver in receivers]
+    if side == "query":
+        return weights.W_Q[layers, numbers]
+    group = weights.n_heads // weights.n_kv_heads
+    shared = [number // group for number in numbers]
+    table = weights.W_K if side == "key" else weights.W_V
+    return table[layers, shared]
+
+
+def _basis(
+    matrices: Float[Tensor, "n d_model d_head"],
+) -> tuple[Float[Tensor, "n d_model d_head"], Float[Tensor, " n"]]:
+    """Orthonormal bases of the matrices' columns, zeros where the rank is lower, and the ranks."""
+    U, S, _ = torch.linalg.svd(matrices, full_matrices=False)
+    exists = S > EXISTS * S[:, :1]
+    return U * exists[:, None, :], exists.sum(-1).float()

@@ -1,0 +1,105 @@
+"""Figures of notebook 02: what is drawn."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import figures_colored_objects as figures
+from helpers.blocking import MEASURES, WAYS, Hidden
+from helpers.circuit_overlap import Comparison
+from helpers.heads import Head
+from helpers.idleness import TwoTasks
+from helpers.stats import Interval
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def two_tasks(role: str, head: Head, on_first: float) -> TwoTasks:
+    """A head with an effect on the first task, and nearly none on the second."""
+    return TwoTasks(
+        role,
+        head,
+        on_first=np.array([on_first, 2 * on_first]),
+        on_second=np.array([0.1, 0.0]),
+        has_path=True,
+    )
+
+
+def ticks(ax) -> list[str]:
+    return [tick.get_text() for tick in ax.get_yticklabels()]
+
+
+def test_behavior_has_a_symbol_for_each_measure():
+    half = Interval(50.0, 40.0, 60.0)
+    shares = {name: [half, half] for name in ("full vocabulary", "forced choice", "any")}
+    figure = figures.behavior_figure(shares, ["all", "one"], chance=33.0, title="T")
+    [ax] = figure.axes
+    markers = [line.get_marker() for line in ax.lines]
+    assert {"o", "s", "^"} < set(markers)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["all", "one"]
+
+
+def test_attention_rows_name_their_heads():
+    columns = {"first token": [60.0, 10.0], "END": [40.0, 90.0]}
+    rows = pd.DataFrame(columns, index=["L0H1", "L2H0"])
+    roles = {"L0H1": "content gatherer", "L2H0": "no gatherer"}
+    figure = figures.attention_rows_figure(rows, roles, title="T")
+    ax = figure.axes[0]
+    assert ticks(ax) == ["content gatherer L0H1", "no gatherer L2H0"]
+    cells = {text.get_text() for text in ax.texts}
+    assert cells == {"60", "40", "10", "90"}
+
+
+def test_the_idle_figure_has_both_tasks_and_the_margin():
+    heads = [
+        two_tasks("inhibition", Head(1, 0), -1.0),
+        two_tasks("negative_movers", Head(2, 0), 3.0),
+    ]
+    ratio = Interval(0.1, 0.05, 0.2)
+    by_role = {"inhibition": ratio, "negative_movers": Interval(0.0, 0.0, 0.0)}
+    figure = figures.idle_figure(
+        heads,
+        ratio,
+        by_role,
+        margin=0.25,
+        title="T",
+        seed=0,
+    )
+    left, right = figure.axes
+    assert ticks(left) == ["negative movers L2H0", "inhibition L1H0"]
+    legend = [text.get_text() for text in left.get_legend().get_texts()]
+    assert legend == ["IOI (n = 2)", "Colored Objects (n = 2)"]
+    assert ticks(right)[-1] == figures.JUDGED
+    [band] = right.patches
+    assert band.get_width() == pytest.approx(0.25)
+
+
+def test_overlaps_stand_on_one_axis_from_the_ceiling_down():
+    comparison = Comparison(0.5, np.full(9, 0.5), np.linspace(0, 0.2, 9))
+    names = ["itself", "Colored Objects", "World Capitals"]
+    rows = {name: {"one": comparison, "two": comparison} for name in names}
+    again = {"Colored Objects": rows["itself"]}
+    figure = figures.overlap_figure(
+        rows, ["one", "two"], highlighted="Colored Objects", again=again, title="T"
+    )
+    first, second = figure.axes
+    assert ticks(first) == names[::-1]
+    assert first.get_xlim() == second.get_xlim()
+    markers = [line.get_marker() for line in first.lines]
+    assert markers.count("o") == 3 and markers.count("D") == 1
+
+
+def test_control_sets_stand_beside_what_is_lost():
+    values = np.array([100.0, 0, 100])
+    hidden = Hidden(values, np.zeros(3), np.stack([values, values]))
+    found = {(way, measure): hidden for way in WAYS for measure in MEASURES}
+    figure = figures.blocked_figure(found, title="T", n_controls=2, seed=0)
+    assert len(figure.axes) == 3
+    assert ticks(figure.axes[0]) == list(WAYS.values())[::-1]
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert len(crosses) == 3 and all(len(line.get_xdata()) == 2 for line in crosses)

@@ -1,0 +1,138 @@
+"""Effects of heads on two tasks, worked out by hand."""
+
+import numpy as np
+import pytest
+
+from helpers.circuits import IOI
+from helpers.heads import Head
+from helpers.idleness import (
+    TwoTasks,
+    effect_ratio,
+    effects_of_roles,
+    effects_on_two_tasks,
+    ratios_by_role,
+)
+from helpers.path_patching import PathEffects, Receiver, path_patch
+from tests.tiny import FAST_KINDS, random_prompts, tiny_model
+
+ONE = Head(0, 0)
+TWO = Head(0, 1)
+STAGES = {"logits": "logits", "movers.q": "movers.q"}
+
+
+def effects(head: Head, *values: float) -> PathEffects:
+    """One head has a path, with this effect on each prompt."""
+    n = len(values)
+    patched = np.full((1, 2, n), np.nan)
+    patched[head] = values
+    return PathEffects(np.zeros(n), np.ones(n), patched)
+
+
+def two_tasks(
+    head: Head,
+    on_first: list[float],
+    on_second: list[float],
+    role: str = "movers",
+) -> TwoTasks:
+    return TwoTasks(
+        role,
+        head,
+        np.array(on_first, float),
+        np.array(on_second, float),
+        has_path=True,
+    )
+
+
+def test_each_head_is_compared_at_its_own_stage():
+    first = {
+        "logits": effects(ONE, 1, 3),
+        "movers.q": effects(TWO, 4, 4),
+    }
+    second = {
+        "logits": effects(ONE, 0, 1, 2),
+        "movers.q": effects(ONE, 9, 9, 9),
+    }
+    roles = {
+        "negative_movers": (ONE,),
+        "inhibition": (TWO,),
+        "induction": (ONE,),  # of a stage that is not compared
+    }
+    found = effects_on_two_tasks(
+        first,
+        second,
+        roles,
+        scheme=IOI,
+        stages=STAGES,
+    )
+    negative, inhibition = found
+    assert negative.role == "negative_movers"
+    assert negative.has_path
+    np.testing.assert_array_equal(negative.on_first, [1, 3])
+    np.testing.assert_array_equal(negative.on_second, [0, 1, 2])
+    assert not inhibition.has_path
+    np.testing.assert_array_equal(inhibition.on_second, [0, 0, 0])  # after all receivers
+
+
+def test_a_head_without_a_path_on_the_first_task_is_left_out():
+    first = {"logits": effects(TWO, 1, 1)}
+    found = effects_on_two_tasks(
+        first,
+        first,
+        {"movers": (ONE,)},
+        scheme=IOI,
+        stages=STAGES,
+    )
+    assert found == []
+
+
+def test_the_ratio_sums_sizes_of_means():
+    """On IOI 2 + 4, on the other task 1 + 0.5: signs do not cancel between heads."""
+    heads = [
+        two_tasks(ONE, [2, 2], [1, 1, 1]),
+        two_tasks(TWO, [-4, -4], [0.5, 0.5, 0.5]),
+    ]
+    ratio = effect_ratio(heads, 0)
+    assert ratio.value == pytest.approx(0.25)
+    assert ratio.low == pytest.approx(0.25)
+    assert ratio.high == pytest.approx(0.25)
+
+
+def test_prompts_that_cancel_are_no_effect():
+    heads = [two_tasks(ONE, [2, 2], [1, -1])]
+    assert effect_ratio(heads, 0).value == 0
+    with pytest.raises(ValueError, match="at least one head"):
+        effect_ratio([], 0)
+
+
+def test_a_ratio_for_each_role():
+    heads = [
+        two_tasks(ONE, [2, 2], [1, 1]),
+        two_tasks(TWO, [1, 1], [3, 3], role="inhibition"),
+    ]
+    ratios = ratios_by_role(heads, 0)
+    assert ratios["movers"].value == 0.5
+    assert ratios["inhibition"].value == 3
+
+
+@pytest.mark.parametrize("kind", FAST_KINDS)
+def test_known_roles_are_measured_at_their_stages(kind):
+    model = tiny_model(kind)
+    prompts = random_prompts(n=3)
+    mover = Head(2, 0)
+    inhibition = Head(1, 1)
+    roles = {"movers": (mover,), "inhibition": (inhibition, mover)}  # the second comes too late
+    found = effects_of_roles(
+        model,
+        prompts,
+        roles,
+        scheme=IOI,
+        stages=["logits", "movers.q"],
+    )
+    to_logits = path_patch(model, prompts, Receiver("logits"))
+    to_queries = path_patch(model, prompts, Receiver("q", (mover,)))
+    expected = to_logits.patched[mover]
+    np.testing.assert_allclose(found["logits"].patched[mover], expected, atol=1e-5)
+    expected = to_queries.patched[inhibition]
+    np.testing.assert_allclose(found["movers.q"].patched[inhibition], expected, atol=1e-5)
+    nobody = effects_of_roles(model, prompts, {}, scheme=IOI, stages=["logits", "movers.q"])
+    assert nobody == {}

@@ -34,7 +34,7 @@ export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_VERBOSITY := error
 export JUPYTER_PREFER_ENV_PATH := 1#  the kernel of this environment, not one that the user has installed
 
-.PHONY: help setup lint check test reproduce check-claims lab notebooks fetch exercises colab book replay bench stress shapes sweep lock clean
+.PHONY: help setup lint check test reproduce check-claims lab notebooks fetch compare exercises colab book replay bench stress shapes sweep lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -92,6 +92,9 @@ notebooks: $(READY) ## Run with the defaults, then promote the outputs to notebo
 
 fetch: $(READY) ## Download a model of data/models.yaml or of the hub for offline use: MODEL=gpt2-medium [network; sizes in data/models.yaml]
 	@HF_HUB_DISABLE_PROGRESS_BARS=0 TQDM_DISABLE=0 $(PY) -m suite.fetch "$(MODEL)"
+
+compare: $(READY) ## Compare GPT-2 Small, once fetched, with values that public notebooks print [1 min]
+	@$(PY) -m scripts.compare_reference
 
 exercises: $(READY) ## Student copies without solutions and outputs, notebooks/exercises/: FORCE=1 overwrites [5 s]
 	@$(PY) -m scripts.exercises $(if $(FORCE),--force)

@@ -39,7 +39,65 @@ LEGEND = (
 
 PAGES = ("README.md", "TEACHING.md", "benchmarks/README.md")
 
-FINDINGS: list[list[tuple[str, str]]] = []
+QWEN, SMOLLM2, GPT2 = "qwen2.5-0.5b", "smollm2", "gpt2"
+FINDINGS: list[list[tuple[str, str]]] = [
+    [
+        (
+            SMOLLM2,
+            "**Path patching finds a circuit for indirect objects.** SmolLM2 prefers the indirect "
+            "object to the subject on {A1.forced_choice_accuracy} of prompts. Knocking out the "
+            "heads that path patching finds removes {A2.knock_out_minus_random.interval} of the "
+            "logit difference, beyond what random heads remove.",
+        ),
+    ],
+    [
+        (
+            SMOLLM2,
+            "**The strongest head does not need the repetition.** It lowers the most recent name: "
+            "{A2.negative_mover_recency.interval} of its effect remains on prompts that repeat no "
+            "name.",
+        ),
+    ],
+    [
+        (
+            QWEN,
+            "**The repair of Colored Objects carries over to Qwen2.5 0.5B.** Forcing heads of "
+            "the first task raises accuracy from {A6.baseline} to {A6.both} (the paper: 49.6% to "
+            "93.7% on GPT-2 Medium).",
+        ),
+        (
+            SMOLLM2,
+            "On SmolLM2, which answers Colored Objects at chance, the same edit changes accuracy "
+            "by {A6.gain_both.interval}.",
+        ),
+    ],
+    [
+        (
+            GPT2,
+            "**Weights show which heads communicate, and whole heads show it as well as their "
+            "components.** On GPT-2 Small, a known sender outscores another head with an AUC of "
+            "{B1.auc_whole_heads.interval}; best components add "
+            "{B2.auc_gain_of_components.interval}.",
+        ),
+    ],
+    [
+        (
+            SMOLLM2,
+            "**One component carries much of the inhibition.** Removing it takes "
+            "{B3.removed_minus_matched.interval} of the inhibition score, beyond what equally "
+            "large changes take.",
+        ),
+    ],
+    [
+        (
+            SMOLLM2,
+            "**Long lists fail, and steering helps in part.** Accuracy at eight or more items is "
+            "{B7.long_minus_short.interval} below that at three or fewer. Learned coordinates in "
+            "the channel gain {B8a.gain.interval}, random dimensions of the same head "
+            "{B8b.gain_minus_random} less.",
+        ),
+    ],
+]
 """The bullets of the README: each a list of a model and a sentence with its results filled in, as
 in `suite.opening`.
 """

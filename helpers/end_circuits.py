@@ -9,7 +9,7 @@ from jaxtyping import Float
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.circuits import top_heads
-from helpers.heads import Heads
+from helpers.heads import Head, Heads
 from helpers.path_patching import PathEffects, Receiver, path_patch
 from helpers.stats import jaccard
 from helpers.tasks.disjoint import Splits
@@ -42,17 +42,36 @@ def extract_circuits(
     per_stage: heads a stage. Raises ValueError for fewer than one, and what `path_patch` raises.
     """
     to_logits = path_patch(model, splits.find, Receiver("logits"), memory_gib=memory_gib)
+    writers = [top_heads(to_logits, per_stage, index=index) for index in splits.sets]
+    to_queries = _paths_to_queries(model, splits, writers, memory_gib)
     found = []
-    for index in splits.sets:
-        writers = top_heads(to_logits, per_stage, index=index)
-        receiver = Receiver("q", writers, END)
-        prompts = splits.find.select(index)
-        to_queries = path_patch(model, prompts, receiver, memory_gib=memory_gib)
-        ranked = top_heads(to_queries, 2 * per_stage)
-        senders = [head for head in ranked if head not in writers]
-        effects = (_of_prompts(to_logits, index).percent, to_queries.percent)
-        found.append(Extraction(writers, tuple(senders[:per_stage]), effects))
+    for index, of_set, second in zip(splits.sets, writers, to_queries, strict=True):
+        ranked = top_heads(second, 2 * per_stage)
+        senders = [head for head in ranked if head not in of_set]
+        effects = (_of_prompts(to_logits, index).percent, second.percent)
+        found.append(Extraction(of_set, tuple(senders[:per_stage]), effects))
     return found
+
+
+def _paths_to_queries(
+    model: TransformerBridge, splits: Splits, writers: Sequence[Heads], memory_gib: float
+) -> list[PathEffects]:
+    """Effects of the paths to each set's writers, on its prompts; sets with the same writers are
+    run together.
+    """
+    sets_of: dict[frozenset[Head], list[int]] = {}
+    for number, heads in enumerate(writers):
+        sets_of.setdefault(frozenset(heads), []).append(number)
+    effects: dict[int, PathEffects] = {}
+    for heads, numbers in sets_of.items():
+        receiver = Receiver("q", tuple(sorted(heads)), END)
+        prompts = splits.find.select(splits.sets[numbers].ravel())
+        together = path_patch(model, prompts, receiver, memory_gib=memory_gib)
+        size = splits.sets.shape[1]
+        for place, number in enumerate(numbers):
+            index = np.arange(place * size, (place + 1) * size)
+            effects[number] = _of_prompts(together, index)
+    return [effects[number] for number in range(len(writers))]
 
 
 def _of_prompts(effects: PathEffects, index: np.ndarray) -> PathEffects:
@@ -73,9 +92,7 @@ def stability(found: Sequence[Extraction]) -> Float[np.ndarray, " pair"]:
 
 def mean_overlap(first: Sequence[Extraction], second: Sequence[Extraction]) -> float:
     """Mean Jaccard overlap of the extractions of two tasks, every one with every one."""
-    return float(
-        np.mean([jaccard(one.heads, other.heads) for one in first for other in second])
-    )
+    return float(np.mean([jaccard(one.heads, other.heads) for one in first for other in second]))
 
 
 def effect_shared(found: Sequence[Extraction]) -> float:

@@ -1,0 +1,139 @@
+"""The transfer matrix on models whose circuits are known: does it return the plan, and how often is
+the test of the interaction right?
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+from helpers.end_circuits import Extraction, extract_circuits, stability
+from helpers.planted_pair import (
+    N_HEADS,
+    N_LAYERS,
+    N_LINES,
+    TASKS,
+    PairPlan,
+    PlantedPair,
+    Sharing,
+    build_pair,
+    pair_prompts,
+)
+from helpers.seeds import seed_for
+from helpers.stats import Interval, jaccard, proportion
+from helpers.tasks.disjoint import disjoint_sets
+from helpers.transfer import (
+    Dissociation,
+    Matrix,
+    circuit_sets,
+    loss_of_circuit,
+    measure_ability,
+    measure_losses,
+    transfer_matrix,
+)
+
+
+class Size(NamedTuple):
+    """How many prompts and random sets a study takes."""
+
+    n_sets: int
+    """Extractions of each circuit."""
+    n_find: int
+    """Prompts for each extraction."""
+    n_test: int
+    """Prompts of each task for the matrix."""
+    draws: int
+    """Random sets for each task, a multiple of `n_sets`."""
+
+
+@dataclass(frozen=True)
+class PairStudy:
+    """What the method says about one planted model."""
+
+    plan: PairPlan
+    lost: Matrix
+    """Percent of the gap lost with a circuit knocked out: what the plan predicts."""
+    beyond_random: Matrix
+    """The same minus random sets: what the claim is about."""
+    stability: float
+    """Mean Jaccard overlap of the extractions of one task."""
+    recovered: float
+    """Mean Jaccard overlap of the extractions with the planted circuit."""
+    is_solved: bool
+    """Whether the model, with its noise, is clearly above chance on both tasks."""
+
+    @property
+    def dissociation(self) -> Dissociation:
+        """Of the two tasks."""
+        return self.beyond_random.dissociation(*TASKS)
+
+
+def study_pair(plan: PairPlan, size: Size, *, seed: int) -> PairStudy:
+    """Build a model, extract both circuits, and measure the matrix, as on a trained model."""
+    pair = build_pair(plan)
+    tests = {}
+    found = {}
+    sets = {}
+    for task in TASKS:
+        splits = disjoint_sets(
+            partial(pair_prompts, task=task),
+            pair.model.tokenizer,
+            n_sets=size.n_sets,
+            n_find=size.n_find,
+            n_test=size.n_test,
+            seed=seed_for(seed, f"prompts of {task}"),
+        )
+        tests[task] = splits.test
+        found[task] = extract_circuits(pair.model, splits, per_stage=N_LINES)
+        shape = (N_LAYERS, N_HEADS)
+        drawn = seed_for(seed, f"random sets of {task}")
+        sets[task] = circuit_sets(found[task], shape, draws=size.draws, seed=drawn)
+    abilities = [measure_ability(pair.model, prompts) for prompts in tests.values()]
+    losses = measure_losses(pair.model, tests, sets)
+    resamples = seed_for(seed, "resamples")
+    return PairStudy(
+        plan=plan,
+        lost=transfer_matrix(losses, TASKS, measure=loss_of_circuit, seed=resamples),
+        beyond_random=transfer_matrix(losses, TASKS, seed=resamples),
+        stability=_mean([overlap for task in TASKS for overlap in stability(found[task])]),
+        recovered=_mean(_overlaps_with_plan(pair, found)),
+        is_solved=all(ability.is_solved for ability in abilities),
+    )
+
+
+def _overlaps_with_plan(pair: PlantedPair, found: dict[str, list[Extraction]]) -> list[float]:
+    overlaps = []
+    for task, extractions in found.items():
+        for extraction in extractions:
+            overlaps.append(jaccard(extraction.heads, pair.circuits[task]))
+    return overlaps
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(sum(values) / len(values))
+
+
+def study_seeds(
+    sharing: Sharing, size: Size, *, noise: float, n_seeds: int, seed: int
+) -> list[PairStudy]:
+    """The same on models that differ in their noise, their places for heads and their prompts."""
+    plan = PairPlan(sharing, noise)
+    studies = []
+    for number in range(n_seeds):
+        model_seed = seed_for(seed, f"model {number}, {sharing}")
+        study_seed = seed_for(seed, f"study {number}, {sharing}")
+        studies.append(study_pair(replace(plan, seed=model_seed), size, seed=study_seed))
+    return studies
+
+
+def share_above(studies: Sequence[PairStudy], margin: float) -> Interval:
+    """How often the whole interval of the interaction lies above a margin, in percent of the gap:
+    the power of the test where the circuits differ, its false positives where they are the same.
+
+    Models that their noise keeps from doing both tasks do not count. Raises ValueError where none
+    is left.
+    """
+    lows = [study.dissociation.interaction.low for study in studies if study.is_solved]
+    if not lows:
+        raise ValueError("No planted model can do both tasks: lower the noise.")
+    return proportion(sum(low > margin for low in lows), len(lows))

@@ -30,7 +30,7 @@ def _broken(name: str) -> str:
 def ability_figure(abilities: Mapping[str, Ability], *, title: str) -> Figure:
     """Forced-choice accuracy of every task with its interval, beside chance."""
     figure, ax = plt.subplots(figsize=(8, 0.32 * len(abilities) + 1.4))
-    for row, (name, ability) in enumerate(abilities.items()):
+    for row, ability in enumerate(abilities.values()):
         values, errors = with_errors([ability.accuracy.times(100)])
         color = BLUE if ability.is_solved else RED
         marker = "o" if ability.is_solved else "x"
@@ -106,7 +106,7 @@ def _draw_matrix(ax: Axes, matrix: Matrix, limit: float, *, with_intervals: bool
 
 
 def dissociation_figure(
-    pairs: Mapping[Pair, Dissociation], *, primary: Pair, margin: float, title: str
+    pairs: Mapping[Pair, Dissociation], *, primary: Pair, margin: float | int, title: str
 ) -> Figure:
     """The interaction of every pair of tasks with both ways, the primary pair in color."""
     figure, ax = plt.subplots(figsize=(8.5, 0.36 * len(pairs) + 1.5))
@@ -189,7 +189,7 @@ def planted_test_figure(
     interactions: Mapping[str, Sequence[Interval]],
     predicted: Mapping[str, float],
     *,
-    margin: float,
+    margin: float | int,
     title: str,
 ) -> Figure:
     """The interval of the interaction in every planted model, sorted, beside what the plan says."""

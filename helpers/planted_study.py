@@ -126,7 +126,7 @@ def study_seeds(
     return studies
 
 
-def share_above(studies: Sequence[PairStudy], margin: float) -> Interval:
+def share_above(studies: Sequence[PairStudy], margin: float | int) -> Interval:
     """How often the whole interval of the interaction lies above a margin, in percent of the gap:
     the power of the test where the circuits differ, its false positives where they are the same.
 

@@ -223,20 +223,23 @@ class Matrix:
     def dissociation(self, first: str, second: str) -> "Dissociation":
         """Own minus cross on the prompts of either task, and the mean of both."""
         i, j = self.tasks.index(first), self.tasks.index(second)
-
-        def ways(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            on_first = matrix[..., i, i] - matrix[..., j, i]
-            on_second = matrix[..., j, j] - matrix[..., i, j]
-            return on_first, on_second
-
-        values = ways(self.value)
-        draws = ways(self.draws)
+        values = _own_minus_cross(self.value, i, j)
+        draws = _own_minus_cross(self.draws, i, j)
         return Dissociation(
-            interaction=interval_of(float(np.mean(values)), np.mean(draws, axis=0)),
-            on_first=interval_of(float(values[0]), draws[0]),
-            on_second=interval_of(float(values[1]), draws[1]),
-            smaller_way=interval_of(float(min(values)), np.min(draws, axis=0)),
+            interaction=interval_of(float(values.mean()), draws.mean(-1)),
+            on_first=interval_of(float(values[0]), draws[:, 0]),
+            on_second=interval_of(float(values[1]), draws[:, 1]),
+            smaller_way=interval_of(float(values.min()), draws.min(-1)),
         )
+
+
+def _own_minus_cross(
+    matrix: Float[np.ndarray, "*resample circuit task"], i: int, j: int
+) -> Float[np.ndarray, "*resample 2"]:
+    """On the prompts of task i, and on those of task j."""
+    on_first = matrix[..., i, i] - matrix[..., j, i]
+    on_second = matrix[..., j, j] - matrix[..., i, j]
+    return np.stack([on_first, on_second], axis=-1)
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def _paths_to_queries(
     run together.
     """
     sets_of: dict[frozenset[Head], list[int]] = {}
-    for number, heads in enumerate(writers):
-        sets_of.setdefault(frozenset(heads), []).append(number)
+    for number, of_set in enumerate(writers):
+        sets_of.setdefault(frozenset(of_set), []).append(number)
     effects: dict[int, PathEffects] = {}
     for heads, numbers in sets_of.items():
         receiver = Receiver("q", tuple(sorted(heads)), END)

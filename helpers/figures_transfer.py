@@ -91,7 +91,7 @@ def _draw_matrix(ax: Axes, matrix: Matrix, limit: float, *, with_intervals: bool
     for row, circuit in enumerate(matrix.tasks):
         for column, task in enumerate(matrix.tasks):
             cell = matrix.cell(circuit, task)
-            dark = abs(cell.value) > 0.6 * limit
+            dark = abs(float(cell.value)) > 0.6 * limit
             style = {"ha": "center", "color": "white" if dark else "black"}
             weight = "bold" if row == column else "normal"
             shift = -0.1 if with_intervals else 0.0

@@ -133,7 +133,8 @@ def share_above(studies: Sequence[PairStudy], margin: float | int) -> Interval:
     Models that their noise keeps from doing both tasks do not count. Raises ValueError where none
     is left.
     """
-    lows = [study.dissociation.interaction.low for study in studies if study.is_solved]
+    solved = [study for study in studies if study.is_solved]
+    lows = [float(study.dissociation.interaction.low) for study in solved]
     if not lows:
         raise ValueError("No planted model can do both tasks: lower the noise.")
     return proportion(sum(low > margin for low in lows), len(lows))

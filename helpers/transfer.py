@@ -281,6 +281,21 @@ def loss_of_random(losses: Losses) -> np.ndarray:
     return losses.random
 
 
+def kept_by_circuit(losses: Losses) -> np.ndarray:
+    """Logits left where all but the circuit was knocked out, above the corrupted prompts."""
+    return losses.gap - losses.circuit
+
+
+def kept_by_random(losses: Losses) -> np.ndarray:
+    """The same with random sets kept."""
+    return losses.gap - losses.random
+
+
+def accuracy_beyond_random(losses: Losses) -> np.ndarray:
+    """Points of forced-choice accuracy lost with the circuit, minus those lost with random sets."""
+    return 100 * (losses.chosen_random - losses.chosen)
+
+
 def transfer_matrix(
     losses: Mapping[Pair, Losses],
     tasks: Sequence[str],

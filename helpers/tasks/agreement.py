@@ -47,11 +47,11 @@ def gender_agreement(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
     n < 1 and where a gender has no name of one token.
     """
     names = []
-    for gender in ("female", "male"):
-        known = [name for name in vocabulary(gender) if len(word_ids(tokenizer, name)) == 1]
+    for kind in ("female", "male"):
+        known = [name for name in vocabulary(kind) if len(word_ids(tokenizer, name)) == 1]
         if not known:
             raise VocabularyError(
-                f"No {gender} name is one token: the task cannot run on this model."
+                f"No {kind} name is one token: the task cannot run on this model."
             )
         names.append(known)
     pronouns = [single_token(tokenizer, pronoun) for pronoun in ("she", "he")]

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.overlap_transfer import Relation
+from helpers.planted_study import PairStudy
 from helpers.plots import BLUE, ORANGE, RED, with_errors
 from helpers.stats import Interval
 from helpers.transfer import Ability, Dissociation, Matrix, interval_of
@@ -186,22 +187,21 @@ def _short(name: str) -> str:
 
 
 def planted_test_figure(
-    interactions: Mapping[str, Sequence[Interval]],
-    predicted: Mapping[str, float],
-    *,
-    margin: float | int,
-    title: str,
+    studies: Mapping[str, Sequence[PairStudy]], *, margin: float | int, title: str
 ) -> Figure:
-    """The interval of the interaction in every planted model, sorted, beside what the plan says."""
-    figure, axes = plt.subplots(1, len(interactions), figsize=(8.5, 3.4), squeeze=False)
-    for ax, (name, intervals) in zip(axes[0], interactions.items(), strict=True):
-        ordered = sorted(intervals, key=_value_of)
-        values, errors = with_errors(ordered)
-        ax.errorbar(range(len(ordered)), values, yerr=errors, fmt=".", color=BLUE, lw=0.8)
-        ax.axhline(predicted[name], color=ORANGE, lw=1, ls="--", label="plan")
+    """The interval of the interaction in every planted model that can do both tasks, sorted, beside
+    what the plan says.
+    """
+    figure, axes = plt.subplots(1, len(studies), figsize=(8.5, 3.4), squeeze=False)
+    for ax, (name, of_plan) in zip(axes[0], studies.items(), strict=True):
+        solved = [study for study in of_plan if study.is_solved]
+        intervals = [study.dissociation.interaction for study in solved]
+        values, errors = with_errors(sorted(intervals, key=_value_of))
+        ax.errorbar(range(len(values)), values, yerr=errors, fmt=".", color=BLUE, lw=0.8)
+        ax.axhline(of_plan[0].plan.interaction, color=ORANGE, lw=1, ls="--", label="plan")
         ax.axhline(margin, color="0.4", lw=1, ls=":", label="margin of the claim")
         ax.set_title(f"planted: {name}")
-        ax.set_xlabel(f"{len(ordered)} models, sorted")
+        ax.set_xlabel(f"{len(values)} of {len(of_plan)} models, sorted")
     axes[0, 0].set_ylabel("own minus cross damage\n(% of the gap, 95% intervals)")
     axes[0, 0].legend(fontsize=7)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")

@@ -92,6 +92,11 @@ class PairPlan:
         survives = (1 - 1 / (N_HEADS - 1)) ** 2
         return (100 - self.planned_loss) * (1 - survives)
 
+    @property
+    def interaction(self) -> float:
+        """Own minus cross damage, random sets subtracted, that the plan predicts."""
+        return 100 - self.planned_loss + self.chance_loss
+
 
 @dataclass(frozen=True)
 class PlantedPair:

@@ -67,6 +67,17 @@ class PairStudy:
         """Of the two tasks."""
         return self.beyond_random.dissociation(*TASKS)
 
+    @property
+    def summary(self) -> dict[str, float | str]:
+        """What circuit A costs task B, planned and measured, in percent of the gap."""
+        return {
+            "cross loss, planned": self.plan.planned_loss,
+            "measured": self.lost.cell(*TASKS).text(1),
+            "minus random sets, planned": self.plan.planned_loss - self.plan.chance_loss,
+            "minus random sets, measured": self.beyond_random.cell(*TASKS).text(1),
+            "planted heads found (Jaccard)": self.recovered,
+        }
+
 
 def study_pair(plan: PairPlan, size: Size, *, seed: int) -> PairStudy:
     """Build a model, extract both circuits, and measure the matrix, as on a trained model."""

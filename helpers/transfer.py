@@ -1,9 +1,10 @@
 """The transfer matrix: what each task loses when the circuit of each task is knocked out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -219,6 +220,34 @@ class Matrix:
         """One cell with its interval."""
         row, column = self.tasks.index(circuit), self.tasks.index(measured)
         return interval_of(float(self.value[row, column]), self.draws[:, row, column])
+
+    def cells(self) -> Iterator[tuple[str, str, Interval]]:
+        """Every circuit and measured task with their cell, row by row."""
+        for circuit in self.tasks:
+            for measured in self.tasks:
+                yield circuit, measured, self.cell(circuit, measured)
+
+    def table(self) -> pd.DataFrame:
+        """All cells with their intervals, as people read them."""
+        rows: dict[str, dict[str, str]] = {circuit: {} for circuit in self.tasks}
+        for circuit, measured, cell in self.cells():
+            rows[circuit][measured] = cell.text(0)
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    @property
+    def diagonal(self) -> Float[np.ndarray, " task"]:
+        """Each circuit on its own task."""
+        return np.diag(self.value)
+
+    @property
+    def others(self) -> Float[np.ndarray, " pair"]:
+        """Each circuit on the other tasks."""
+        return self.value[~np.eye(len(self.tasks), dtype=bool)]
+
+    def largest_other(self) -> tuple[str, str, Interval]:
+        """The cell of two different tasks with the largest value."""
+        different = [found for found in self.cells() if found[0] != found[1]]
+        return max(different, key=lambda found: float(found[2].value))
 
     def dissociation(self, first: str, second: str) -> "Dissociation":
         """Own minus cross on the prompts of either task, and the mean of both."""

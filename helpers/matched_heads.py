@@ -1,66 +1,45 @@
-"""Random sets of heads that are matched to a circuit by layer, all of them different."""
+"""Random sets of heads that are matched to a circuit by depth, all of them different."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from helpers.heads import Head, Heads, check_heads
 
-MOST_APART = 2
-"""How many layers a random head may be away from the one it stands for, at most."""
+APART = 2
+"""How many layers a random head may be away from the one it stands for.
+
+In one layer a circuit may have so many heads that its random sets would always be the same others,
+which may be another task's circuit."""
 
 TRIES = 50
 """Draws for each set that is wanted, until too few differ."""
 
 
-@dataclass(frozen=True)
-class MatchedSets:
-    """Random sets of heads."""
-
-    sets: tuple[Heads, ...]
-    apart: int
-    """How many layers a head may be away from the one it stands for; 0 = the same layers."""
-
-
 def matched_sets(
-    heads: Sequence[Head], shape: tuple[int, int], *, draws: int, seed: int
-) -> MatchedSets:
-    """`draws` different sets of as many heads, none of which is in `heads`, drawn from the same
-    layers, or from layers around where the same ones do not have enough.
+    heads: Sequence[Head], shape: tuple[int, int], *, draws: int, seed: int, apart: int = APART
+) -> tuple[Heads, ...]:
+    """`draws` different sets of as many heads, none of which is in `heads`; each head is drawn from
+    the layers at most `apart` away from the one it stands for.
 
-    shape: layers and heads per layer. Raises ValueError for an unknown head, and where the layers
-    up to MOST_APART away do not have so many different sets either.
+    shape: layers and heads per layer. Raises ValueError for an unknown head, and where these layers
+    do not have so many different sets.
     """
     layers, heads_per_layer = shape
     check_heads(heads, layers, heads_per_layer)
-    for apart in range(MOST_APART + 1):
-        found = _draw_sets(heads, shape, draws, apart, np.random.default_rng(seed))
-        if len(found) == draws:
-            return MatchedSets(tuple(found), apart)
-    raise ValueError(
-        f"A circuit of {len(heads)} heads is too large for {draws} random sets: the layers up to "
-        f"{MOST_APART} away from its heads have fewer; take a smaller circuit or fewer draws."
-    )
-
-
-def _draw_sets(
-    heads: Sequence[Head],
-    shape: tuple[int, int],
-    draws: int,
-    apart: int,
-    rng: np.random.Generator,
-) -> list[Heads]:
-    """Different sets, up to `draws`, in the order drawn."""
+    rng = np.random.default_rng(seed)
     found: dict[Heads, None] = {}
     for _ in range(TRIES * draws):
         drawn = _draw_set(heads, shape, apart, rng)
         if drawn is None:
-            return []
+            break
         found[drawn] = None
         if len(found) == draws:
-            break
-    return list(found)
+            return tuple(found)
+    raise ValueError(
+        f"A circuit of {len(heads)} heads is too large for {draws} random sets: the layers at most "
+        f"{apart} away from its heads have fewer; take a smaller circuit or fewer draws."
+    )
 
 
 def _draw_set(

@@ -98,7 +98,7 @@ def study_pair(plan: PairPlan, size: Size, *, seed: int) -> PairStudy:
         found[task] = extract_circuits(pair.model, splits, per_stage=N_LINES)
         shape = (N_LAYERS, N_HEADS)
         drawn = seed_for(seed, f"random sets of {task}")
-        sets[task] = circuit_sets(found[task], shape, draws=size.draws, seed=drawn)
+        sets[task] = circuit_sets(found[task], shape, draws=size.draws, seed=drawn, apart=0)
     abilities = [measure_ability(pair.model, prompts) for prompts in tests.values()]
     losses = measure_losses(pair.model, tests, sets)
     resamples = seed_for(seed, "resamples")

@@ -1,6 +1,6 @@
 """The tasks of notebook 07, and which of them a model's vocabulary allows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -14,6 +14,7 @@ from helpers.end_circuits import Extraction, mean_overlap, profile_correlation
 from helpers.heads import Heads
 from helpers.interventions import knock_out
 from helpers.seeds import seed_for
+from helpers.stats import Interval
 from helpers.tasks import (
     Prompts,
     Splits,
@@ -28,8 +29,9 @@ from helpers.tasks import (
     world_capitals,
 )
 from helpers.tasks.disjoint import Generator
-from helpers.transfer import CircuitSets, Losses, Pair
+from helpers.transfer import CircuitSets, Dissociation, Losses, Matrix, Pair, circuit_sets
 from suite.errors import VocabularyError
+from suite.ledger import Control
 
 CLAIMED = ("IOI", "World Capitals")
 """The two tasks of the claim."""
@@ -89,6 +91,52 @@ def pairwise(
     for i, j in combinations(range(len(tasks)), 2):
         values[i, j] = values[j, i] = measure(found[tasks[i]], found[tasks[j]])
     return values
+
+
+def draw_sets(
+    found: Mapping[str, list[Extraction]], shape: tuple[int, int], *, draws: int, seed: int
+) -> dict[str, CircuitSets]:
+    """Every task's circuits with random sets of their own."""
+    sets = {}
+    for name, extractions in found.items():
+        drawn = seed_for(seed, f"random sets of {name}")
+        sets[name] = circuit_sets(extractions, shape, draws=draws, seed=drawn)
+    return sets
+
+
+def all_dissociations(matrix: Matrix) -> dict[Pair, Dissociation]:
+    """Every unordered pair of tasks."""
+    pairs = combinations(matrix.tasks, 2)
+    return {(first, second): matrix.dissociation(first, second) for first, second in pairs}
+
+
+Row = tuple[str, Interval, Control]
+"""Name of a metric, what was measured, and the same under random sets."""
+
+RANDOM_SETS = "depth-matched random sets"
+
+
+def cell_rows(prefix: str, matrix: Matrix, randomly: Matrix) -> Iterator[Row]:
+    """The metrics of all cells."""
+    for circuit, measured, cell in matrix.cells():
+        metric = f"{prefix}_{metric_name(circuit)}_{metric_name(measured)}"
+        yield metric, cell, Control.of(RANDOM_SETS, randomly.cell(circuit, measured))
+
+
+def pair_rows(matrix: Matrix, randomly: Matrix) -> Iterator[Row]:
+    """The metrics of all dissociations."""
+    for (first, second), found in all_dissociations(matrix).items():
+        metric = f"dissociation_{metric_name(first)}_{metric_name(second)}"
+        of_random = randomly.dissociation(first, second).interaction
+        yield metric, found.interaction, Control.of(RANDOM_SETS, of_random)
+
+
+def overlap_rows(
+    tasks: Sequence[str], overlap: Float[np.ndarray, "task task"]
+) -> Iterator[tuple[str, float]]:
+    """The metrics of all overlaps of two different tasks."""
+    for i, j in combinations(range(len(tasks)), 2):
+        yield f"overlap_{metric_name(tasks[i])}_{metric_name(tasks[j])}", float(overlap[i, j])
 
 
 def losses_everywhere(

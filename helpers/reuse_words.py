@@ -63,13 +63,18 @@ def opening_sentences(lead: str, *, margin: float | int) -> list[str]:
 
 def _verdict(is_told_apart: bool, predicts: bool) -> str:
     """Whether reuse is more than overlap."""
+    if is_told_apart and predicts:
+        return (
+            "So reuse is more than overlap: circuits that share more heads carry more of each "
+            "other's task, but circuits can share heads and still be told apart."
+        )
     if is_told_apart:
         return (
-            "So shared heads are not yet a shared circuit: here reuse has to be shown by transfer, "
-            "not by overlap."
+            "So shared heads are not yet a shared circuit: reuse has to be shown by transfer, not "
+            "by overlap."
         )
     if predicts:
-        return "So reuse is more than overlap here: shared heads carry the other task as well."
+        return "So shared heads carry the other task here: overlap and reuse go together."
     return "Whether reuse is more than overlap stays open here."
 
 

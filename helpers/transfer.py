@@ -12,7 +12,7 @@ from helpers.behavior import evaluate
 from helpers.end_circuits import Extraction
 from helpers.end_knock_outs import Ablation, KnockOuts, knock_out_at_end
 from helpers.heads import Head, Heads, all_heads
-from helpers.matched_heads import matched_sets
+from helpers.matched_heads import APART, matched_sets
 from helpers.seeds import seed_for
 from helpers.stats import RESAMPLES, TAIL, Interval, bootstrap_indices, share
 from helpers.tasks.prompts import END, Prompts
@@ -77,8 +77,6 @@ class CircuitSets:
     circuits: tuple[Heads, ...]
     random: tuple[tuple[Heads, ...], ...]
     """For each extraction its random sets; all of them differ."""
-    apart: int
-    """How many layers a random head may be away from the one it stands for, at most."""
 
     @property
     def sets(self) -> list[Heads]:
@@ -93,12 +91,11 @@ class CircuitSets:
         return CircuitSets(
             tuple(_all_but(heads, shape) for heads in self.circuits),
             tuple(tuple(_all_but(heads, shape) for heads in sets) for sets in self.random),
-            self.apart,
         )
 
     def with_fewer(self, draws: int) -> "CircuitSets":
         """The same with the first random sets of each extraction only."""
-        return CircuitSets(self.circuits, tuple(sets[:draws] for sets in self.random), self.apart)
+        return CircuitSets(self.circuits, tuple(sets[:draws] for sets in self.random))
 
 
 def _all_but(heads: Heads, shape: tuple[int, int]) -> Heads:
@@ -107,12 +104,18 @@ def _all_but(heads: Heads, shape: tuple[int, int]) -> Heads:
 
 
 def circuit_sets(
-    found: Sequence[Extraction | Heads], shape: tuple[int, int], *, draws: int, seed: int
+    found: Sequence[Extraction | Heads],
+    shape: tuple[int, int],
+    *,
+    draws: int,
+    seed: int,
+    apart: int = APART,
 ) -> CircuitSets:
     """The circuits of a task, and `draws` random sets in all, the same number for each extraction.
 
-    shape: layers and heads per layer. Raises ValueError where `draws` is no multiple of the number
-    of extractions, and for a circuit too large for its random sets.
+    shape: layers and heads per layer. apart: how many layers a random head may be away from the one
+    it stands for. Raises ValueError where `draws` is no multiple of the number of extractions, and
+    for a circuit too large for its random sets.
     """
     each, left_over = divmod(draws, len(found))
     if left_over or each == 0:
@@ -122,17 +125,16 @@ def circuit_sets(
         )
     circuits = []
     random = []
-    apart = 0
     taken: set[Heads] = set()
     for number, extraction in enumerate(found):
         heads = extraction.heads if isinstance(extraction, Extraction) else extraction
-        drawn = matched_sets(heads, shape, draws=draws, seed=seed_for(seed, f"set {number}"))
-        new = [heads for heads in drawn.sets if heads not in taken][:each]
+        drawn_from = seed_for(seed, f"set {number}")
+        drawn = matched_sets(heads, shape, draws=draws, seed=drawn_from, apart=apart)
+        new = [random_set for random_set in drawn if random_set not in taken][:each]
         taken.update(new)
         circuits.append(tuple(heads))
         random.append(tuple(new))
-        apart = max(apart, drawn.apart)
-    return CircuitSets(tuple(circuits), tuple(random), apart)
+    return CircuitSets(tuple(circuits), tuple(random))
 
 
 # What is lost -------------------------------------------------------------------------------------

@@ -19,6 +19,10 @@ from helpers.transfer import Ability, Dissociation, Matrix, interval_of
 LOST = "% of the gap lost beyond random sets"
 Pair = tuple[str, str]
 
+LABELED_OVERLAP = 0.2
+LABELED_DAMAGE = 10
+"""Pairs of tasks with less of both have no label in the figure of overlap and transfer."""
+
 
 def _broken(name: str) -> str:
     """A task's name, one word a line."""
@@ -33,11 +37,12 @@ def ability_figure(abilities: Mapping[str, Ability], *, title: str) -> Figure:
     figure, ax = plt.subplots(figsize=(8, 0.32 * len(abilities) + 1.4))
     for row, ability in enumerate(abilities.values()):
         values, errors = with_errors([ability.accuracy.times(100)])
-        color = BLUE if ability.is_solved else RED
-        marker = "o" if ability.is_solved else "x"
+        marker, color, text = ("x", RED, "left out")
+        if ability.is_solved:
+            marker, color, text = ("o", BLUE, "solved")
         ax.errorbar(values, [row], xerr=errors, fmt=marker, color=color, capsize=3)
-        ax.plot([100 * ability.chance] * 2, [row - 0.35, row + 0.35], color="0.4", ls=":")
-        ax.text(102, row, "solved" if ability.is_solved else "left out", va="center", color=color)
+        ax.vlines(100 * ability.chance, row - 0.35, row + 0.35, color="0.4", ls=":")
+        ax.text(102, row, text, va="center", color=color)
     ax.set_yticks(range(len(abilities)), list(abilities))
     ax.invert_yaxis()
     n = next(iter(abilities.values())).n
@@ -133,39 +138,52 @@ def dissociation_figure(
 
 
 def overlap_transfer_figure(
-    overlap: Float[np.ndarray, "task task"],
+    overlaps: Mapping[str, Float[np.ndarray, "task task"]],
     transfer: Matrix,
-    relation: Relation,
+    relations: Mapping[str, Relation],
     *,
     title: str,
 ) -> Figure:
-    """Every pair of tasks: how much their circuits overlap, and what each costs the other."""
-    figure, ax = plt.subplots(figsize=(8.5, 4.6))
-    for number, (i, j) in enumerate(combinations(range(len(transfer.tasks)), 2)):
-        crossed = _cross_damage(transfer, i, j)
-        values, errors = with_errors([crossed])
-        place = [overlap[i, j]]
-        ax.errorbar(place, values, yerr=errors, fmt="o", color=BLUE, capsize=2, lw=0.8)
-        name = f"{_short(transfer.tasks[i])}, {_short(transfer.tasks[j])}"
-        side = 1 if number % 2 else -1
+    """Every pair of tasks: how much their circuits overlap, by one or more measures, and what each
+    costs the other.
+    """
+    panels = len(overlaps)
+    figure, axes = plt.subplots(1, panels, figsize=(10.5, 4.6), sharey=True, squeeze=False)
+    for ax, (name, overlap) in zip(axes[0], overlaps.items(), strict=True):
+        _draw_pairs(ax, overlap, transfer)
+        relation = relations[name]
+        ax.set_xlabel(
+            f"{name}\nr = {relation.correlation.text(2)} over {relation.n_pairs} pairs\n"
+            f"with tasks permuted {relation.null.text(2)}, p = {relation.p:.2g}"
+        )
+    axes[0, 0].set_ylabel(f"damage to the other task, mean of both\n({LOST})")
+    note = f"no label: overlap below {LABELED_OVERLAP} and damage below {LABELED_DAMAGE}%"
+    figure.text(0.99, 0.99, note, ha="right", va="top", fontsize=7, color="0.35")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
+    return figure
+
+
+def _draw_pairs(ax: Axes, overlap: Float[np.ndarray, "task task"], transfer: Matrix) -> None:
+    """A point for each pair of tasks, with the names of those that stand out."""
+    tasks = transfer.tasks
+    for number, (i, j) in enumerate(combinations(range(len(tasks)), 2)):
+        values, errors = with_errors([_cross_damage(transfer, i, j)])
+        x = overlap[i, j]
+        ax.errorbar([x], values, yerr=errors, fmt="o", color=BLUE, capsize=2, lw=0.8)
+        stands_out = abs(values[0]) >= LABELED_DAMAGE
+        if x < LABELED_OVERLAP and not stands_out:
+            continue
+        to_left = x >= LABELED_OVERLAP and number % 2 == 0
         ax.annotate(
-            name,
-            (overlap[i, j], float(crossed.value)),
-            xytext=(5 * side, 3),
+            f"{_short(tasks[i])}, {_short(tasks[j])}",
+            (x, values[0]),
+            xytext=(-5, 3) if to_left else (5, 3),
             textcoords="offset points",
-            ha="left" if side > 0 else "right",
+            ha="right" if to_left else "left",
             fontsize=7,
         )
     ax.axhline(0, color="black", lw=0.6)
-    ax.margins(x=0.16)
-    ax.set_title(title)
-    ax.set_xlabel(
-        "overlap of the two circuits (Jaccard, mean over pairs of extractions)\n"
-        f"r = {relation.correlation.text(2)} over {relation.n_pairs} pairs; with tasks permuted "
-        f"{relation.null.text(2)}, p = {relation.p:.2g}"
-    )
-    ax.set_ylabel(f"damage to the other task, mean of both\n({LOST})")
-    return figure
+    ax.margins(x=0.18)
 
 
 def _cross_damage(matrix: Matrix, i: int, j: int) -> Interval:
@@ -189,19 +207,17 @@ def _short(name: str) -> str:
 def planted_test_figure(
     studies: Mapping[str, Sequence[PairStudy]], *, margin: float | int, title: str
 ) -> Figure:
-    """The interval of the interaction in every planted model that can do both tasks, sorted, beside
-    what the plan says.
-    """
+    """The interval of the interaction in every planted model, sorted, beside what the plan says."""
     figure, axes = plt.subplots(1, len(studies), figsize=(8.5, 3.4), squeeze=False)
     for ax, (name, of_plan) in zip(axes[0], studies.items(), strict=True):
-        solved = [study for study in of_plan if study.is_solved]
-        intervals = [study.dissociation.interaction for study in solved]
+        intervals = [study.dissociation.interaction for study in of_plan]
         values, errors = with_errors(sorted(intervals, key=_value_of))
         ax.errorbar(range(len(values)), values, yerr=errors, fmt=".", color=BLUE, lw=0.8)
         ax.axhline(of_plan[0].plan.interaction, color=ORANGE, lw=1, ls="--", label="plan")
         ax.axhline(margin, color="0.4", lw=1, ls=":", label="margin of the claim")
+        ax.set_xticks([])
         ax.set_title(f"planted: {name}")
-        ax.set_xlabel(f"{len(values)} of {len(of_plan)} models, sorted")
+        ax.set_xlabel(f"{len(values)} models, sorted")
     axes[0, 0].set_ylabel("own minus cross damage\n(% of the gap, 95% intervals)")
     axes[0, 0].legend(fontsize=7)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")

@@ -22,6 +22,8 @@ class Relation:
     """Share of permutations with a correlation at least as large, the tasks as they are among them.
     """
     n_pairs: int
+    without_largest: float
+    """The correlation without the pair that overlaps most: how much hangs on one point."""
 
 
 def off_diagonal(
@@ -49,15 +51,19 @@ def relate(overlap: Float[np.ndarray, "task task"], transfer: Matrix, *, seed: i
     value = float(_correlate(x, y))
     draws = _correlate(x, off_diagonal(transfer.draws))
     orders = _orders(n_tasks, seed)
-    permuted = np.stack([off_diagonal(overlap[np.ix_(order, order)]) for order in orders])
-    null = _correlate(permuted, y)
+    permuted = [overlap[np.ix_(order, order)] for order in orders]
+    null = _correlate(off_diagonal(np.stack(permuted)), y)
     rounding_error = 1e-12
     at_least = float(np.mean(null >= value - rounding_error))
-    return Relation(interval_of(value, draws), _null_interval(null), at_least, len(x))
-
-
-def _null_interval(null: Float[np.ndarray, " permutation"]) -> Interval:
-    return interval_of(float(null.mean()), null)
+    largest = x.argmax()
+    others = _correlate(np.delete(x, largest), np.delete(y, largest))
+    return Relation(
+        correlation=interval_of(value, draws),
+        null=interval_of(float(null.mean()), null),
+        p=at_least,
+        n_pairs=len(x),
+        without_largest=float(others),
+    )
 
 
 def _orders(n_tasks: int, seed: int) -> Int[np.ndarray, "permutation task"]:
@@ -76,6 +82,8 @@ def _correlate(
     """Pearson's r along the last axis; 0 where one side does not vary."""
     x = x - x.mean(-1, keepdims=True)
     y = y - y.mean(-1, keepdims=True)
-    sizes = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
+    x_sizes = np.linalg.norm(x, axis=-1)
+    y_sizes = np.linalg.norm(y, axis=-1)
+    sizes = x_sizes * y_sizes
     products = (x * y).sum(-1)
     return np.divide(products, sizes, out=np.zeros_like(products), where=sizes > 0)

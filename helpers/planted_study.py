@@ -32,6 +32,9 @@ from helpers.transfer import (
     transfer_matrix,
 )
 
+MOST_MODELS = 20
+"""How many models are built, at most, to find one that can do both tasks."""
+
 
 class Size(NamedTuple):
     """How many prompts and random sets a study takes."""
@@ -59,8 +62,6 @@ class PairStudy:
     """Mean Jaccard overlap of the extractions of one task."""
     recovered: float
     """Mean Jaccard overlap of the extractions with the planted circuit."""
-    is_solved: bool
-    """Whether the model, with its noise, is clearly above chance on both tasks."""
 
     @property
     def dissociation(self) -> Dissociation:
@@ -81,7 +82,11 @@ class PairStudy:
 
 def study_pair(plan: PairPlan, size: Size, *, seed: int) -> PairStudy:
     """Build a model, extract both circuits, and measure the matrix, as on a trained model."""
-    pair = build_pair(plan)
+    return study_model(build_pair(plan), size, seed=seed)
+
+
+def study_model(pair: PlantedPair, size: Size, *, seed: int) -> PairStudy:
+    """The same on a model that is built already."""
     tests = {}
     found = {}
     sets = {}
@@ -99,16 +104,14 @@ def study_pair(plan: PairPlan, size: Size, *, seed: int) -> PairStudy:
         shape = (N_LAYERS, N_HEADS)
         drawn = seed_for(seed, f"random sets of {task}")
         sets[task] = circuit_sets(found[task], shape, draws=size.draws, seed=drawn, apart=0)
-    abilities = [measure_ability(pair.model, prompts) for prompts in tests.values()]
     losses = measure_losses(pair.model, tests, sets)
     resamples = seed_for(seed, "resamples")
     return PairStudy(
-        plan=plan,
+        plan=pair.plan,
         lost=transfer_matrix(losses, TASKS, measure=loss_of_circuit, seed=resamples),
         beyond_random=transfer_matrix(losses, TASKS, seed=resamples),
         stability=_mean([overlap for task in TASKS for overlap in stability(found[task])]),
         recovered=_mean(_overlaps_with_plan(pair, found)),
-        is_solved=all(ability.is_solved for ability in abilities),
     )
 
 
@@ -127,25 +130,41 @@ def _mean(values: Sequence[float]) -> float:
 def study_seeds(
     sharing: Sharing, size: Size, *, noise: float, n_seeds: int, seed: int
 ) -> list[PairStudy]:
-    """The same on models that differ in their noise, their places for heads and their prompts."""
+    """The same on models that differ in their noise, their places for heads and their prompts, and
+    that can all do both tasks.
+    """
     plan = PairPlan(sharing, noise)
     studies = []
     for number in range(n_seeds):
-        model_seed = seed_for(seed, f"model {number}, {sharing}")
-        study_seed = seed_for(seed, f"study {number}, {sharing}")
-        studies.append(study_pair(replace(plan, seed=model_seed), size, seed=study_seed))
+        of_model = seed_for(seed, f"model {number}, {sharing}")
+        of_study = seed_for(seed, f"study {number}, {sharing}")
+        pair = build_solved_pair(plan, n_prompts=size.n_test, seed=of_model)
+        studies.append(study_model(pair, size, seed=of_study))
     return studies
+
+
+def build_solved_pair(plan: PairPlan, *, n_prompts: int, seed: int) -> PlantedPair:
+    """The first of some models of a plan whose noise lets it do both tasks.
+
+    Raises ValueError where none of MOST_MODELS can.
+    """
+    for attempt in range(MOST_MODELS):
+        pair = build_pair(replace(plan, seed=seed_for(seed, f"attempt {attempt}")))
+        abilities = []
+        for task in TASKS:
+            prompts = pair_prompts(pair.model.tokenizer, n_prompts, task=task, seed=seed)
+            abilities.append(measure_ability(pair.model, prompts))
+        if all(ability.is_solved for ability in abilities):
+            return pair
+    raise ValueError(
+        f"None of {MOST_MODELS} planted models with noise {plan.noise} can do both tasks: lower "
+        "the noise."
+    )
 
 
 def share_above(studies: Sequence[PairStudy], margin: float | int) -> Interval:
     """How often the whole interval of the interaction lies above a margin, in percent of the gap:
     the power of the test where the circuits differ, its false positives where they are the same.
-
-    Models that their noise keeps from doing both tasks do not count. Raises ValueError where none
-    is left.
     """
-    solved = [study for study in studies if study.is_solved]
-    lows = [float(study.dissociation.interaction.low) for study in solved]
-    if not lows:
-        raise ValueError("No planted model can do both tasks: lower the noise.")
+    lows = [float(study.dissociation.interaction.low) for study in studies]
     return proportion(sum(low > margin for low in lows), len(lows))

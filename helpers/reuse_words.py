@@ -53,9 +53,10 @@ def opening_sentences(lead: str, *, margin: float | int) -> list[str]:
         "On {model}, own minus cross damage of the circuits of IOI and World Capitals is "
         "{X2.double_dissociation.interval} of the gap, and the smaller of the two ways "
         f"{{X2.double_dissociation_smaller_way.interval}}: {told_apart}.",
-        "Their overlap is {X2.overlap_ioi_world_capitals} (Jaccard), and extractions of IOI on "
-        "other prompts overlap by {X2.stability_ioi}.",
-        f"Over all pairs of tasks {predicts}: r = {{X2.overlap_transfer_correlation.interval}}.",
+        "They share heads all the same: their overlap is {X2.overlap_ioi_world_capitals} "
+        "(Jaccard), where two extractions of IOI alone overlap by {X2.stability_ioi}.",
+        f"Over all pairs of tasks {predicts}: r = {{X2.overlap_transfer_correlation.interval}} for "
+        "shared heads, {X2.profile_transfer_correlation.interval} for the effects of all heads.",
         f"{verdict} On planted models the test is right: power {{X2.power}}, false positives "
         "{X2.false_positives}.",
     ]

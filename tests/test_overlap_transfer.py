@@ -45,6 +45,17 @@ def test_the_null_is_that_of_whole_tasks():
     assert found.p == pytest.approx(1 / 4)
 
 
+def test_one_pair_alone_may_make_the_correlation():
+    overlap = np.zeros((4, 4))
+    overlap[0, 1] = overlap[1, 0] = 1
+    overlap[2, 3] = overlap[3, 2] = 0.5
+    transfer = np.zeros((4, 4))
+    transfer[0, 1] = transfer[1, 0] = 1
+    found = relate(overlap, matrix(transfer), seed=0)
+    assert found.correlation.value > 0.8
+    assert found.without_largest == 0
+
+
 def test_what_does_not_vary_does_not_correlate():
     found = relate(np.ones((4, 4)), matrix(symmetric(1)), seed=0)
     assert found.correlation.value == 0 and found.p == 1

@@ -25,7 +25,7 @@ from helpers.planted_pair import (
     build_pair,
     pair_prompts,
 )
-from helpers.planted_study import Size, share_above, study_pair, study_seeds
+from helpers.planted_study import Size, build_solved_pair, share_above, study_pair, study_seeds
 from helpers.stats import Interval, share
 from helpers.tasks import disjoint_sets
 from helpers.tasks.prompts import END
@@ -197,7 +197,7 @@ def test_the_planted_circuits_cost_what_the_plan_says(sharing, planned):
 def test_the_matrix_returns_each_plan(sharing):
     plan = PairPlan(sharing, seed=1)
     study = study_pair(plan, Size(2, 4, 8, 200), seed=0)
-    assert study.stability == 1 and study.recovered == 1 and study.is_solved
+    assert study.stability == 1 and study.recovered == 1
     own, cross = 100.0, plan.planned_loss
     np.testing.assert_allclose(study.lost.value, [[own, cross], [cross, own]], atol=0.5)
     beyond = cross - plan.chance_loss
@@ -221,8 +221,8 @@ def test_power_and_false_positives_over_seeds():
     assert len({study.plan.seed for study in apart}) == 3
     assert share_above(apart, 10).value == 1
     assert share_above(same, 10).value == 0
-    with pytest.raises(ValueError, match="lower the noise"):
-        share_above([replace(study, is_solved=False) for study in apart], 10)
+    with pytest.raises(ValueError, match="planted models with noise 50.0 .* lower the noise"):
+        build_solved_pair(PairPlan("none", 50.0), n_prompts=16, seed=0)
 
 
 def test_plans_that_are_impossible_are_refused(unchecked):

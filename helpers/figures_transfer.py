@@ -37,9 +37,9 @@ def ability_figure(abilities: Mapping[str, Ability], *, title: str) -> Figure:
     figure, ax = plt.subplots(figsize=(8, 0.32 * len(abilities) + 1.4))
     for row, ability in enumerate(abilities.values()):
         values, errors = with_errors([ability.accuracy.times(100)])
-        marker, color, text = ("x", RED, "left out")
-        if ability.is_solved:
-            marker, color, text = ("o", BLUE, "solved")
+        text = "solved" if ability.is_solved else "left out"
+        marker = "o" if ability.is_solved else "x"
+        color = BLUE if ability.is_solved else RED
         ax.errorbar(values, [row], xerr=errors, fmt=marker, color=color, capsize=3)
         ax.vlines(100 * ability.chance, row - 0.35, row + 0.35, color="0.4", ls=":")
         ax.text(102, row, text, va="center", color=color)
@@ -72,9 +72,8 @@ def matrix_figure(
     main.set_title(f"{title}\n({model}; {n_prompts} held-out prompts a task; {LOST})")
     main.set_ylabel("circuit knocked out")
     main.set_xlabel("task measured")
-    for ax, (name, matrix) in zip(
-        right.subgridspec(len(planted), 1).subplots(), planted.items(), strict=True
-    ):
+    axes = right.subgridspec(len(planted), 1).subplots(squeeze=False)[:, 0]
+    for ax, (name, matrix) in zip(axes, planted.items(), strict=True):
         _draw_matrix(ax, matrix, limit, with_intervals=False)
         ax.set_title(f"planted:\n{name}", fontsize=9)
     return figure
@@ -98,14 +97,18 @@ def _draw_matrix(ax: Axes, matrix: Matrix, limit: float, *, with_intervals: bool
         for column, task in enumerate(matrix.tasks):
             cell = matrix.cell(circuit, task)
             dark = abs(float(cell.value)) > 0.6 * limit
-            style = {"ha": "center", "color": "white" if dark else "black"}
+            style = {
+                "ha": "center",
+                "va": "center",
+                "color": "white" if dark else "black",
+            }
             weight = "bold" if row == column else "normal"
-            shift = -0.1 if with_intervals else 0.0
-            place = (column + 0.5, row + 0.5 + shift)
-            ax.text(*place, f"{cell.value:.0f}", va="center", weight=weight, **style)
+            x = column + 0.5
+            y = row + 0.4 if with_intervals else row + 0.5
+            ax.text(x, y, f"{cell.value:.0f}", weight=weight, **style)
             if with_intervals:
                 ends = f"[{cell.low:.0f}, {cell.high:.0f}]"
-                ax.text(column + 0.5, row + 0.72, ends, va="center", fontsize=7, **style)
+                ax.text(x, row + 0.72, ends, fontsize=7, **style)
 
 
 # Dissociations ------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """A task's circuit at END, found again and again: sets of one size, on prompts that share none."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -13,7 +13,7 @@ from helpers.heads import Head, Heads
 from helpers.path_patching import PathEffects, Receiver, path_patch
 from helpers.stats import jaccard
 from helpers.tasks.disjoint import Splits
-from helpers.tasks.prompts import END
+from helpers.tasks.prompts import END, Prompts
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,27 @@ def _paths_to_queries(
         sets_of.setdefault(frozenset(of_set), []).append(number)
     effects: dict[int, PathEffects] = {}
     for heads, numbers in sets_of.items():
-        receiver = Receiver("q", tuple(sorted(heads)), END)
         prompts = splits.find.select(splits.sets[numbers].ravel())
-        together = path_patch(model, prompts, receiver, memory_gib=memory_gib)
+        together = _patch_queries(model, prompts, heads, memory_gib)
         size = splits.sets.shape[1]
         for place, number in enumerate(numbers):
             index = np.arange(place * size, (place + 1) * size)
             effects[number] = _of_prompts(together, index)
     return [effects[number] for number in range(len(writers))]
+
+
+def _patch_queries(
+    model: TransformerBridge, prompts: Prompts, heads: Collection[Head], memory_gib: float
+) -> PathEffects:
+    """Effects of the paths to these heads' queries; NaN everywhere where they are all in the first
+    layer, before which nothing sends.
+    """
+    if max(head.layer for head in heads) == 0:
+        shape = (model.cfg.n_layers, model.cfg.n_heads, len(prompts))
+        unknown = np.zeros(len(prompts))
+        return PathEffects(unknown, unknown + 1, np.full(shape, np.nan))
+    receiver = Receiver("q", tuple(sorted(heads)), END)
+    return path_patch(model, prompts, receiver, memory_gib=memory_gib)
 
 
 def _of_prompts(effects: PathEffects, index: np.ndarray) -> PathEffects:

@@ -21,6 +21,11 @@ from suite.errors import TaskError
 LEAST_ABOVE_CHANCE = 0.05
 """A model can do a task if the whole interval of its forced choice lies this far above chance."""
 
+SMALLEST_GAP = 0.05
+"""Logits by which the corrupted partners lower the logit difference, at least: else nothing is
+there to be lost.
+"""
+
 
 # Whether a task can be done -----------------------------------------------------------------------
 
@@ -31,19 +36,26 @@ class Ability:
 
     accuracy: Interval
     chance: float
+    gap: float
+    """Clean minus corrupted logit difference, mean over prompts."""
     n: int
 
     @property
     def is_solved(self) -> bool:
-        """Whether the model is clearly above chance."""
-        return bool(self.accuracy.low >= self.chance + LEAST_ABOVE_CHANCE)
+        """Whether the model is clearly above chance, and its answer hangs on what is corrupted."""
+        above_chance = bool(self.accuracy.low >= self.chance + LEAST_ABOVE_CHANCE)
+        return above_chance and self.gap >= SMALLEST_GAP
 
 
 def measure_ability(model: TransformerBridge, prompts: Prompts) -> Ability:
-    """How often the model prefers the answer to the other choices of each prompt."""
+    """How often the model prefers the answer to the other choices of each prompt, and how much of
+    that preference the corrupted partners take away.
+    """
     n_choices = len(prompts.choices[0]) if prompts.choices else 2
-    chosen = evaluate(model, prompts).chosen
-    return Ability(share(chosen), 1 / n_choices, len(prompts))
+    clean = evaluate(model, prompts)
+    corrupted = evaluate(model, prompts, corrupted=True)
+    gap = float((clean.logit_difference - corrupted.logit_difference).mean())
+    return Ability(share(clean.chosen), 1 / n_choices, gap, len(prompts))
 
 
 def require_tasks(abilities: Mapping[str, Ability], tests: Mapping[str, Prompts]) -> None:
@@ -62,8 +74,9 @@ def require_tasks(abilities: Mapping[str, Ability], tests: Mapping[str, Prompts]
         if not ability.is_solved:
             raise TaskError(
                 f"The model cannot do {name}: its forced choice is right in "
-                f"{ability.accuracy.times(100).text(0)}% of {ability.n} prompts and chance is "
-                f"{100 * ability.chance:.0f}%; leave this task out."
+                f"{ability.accuracy.times(100).text(0)}% of {ability.n} prompts, chance is "
+                f"{100 * ability.chance:.0f}%, and the corrupted prompts change the logit "
+                f"difference by {ability.gap:.2f}; leave this task out."
             )
 
 

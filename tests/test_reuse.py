@@ -159,8 +159,8 @@ def test_the_opening_says_whether_reuse_is_more_than_overlap(tmp_path, monkeypat
 
 def test_figures_show_what_was_measured():
     matrix = by_hand()
-    solved = Ability(share(np.ones(20, dtype=bool)), 0.5, 20)
-    guessed = Ability(share(np.arange(20) % 2 == 0), 0.5, 20)
+    solved = Ability(share(np.ones(20, dtype=bool)), 0.5, 2.0, 20)
+    guessed = Ability(share(np.arange(20) % 2 == 0), 0.5, 2.0, 20)
     figure = figures_transfer.ability_figure({"IOI": solved, "other": guessed}, title="t")
     assert {text.get_text() for text in figure.axes[0].texts} == {"solved", "left out"}
 

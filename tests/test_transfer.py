@@ -143,8 +143,8 @@ def test_a_circuit_larger_than_its_layers_allow_random_sets_for_is_refused():
 
 # What is refused ----------------------------------------------------------------------------------
 
-SOLVED = Ability(share(np.ones(40, dtype=bool)), chance=0.5, n=40)
-GUESSED = Ability(share(np.arange(40) % 2 == 0), chance=0.5, n=40)
+SOLVED = Ability(share(np.ones(40, dtype=bool)), chance=0.5, gap=2.0, n=40)
+GUESSED = Ability(share(np.arange(40) % 2 == 0), chance=0.5, gap=2.0, n=40)
 
 
 def test_chance_is_one_in_as_many_as_there_are_choices():
@@ -154,6 +154,7 @@ def test_chance_is_one_in_as_many_as_there_are_choices():
     assert measure_ability(tiny_gpt2(), with_choices).chance == 1 / 4
     assert measure_ability(tiny_gpt2(), prompts).chance == 1 / 2
     assert SOLVED.is_solved and not GUESSED.is_solved
+    assert not replace(SOLVED, gap=0.0).is_solved, "whatever is corrupted, the answer stays"
 
 
 def test_a_task_that_the_model_cannot_do_is_refused_by_name():

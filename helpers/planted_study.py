@@ -31,6 +31,7 @@ from helpers.transfer import (
     measure_losses,
     transfer_matrix,
 )
+from suite.errors import ModelError
 
 MOST_MODELS = 20
 """How many models are built, at most, to find one that can do both tasks."""
@@ -149,17 +150,24 @@ def build_solved_pair(plan: PairPlan, *, n_prompts: int, seed: int) -> PlantedPa
     Raises ValueError where none of MOST_MODELS can.
     """
     for attempt in range(MOST_MODELS):
-        pair = build_pair(replace(plan, seed=seed_for(seed, f"attempt {attempt}")))
-        abilities = []
-        for task in TASKS:
-            prompts = pair_prompts(pair.model.tokenizer, n_prompts, task=task, seed=seed)
-            abilities.append(measure_ability(pair.model, prompts))
-        if all(ability.is_solved for ability in abilities):
+        try:
+            pair = build_pair(replace(plan, seed=seed_for(seed, f"attempt {attempt}")))
+        except ModelError:  # scores so large that rounding changes its answers
+            continue
+        if _does_both_tasks(pair, n_prompts, seed):
             return pair
     raise ValueError(
         f"None of {MOST_MODELS} planted models with noise {plan.noise} can do both tasks: lower "
         "the noise."
     )
+
+
+def _does_both_tasks(pair: PlantedPair, n_prompts: int, seed: int) -> bool:
+    for task in TASKS:
+        prompts = pair_prompts(pair.model.tokenizer, n_prompts, task=task, seed=seed)
+        if not measure_ability(pair.model, prompts).is_solved:
+            return False
+    return True
 
 
 def share_above(studies: Sequence[PairStudy], margin: float | int) -> Interval:

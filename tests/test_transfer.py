@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from helpers import planted_study
 from helpers.end_circuits import (
     Extraction,
     effect_shared,
@@ -222,8 +223,14 @@ def test_power_and_false_positives_over_seeds():
     assert len({study.plan.seed for study in apart}) == 3
     assert share_above(apart, 10).value == 1
     assert share_above(same, 10).value == 0
-    with pytest.raises(ValueError, match="planted models with noise 50.0 .* lower the noise"):
-        build_solved_pair(PairPlan("none", 50.0), n_prompts=16, seed=0)
+
+
+@pytest.mark.slow
+def test_noise_that_no_model_bears_is_refused(monkeypatch):
+    """Large scores are rounded so coarsely that a model is not what it should be."""
+    monkeypatch.setattr(planted_study, "MOST_MODELS", 2)
+    with pytest.raises(ValueError, match="planted models with noise 8.0 .* lower the noise"):
+        build_solved_pair(PairPlan("none", 8.0), n_prompts=16, seed=0)
 
 
 def test_plans_that_are_impossible_are_refused(unchecked):

@@ -112,7 +112,7 @@ replay: $(READY) ## Replay the committed notebooks with nbval: verdict tables mu
 
 bench: export HF_HUB_OFFLINE := 1
 bench: $(READY) ## Time the methods, write benchmarks/results.json [35 min on 2 cores; under 4 GB of memory]
-	@status=0; for part in "path_patching --with-notebooks" component_scores channel_grid scaling; do \
+	@status=0; for part in "path_patching --with-notebooks" component_scores channel_grid knock_outs scaling; do \
 	  $(PY) -m benchmarks.$$part || status=1; done; exit $$status
 
 stress: export HF_HUB_OFFLINE := 1

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
@@ -165,6 +165,38 @@ class Edit:
         return replace(self, value=value)
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """Whole sets of heads, a set for each variant, whose output z at the first recomputed position
+    is given: the same outputs for all sets.
+
+    One of these costs a layer one operation, where as many z edits cost one for each head.
+    """
+
+    chosen: Bool[Tensor, "variant layer head"]
+    z: Float[Tensor, "layer prompt head d_head"]  # one per prompt, or one for all
+
+    @property
+    def first_layer(self) -> int:
+        """The first layer with a chosen head."""
+        return int(self.chosen.any(2).any(0).nonzero()[0])
+
+    def only(self, variants: Tensor) -> "Replacement":
+        """The same outputs for some of the sets."""
+        return replace(self, chosen=self.chosen[variants])
+
+    def applied(
+        self, layer: int, z: Float[Tensor, "_ batch query head d_head"]
+    ) -> Float[Tensor, "variant batch query head d_head"]:
+        """A layer's z with the outputs of each set's heads replaced, at the first position."""
+        chosen = self.chosen[:, layer, None, :, None]
+        if not chosen.any():
+            return z
+        first = torch.where(chosen, self.z[layer], z[:, :, 0])
+        later = z[:, :, 1:].expand(len(first), -1, -1, -1, -1)
+        return torch.cat([first[:, :, None], later], dim=2)
+
+
 class WatchedHead(NamedTuple):
     """What a watched head did at END."""
 
@@ -181,16 +213,20 @@ def resume(
     *,
     watch: Sequence[Head] = (),
     n_layers: int | None = None,
+    replaced: Replacement | None = None,
 ) -> tuple[Float[Tensor, "variant batch d_model"], dict[Head, WatchedHead]]:
-    """Runs that equal the cached one but for `edits` at position `start`: the final residual and
-    watched heads, at END.
+    """Runs that equal the cached one but for `edits` and `replaced` outputs at position `start`:
+    the final residual and watched heads, at END.
 
     cache: with `decoder.cached_names`. Only positions from `start` on and layers from the first
     edit on are computed; earlier keys and values are the cache's. n_layers: run only that many
     layers, and return the residual after them. Raises ValueError for a watched head that is not in
     the layers that are run.
     """
-    first = min(edit.layer for edit in edits)
+    first_layers = [edit.layer for edit in edits]
+    if replaced is not None:
+        first_layers.append(replaced.first_layer)
+    first = min(first_layers)
     last = (decoder.n_layers if n_layers is None else n_layers) - 1
     if first > last or any(not first <= head.layer <= last for head in watch):
         raise ValueError("Edits and watched heads must lie in the layers that are run.")
@@ -200,10 +236,13 @@ def resume(
     for layer in range(first, last + 1):
         layer_edits = [edit.to(resid) for edit in edits if edit.layer == layer]
         q, k, v = decoder.project(layer, resid, positions)
-        if layer == last and all(edit.kind in ("k", "v") for edit in layer_edits):
+        only_keys_and_values = all(edit.kind in ("k", "v") for edit in layer_edits)
+        if layer == last and only_keys_and_values and replaced is None:
             q = q[:, :, -1:]  # from here on END alone is needed
             resid = resid[:, :, -1:]
         z, pattern = _attention(decoder, cache, layer, Projections(q, k, v), layer_edits)
+        if replaced is not None:
+            z = replaced.applied(layer, z)
         attention_output = decoder.model.blocks[layer].attn.o(z.flatten(-2))
         for head in watch:
             if head.layer == layer:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import channel_grid, component_scores, path_patching, scaling
+from benchmarks import channel_grid, component_scores, knock_outs, path_patching, scaling
 from benchmarks.operations import needed_flops
 from benchmarks.path_patching import compare
 from benchmarks.record import make_entry, missed_targets, save_entries
@@ -149,6 +149,17 @@ def test_the_grid_of_a_channel_on_a_tiny_model(tiny):
     assert (found["n"], found["tokens"], found["points"], found["points_timed"]) == (2, 6, 9, 2)
     assert found["ratio"] == found["baseline_seconds"] / found["seconds"]
     assert len(found["repeats"]) == 2
+
+
+def test_knock_outs_at_once_and_one_by_one_on_a_tiny_model():
+    model = tiny_llama()
+    batch = prompts((1, 2, 3, 4, 5), (6, 7, 8, 9, 10), at=2)
+    sets = knock_outs.random_sets(model, 9, size=3)
+    assert len(sets) == 9 and all(len(set(heads)) == 3 for heads in sets)
+    found = knock_outs.compare(model, batch, sets, sample=2, repeats=2)
+    assert found["max_difference"] < 1e-4
+    assert (found["n"], found["tokens"], found["sets"], found["sets_timed"]) == (2, 5, 9, 2)
+    assert found["ratio"] == found["baseline_seconds"] / found["seconds"]
 
 
 # Targets and entries ------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from suite.errors import TaskError
 
 
 @pytest.mark.parametrize(
-    "kind", ["names", "places", "objects", "colors", "surfaces", "events", "items"]
+    "kind",
+    ["names", "places", "objects", "colors", "surfaces", "events", "items", "female", "male"],
 )
 def test_every_word_is_one_token_in_both_vocabularies(kind, tokenizer, gpt2_tokenizer):
     words = vocabulary(kind)

@@ -1,0 +1,133 @@
+"""A task's circuit at END, found again and again: sets of one size, on prompts that share none."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.circuits import top_heads
+from helpers.heads import Head, Heads
+from helpers.path_patching import PathEffects, Receiver, path_patch
+from helpers.stats import jaccard
+from helpers.tasks.disjoint import Splits
+from helpers.tasks.prompts import END, Prompts
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The heads of a circuit, found on one set of prompts."""
+
+    writers: Heads
+    """The largest effects of paths to the logits, largest first."""
+    senders: Heads
+    """The largest effects of paths to the writers' queries at END, writers left out."""
+    effects: tuple[Float[np.ndarray, "layer head"], Float[np.ndarray, "layer head"]]
+    """Effect of every head at either stage, in percent of the gap; NaN without a path."""
+
+    @property
+    def heads(self) -> Heads:
+        """All of them; as many in every extraction with enough paths."""
+        return self.writers + self.senders
+
+
+def extract_circuits(
+    model: TransformerBridge, splits: Splits, *, per_stage: int, memory_gib: float = 2.0
+) -> list[Extraction]:
+    """The circuit of one task, found on each of its sets of prompts by path patching to the logits,
+    and from there to the writers' queries.
+
+    per_stage: heads a stage. Raises ValueError for fewer than one, and what `path_patch` raises.
+    """
+    to_logits = path_patch(model, splits.find, Receiver("logits"), memory_gib=memory_gib)
+    writers = [top_heads(to_logits, per_stage, index=index) for index in splits.sets]
+    to_queries = _paths_to_queries(model, splits, writers, memory_gib)
+    found = []
+    for index, of_set, second in zip(splits.sets, writers, to_queries, strict=True):
+        ranked = top_heads(second, 2 * per_stage)
+        senders = [head for head in ranked if head not in of_set]
+        effects = (_of_prompts(to_logits, index).percent, second.percent)
+        found.append(Extraction(of_set, tuple(senders[:per_stage]), effects))
+    return found
+
+
+def _paths_to_queries(
+    model: TransformerBridge, splits: Splits, writers: Sequence[Heads], memory_gib: float
+) -> list[PathEffects]:
+    """Effects of the paths to each set's writers, on its prompts; sets with the same writers are
+    run together.
+    """
+    sets_of: dict[frozenset[Head], list[int]] = {}
+    for number, of_set in enumerate(writers):
+        sets_of.setdefault(frozenset(of_set), []).append(number)
+    effects: dict[int, PathEffects] = {}
+    for heads, numbers in sets_of.items():
+        prompts = splits.find.select(splits.sets[numbers].ravel())
+        together = _patch_queries(model, prompts, heads, memory_gib)
+        size = splits.sets.shape[1]
+        for place, number in enumerate(numbers):
+            index = np.arange(place * size, (place + 1) * size)
+            effects[number] = _of_prompts(together, index)
+    return [effects[number] for number in range(len(writers))]
+
+
+def _patch_queries(
+    model: TransformerBridge, prompts: Prompts, heads: Collection[Head], memory_gib: float
+) -> PathEffects:
+    """Effects of the paths to these heads' queries; NaN everywhere where they are all in the first
+    layer, before which nothing sends.
+    """
+    if max(head.layer for head in heads) == 0:
+        shape = (model.cfg.n_layers, model.cfg.n_heads, len(prompts))
+        unknown = np.zeros(len(prompts))
+        return PathEffects(unknown, unknown + 1, np.full(shape, np.nan))
+    receiver = Receiver("q", tuple(sorted(heads)), END)
+    return path_patch(model, prompts, receiver, memory_gib=memory_gib)
+
+
+def _of_prompts(effects: PathEffects, index: np.ndarray) -> PathEffects:
+    """The effects on some of the prompts."""
+    return replace(
+        effects,
+        clean=effects.clean[index],
+        corrupted=effects.corrupted[index],
+        patched=effects.patched[..., index],
+    )
+
+
+def stability(found: Sequence[Extraction]) -> Float[np.ndarray, " pair"]:
+    """Jaccard overlap of every two extractions of one task, from 0 (disjoint) to 1 (equal)."""
+    pairs = combinations(found, 2)
+    return np.array([jaccard(first.heads, second.heads) for first, second in pairs])
+
+
+def mean_overlap(first: Sequence[Extraction], second: Sequence[Extraction]) -> float:
+    """Mean Jaccard overlap of the extractions of two tasks, every one with every one."""
+    return float(np.mean([jaccard(one.heads, other.heads) for one in first for other in second]))
+
+
+def effect_shared(found: Sequence[Extraction]) -> float:
+    """How much of the effect that an extraction could have, another one of the task has.
+
+    Sum of |effects| of an extraction's writers on the prompts of another, over the same sum for
+    that other's own writers; mean over ordered pairs. 1 = another set of prompts finds heads that
+    matter as much.
+    """
+    shares = []
+    for one in found:
+        for other in found:
+            if one is not other:
+                own = sum(abs(other.effects[0][head]) for head in other.writers)
+                moved = sum(abs(other.effects[0][head]) for head in one.writers)
+                shares.append(moved / own)
+    return float(np.mean(shares))
+
+
+def profile_correlation(first: Sequence[Extraction], second: Sequence[Extraction]) -> float:
+    """Correlation over all heads of their mean effects on the logits in two tasks: overlap head by
+    head, without a threshold.
+    """
+    means = [np.mean([found.effects[0] for found in task], axis=0) for task in (first, second)]
+    return float(np.corrcoef(means[0].ravel(), means[1].ravel())[0, 1])

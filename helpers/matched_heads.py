@@ -1,0 +1,59 @@
+"""Random sets of heads that are matched to a circuit by depth, all of them different."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from helpers.heads import Head, Heads, check_heads
+
+APART = 2
+"""How many layers a random head may be away from the one it stands for.
+
+In one layer a circuit may have so many heads that its random sets would always be the same others,
+which may be another task's circuit."""
+
+TRIES = 50
+"""Draws for each set that is wanted, until too few differ."""
+
+
+def matched_sets(
+    heads: Sequence[Head], shape: tuple[int, int], *, draws: int, seed: int, apart: int = APART
+) -> tuple[Heads, ...]:
+    """`draws` different sets of as many heads, none of which is in `heads`; each head is drawn from
+    the layers at most `apart` away from the one it stands for.
+
+    shape: layers and heads per layer. Raises ValueError for an unknown head, and where these layers
+    do not have so many different sets.
+    """
+    layers, heads_per_layer = shape
+    check_heads(heads, layers, heads_per_layer)
+    rng = np.random.default_rng(seed)
+    found: dict[Heads, None] = {}
+    for _ in range(TRIES * draws):
+        drawn = _draw_set(heads, shape, apart, rng)
+        if drawn is None:
+            break
+        found[drawn] = None
+        if len(found) == draws:
+            return tuple(found)
+    raise ValueError(
+        f"A circuit of {len(heads)} heads is too large for {draws} random sets: the layers at most "
+        f"{apart} away from its heads have fewer; take a smaller circuit or fewer draws."
+    )
+
+
+def _draw_set(
+    heads: Sequence[Head], shape: tuple[int, int], apart: int, rng: np.random.Generator
+) -> Heads | None:
+    """One set in order, or None where a head has no other one left to stand for it."""
+    layers, heads_per_layer = shape
+    drawn: set[Head] = set()
+    for layer, _ in sorted(heads):
+        first = max(0, layer - apart)
+        last = min(layers - 1, layer + apart)
+        nearby = [Head(at, n) for at in range(first, last + 1) for n in range(heads_per_layer)]
+        free = [head for head in nearby if head not in drawn and head not in heads]
+        if not free:
+            return None
+        drawn.add(free[rng.integers(len(free))])
+    return tuple(sorted(drawn))

@@ -1,0 +1,89 @@
+"""Agreement: what the answer needs stands in the prompt, but the answer itself does not."""
+
+import itertools
+import random
+from typing import Any
+
+from helpers.tasks.prompts import PromptRow, Prompts, prompts_from_rows
+from helpers.tasks.words import single_token, vocabulary, word_ids
+from suite.errors import VocabularyError
+
+
+def number_agreement(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
+    """Subject and verb (Linzen et al. 2016): "The keys near the cabinet" wants " are", not " is".
+
+    The partner has the subject in the other number, which makes the distractor right. Singular and
+    plural subjects take turns, and so do attractors (the noun before the verb) of the same and of
+    the other number, so that neither the attractor nor the more frequent verb helps. Nouns of
+    several tokens are left out. Positions: SUBJECT, ATTRACTOR and END, which is the attractor.
+    Raises TaskError for n < 1 and fewer than two nouns of one token.
+    """
+    nouns = _single_token_pairs(tokenizer, vocabulary("countable"))
+    verbs = [single_token(tokenizer, verb) for verb in ("is", "are")]
+    rng = random.Random(seed)
+    numbers = itertools.cycle(itertools.product((0, 1), repeat=2))
+    rows = []
+    for _ in range(n):
+        subject, attractor = rng.sample(nouns, 2)
+        number, attractor_number = next(numbers)
+        begin = f"The {subject[number]}"
+        rest = f" {rng.choice(vocabulary('prepositions'))} the {attractor[attractor_number]}"
+        row = PromptRow(
+            text=f"{begin}{rest}",
+            corrupted_text=f"The {subject[1 - number]}{rest}",
+            answer=verbs[number],
+            distractor=verbs[1 - number],
+            word_ends={"SUBJECT": len(begin), "ATTRACTOR": len(begin) + len(rest)},
+        )
+        rows.append(row)
+    return prompts_from_rows(tokenizer, rows)
+
+
+def gender_agreement(tokenizer: Any, n: int, *, seed: int = 0) -> Prompts:
+    """Name and pronoun: "Mary left the store because" wants " she", not " he".
+
+    The partner has a name of the other gender, which makes the distractor right; the two genders
+    take turns. Names of several tokens are left out. Positions: NAME and END. Raises TaskError for
+    n < 1 and where a gender has no name of one token.
+    """
+    names = []
+    for kind in ("female", "male"):
+        known = [name for name in vocabulary(kind) if len(word_ids(tokenizer, name)) == 1]
+        if not known:
+            raise VocabularyError(
+                f"No {kind} name is one token: the task cannot run on this model."
+            )
+        names.append(known)
+    pronouns = [single_token(tokenizer, pronoun) for pronoun in ("she", "he")]
+    rng = random.Random(seed)
+    rows = []
+    for i in range(n):
+        gender = i % 2
+        begin = f"{rng.choice(vocabulary('times'))}, "
+        name = rng.choice(names[gender])
+        other = rng.choice(names[1 - gender])
+        rest = f" went to the {rng.choice(vocabulary('places'))} because"
+        row = PromptRow(
+            text=f"{begin}{name}{rest}",
+            corrupted_text=f"{begin}{other}{rest}",
+            answer=pronouns[gender],
+            distractor=pronouns[1 - gender],
+            word_ends={"NAME": len(begin) + len(name)},
+        )
+        rows.append(row)
+    return prompts_from_rows(tokenizer, rows)
+
+
+def _single_token_pairs(tokenizer: Any, pairs: list[str]) -> list[tuple[str, str]]:
+    """(Singular, plural) where both are one token."""
+    found = []
+    for pair in pairs:
+        singular, plural = pair.split()
+        if len(word_ids(tokenizer, singular)) == 1 and len(word_ids(tokenizer, plural)) == 1:
+            found.append((singular, plural))
+    if len(found) < 2:
+        raise VocabularyError(
+            f"Only {len(found)} nouns are one token in both numbers, not two: "
+            "the task cannot run on this model."
+        )
+    return found

@@ -1,0 +1,64 @@
+"""Sets of prompts that share none: several to find a circuit on, one to test it on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from helpers.tasks.prompts import Prompts
+from suite.errors import TaskError
+
+Generator = Callable[..., Prompts]
+"""A task: `generator(tokenizer, n, seed=...)`."""
+
+MOST_DRAWS = 6
+"""How often the number of prompts is doubled until enough of them differ."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Prompts of one task; no text occurs twice."""
+
+    find: Prompts
+    """To find the circuit on, several times."""
+    sets: Int[np.ndarray, "set prompt"]
+    """The disjoint sets of `find`, a row of indices for each extraction."""
+    test: Prompts
+    """To measure on."""
+
+
+def disjoint_sets(
+    generator: Generator, tokenizer: Any, *, n_sets: int, n_find: int, n_test: int, seed: int
+) -> Splits:
+    """`n_sets` sets of `n_find` prompts and one of `n_test`, in the order in which a seeded
+    generator makes them, without repetitions.
+
+    Raises TaskError where the task has too few different prompts, and what the generator raises.
+    """
+    needed = n_sets * n_find + n_test
+    prompts = _distinct_prompts(generator, tokenizer, needed, seed)
+    n_to_find = n_sets * n_find
+    return Splits(
+        find=prompts.select(range(n_to_find)),
+        sets=np.arange(n_to_find).reshape(n_sets, n_find),
+        test=prompts.select(range(n_to_find, needed)),
+    )
+
+
+def _distinct_prompts(generator: Generator, tokenizer: Any, needed: int, seed: int) -> Prompts:
+    """The first `needed` prompts that differ, of as many as that takes."""
+    n = needed
+    for _ in range(MOST_DRAWS):
+        prompts = generator(tokenizer, n, seed=seed)
+        first_of_text: dict[str, int] = {}
+        for i, text in enumerate(prompts.texts):
+            first_of_text.setdefault(text, i)
+        if len(first_of_text) >= needed:
+            return prompts.select(list(first_of_text.values())[:needed])
+        n *= 2
+    raise TaskError(
+        f"This task has only {len(first_of_text)} different prompts, but {needed} are needed: ask "
+        "for fewer or smaller sets."
+    )

@@ -1,0 +1,67 @@
+"""Overlap against transfer: by hand, with its null over permuted tasks."""
+
+import numpy as np
+import pytest
+
+from helpers.overlap_transfer import off_diagonal, relate
+from helpers.transfer import Matrix
+
+TASKS = ("a", "b", "c", "d")
+
+
+def matrix(values: np.ndarray) -> Matrix:
+    return Matrix(TASKS, values, np.repeat(values[None], 5, axis=0))
+
+
+def symmetric(seed: int) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(size=(4, 4))
+    return values + values.T
+
+
+def test_pairs_are_means_of_both_directions():
+    values = np.array([[9.0, 1.0, 2.0], [3.0, 9.0, 4.0], [6.0, 0.0, 9.0]])
+    assert off_diagonal(values).tolist() == [2.0, 4.0, 2.0]
+
+
+def test_transfer_that_follows_overlap_correlates_wholly():
+    overlap = symmetric(0)
+    found = relate(overlap, matrix(3 * overlap + 1), seed=0)
+    assert found.n_pairs == 6
+    assert found.correlation.value == pytest.approx(1)
+    assert found.p == pytest.approx(1 / 24), "only the tasks as they are correlate so"
+    assert found.null.low < 0 < found.null.high
+    opposite = relate(overlap, matrix(-overlap), seed=0)
+    assert opposite.correlation.value == pytest.approx(-1) and opposite.p == 1
+
+
+def test_the_null_is_that_of_whole_tasks():
+    """One task whose circuit overlaps with none and transfers to none: any of the four orders of
+    that task is as good, so a quarter of the permutations gives the same correlation.
+    """
+    overlap = np.ones((4, 4))
+    overlap[0, 1:] = overlap[1:, 0] = 0
+    found = relate(overlap, matrix(overlap), seed=0)
+    assert found.correlation.value == pytest.approx(1)
+    assert found.p == pytest.approx(1 / 4)
+
+
+def test_one_pair_alone_may_make_the_correlation():
+    overlap = np.zeros((4, 4))
+    overlap[0, 1] = overlap[1, 0] = 1
+    overlap[2, 3] = overlap[3, 2] = 0.5
+    transfer = np.zeros((4, 4))
+    transfer[0, 1] = transfer[1, 0] = 1
+    found = relate(overlap, matrix(transfer), seed=0)
+    assert found.correlation.value > 0.8
+    assert found.without_largest == 0
+
+
+def test_what_does_not_vary_does_not_correlate():
+    found = relate(np.ones((4, 4)), matrix(symmetric(1)), seed=0)
+    assert found.correlation.value == 0 and found.p == 1
+
+
+def test_three_tasks_are_too_few():
+    values = np.eye(3)
+    with pytest.raises(ValueError, match="3 tasks are too few"):
+        relate(values, Matrix(TASKS[:3], values, values[None]), seed=0)

@@ -1,0 +1,186 @@
+"""Notebook 07: its tasks, its words, and its figures on results that are written by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from helpers import figures_transfer, reuse_tasks, reuse_words
+from helpers.end_knock_outs import knock_out_at_end
+from helpers.heads import Head, all_heads
+from helpers.interventions import knock_out
+from helpers.overlap_transfer import relate
+from helpers.planted_pair import N_HEADS, N_LAYERS, PairPlan, build_pair, pair_prompts
+from helpers.planted_study import Size, study_pair
+from helpers.reuse_tasks import CLAIMED, GENERATORS, SWAPPED, metric_name
+from helpers.stats import Interval, share
+from helpers.transfer import Ability, Matrix, circuit_sets
+from suite.ledger import get_claim
+from tests.tiny import random_prompts, tiny_gpt2
+
+TASKS = ("IOI", "World Capitals", "induction", "number agreement")
+
+
+def by_hand() -> Matrix:
+    """Own damage 80, cross damage 5 except between the first two, 40 there."""
+    value = np.full((4, 4), 5.0) + 75 * np.eye(4)
+    value[0, 1] = value[1, 0] = 40
+    spread = np.linspace(-3, 3, 7)[:, None, None]
+    return Matrix(TASKS, value, value + spread)
+
+
+# Tasks and metrics --------------------------------------------------------------------------------
+
+
+def test_every_task_has_prompts_and_metrics(gpt2_tokenizer):
+    splits, missing = reuse_tasks.make_splits(gpt2_tokenizer, n_sets=2, n_find=3, n_test=4, seed=0)
+    assert missing == {} and set(splits) == set(GENERATORS)
+    for name, split in splits.items():
+        assert split.sets.shape == (2, 3) and len(split.test) == 4
+        get_claim("X2").metric(f"stability_{metric_name(name)}")
+    assert metric_name(SWAPPED) == "ioi_swapped" and set(CLAIMED) <= set(GENERATORS)
+
+
+def test_a_task_that_the_vocabulary_lacks_is_named(tokenizer):
+    splits, missing = reuse_tasks.make_splits(tokenizer, n_sets=1, n_find=2, n_test=2, seed=0)
+    assert "Greater-Than" not in splits
+    assert "does not write a year" in missing["Greater-Than"]
+
+
+def test_rows_of_cells_pairs_and_overlaps():
+    matrix = by_hand()
+    cells = list(reuse_tasks.cell_rows("transfer", matrix, matrix))
+    assert len(cells) == 16 and cells[1][0] == "transfer_ioi_world_capitals"
+    cell = cells[1][1]
+    assert (cell.value, cell.low, cell.high) == pytest.approx((40, 37.15, 42.85))
+    assert cells[1][2].value == 40
+    pairs = list(reuse_tasks.pair_rows(matrix, matrix))
+    assert [name for name, _, _ in pairs][:2] == [
+        "dissociation_ioi_world_capitals",
+        "dissociation_ioi_induction",
+    ]
+    assert [row[1].value for row in pairs[:2]] == [40, 75]
+    overlaps = list(reuse_tasks.overlap_rows(TASKS, np.eye(4)))
+    assert len(overlaps) == 6 and overlaps[0] == ("overlap_ioi_world_capitals", 0.0)
+    for metric, *_ in [*cells, *pairs, *overlaps]:
+        get_claim("X2").metric(metric)
+
+
+def test_the_matrix_as_people_read_it():
+    matrix = by_hand()
+    assert matrix.diagonal.tolist() == [80] * 4
+    assert matrix.others.tolist().count(5) == 10
+    circuit, measured, cell = matrix.largest_other()
+    assert (circuit, measured, cell.value) == ("IOI", "World Capitals", 40)
+    assert matrix.table().loc["IOI", "induction"] == "5 [2, 8]"
+
+
+def test_heads_replaced_everywhere_are_those_of_full_passes():
+    """Two circuits on two tasks of a tiny model, beside `knock_out` one by one."""
+    tests = {"a": random_prompts(4), "b": random_prompts(6)}
+    circuits = {"a": (Head(0, 1), Head(2, 0)), "b": (Head(1, 1), Head(2, 3))}
+    sets = {}
+    for name, heads in circuits.items():
+        sets[name] = circuit_sets([heads], (3, 4), draws=2, seed=0)
+    losses = reuse_tasks.losses_everywhere(tiny_gpt2(), tests, sets)
+    whole, without, *random = knock_out(tiny_gpt2(), tests["b"], [(), *sets["a"].sets])
+    np.testing.assert_allclose(losses["a", "b"].circuit[0], whole - without)
+    np.testing.assert_allclose(losses["a", "b"].random[0], whole - np.mean(random, axis=0))
+    runs = knock_out_at_end(tiny_gpt2(), tests["b"], [circuits["a"]])
+    np.testing.assert_allclose(losses["a", "b"].gap, runs.gap, atol=1e-4)
+
+
+def test_all_heads_knocked_out_at_end_leave_the_corrupted_answer():
+    """Where the last token is the same, nothing of the clean prompt arrives there."""
+    pair = build_pair(PairPlan("half", seed=5))
+    prompts = pair_prompts(pair.model.tokenizer, 6, task="A", seed=0)
+    runs = knock_out_at_end(pair.model, prompts, [all_heads(N_LAYERS, N_HEADS)])
+    np.testing.assert_allclose(runs.without[0], runs.corrupted, atol=1e-3)
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "interaction, smaller, words",
+    [
+        ((50, 40, 60), (30, 20, 40), "a double dissociation"),
+        ((50, 40, 60), (5, -5, 15), "a single dissociation"),
+        ((2, -3, 7), (0, -5, 5), "do not tell the two circuits apart"),
+        ((12, 5, 20), (8, 2, 12), "leaves open"),
+    ],
+)
+def test_words_follow_the_interval(interaction, smaller, words):
+    interval = Interval(*map(float, interaction))
+    said = reuse_words.dissociation_words(interval, Interval(*map(float, smaller)), 10)
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    "correlation, words",
+    [
+        ((0.7, 0.5, 0.8), "overlap predicts transfer"),
+        ((0.4, 0.1, 0.6), "overlap does not clearly predict transfer"),
+        ((-0.7, -0.8, -0.6), "more overlap goes with less transfer"),
+    ],
+)
+def test_words_follow_the_correlation_and_its_null(correlation, words):
+    null = Interval(0.0, -0.5, 0.5)
+    assert reuse_words.relation_words(Interval(*correlation), null) == words
+
+
+def test_the_opening_says_whether_reuse_is_more_than_overlap(tmp_path, monkeypatch):
+    def row(metric, value, low, high, control=None):
+        return {"metric": metric, "value": value, "low": low, "high": high, "control": control}
+
+    null = {"value": 0.0, "low": -0.5, "high": 0.5}
+    rows = [
+        row("double_dissociation", 50.0, 40.0, 60.0),
+        row("double_dissociation_smaller_way", 30.0, 20.0, 40.0),
+        row("overlap_transfer_correlation", 0.2, -0.1, 0.5, null),
+    ]
+    monkeypatch.setattr(reuse_words, "DATA", tmp_path)
+    assert reuse_words.opening_sentences("tiny", margin=10) == []
+    (tmp_path / "results" / "tiny").mkdir(parents=True)
+    path = tmp_path / "results" / "tiny" / "07.json"
+    path.write_text(json.dumps({"claims": rows}))
+    sentences = reuse_words.opening_sentences("tiny", margin=10)
+    assert len(sentences) == 4
+    assert "a double dissociation" in sentences[0]
+    assert "does not clearly predict" in sentences[2]
+    assert "shared heads are not yet a shared circuit" in sentences[3]
+    rows[2] = row("overlap_transfer_correlation", 0.7, 0.6, 0.8, null)
+    path.write_text(json.dumps({"claims": rows}))
+    assert "reuse is more than overlap" in reuse_words.opening_sentences("tiny", margin=10)[3]
+
+
+# Figures ------------------------------------------------------------------------------------------
+
+
+def test_figures_show_what_was_measured():
+    matrix = by_hand()
+    solved = Ability(share(np.ones(20, dtype=bool)), 0.5, 2.0, 20)
+    guessed = Ability(share(np.arange(20) % 2 == 0), 0.5, 2.0, 20)
+    figure = figures_transfer.ability_figure({"IOI": solved, "other": guessed}, title="t")
+    assert {text.get_text() for text in figure.axes[0].texts} == {"solved", "left out"}
+
+    study = study_pair(PairPlan("half", seed=1), Size(2, 3, 4, 6), seed=0)
+    beside = {"half": study.beyond_random}
+    figure = figures_transfer.matrix_figure(matrix, beside, model="m", n_prompts=4, title="t")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts.count("80") == 4 and "40" in texts and "[2, 8]" in texts
+    assert len(figure.axes) == 2
+
+    pairs = reuse_tasks.all_dissociations(matrix)
+    figure = figures_transfer.dissociation_figure(pairs, primary=CLAIMED, margin=10, title="t")
+    assert len(figure.axes[0].get_yticks()) == 6
+
+    overlap = matrix.value / 100
+    relation = relate(overlap, matrix, seed=0)
+    figure = figures_transfer.overlap_transfer_figure(
+        {"Jaccard": overlap}, matrix, {"Jaccard": relation}, title="t"
+    )
+    labels = [text.get_text() for text in figure.axes[0].texts]
+    assert labels == ["IOI, Wor. Cap."], "only the pair that stands out is named"
+    figure = figures_transfer.planted_test_figure({"half": [study]}, margin=10, title="t")
+    assert figure.axes[0].get_xlabel() == "1 models, sorted"

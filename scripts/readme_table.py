@@ -61,14 +61,24 @@ FINDINGS: list[list[tuple[str, str]]] = [
     [
         (
             QWEN,
-            "**The repair of Colored Objects carries over to Qwen2.5 0.5B.** Forcing heads of "
-            "the first task raises accuracy from {A6.baseline} to {A6.both} (the paper: 49.6% to "
-            "93.7% on GPT-2 Medium).",
+            "**The repair of Colored Objects depends on the model.** On Qwen2.5 0.5B, forcing "
+            "heads of the first task onto the wrong colors changes accuracy from {A6.baseline} to "
+            "{A6.both} (the paper: 49.6% to 93.7% on GPT-2 Medium).",
         ),
         (
             SMOLLM2,
-            "On SmolLM2, which answers Colored Objects at chance, the same edit changes accuracy "
-            "by {A6.gain_both.interval}.",
+            "On SmolLM2, which answers Colored Objects at chance, forcing heads of the first task "
+            "onto the wrong colors changes accuracy by {A6.gain_both.interval}; doses chosen "
+            "without knowing the answer gain {X3.gain_without_answers.interval}.",
+        ),
+    ],
+    [
+        (
+            SMOLLM2,
+            "**Reuse can be tested.** Knocking out IOI's circuit costs the Laundry List "
+            "{X2.transfer_ioi_laundry_list.interval} of its gap, and World Capitals "
+            "{X2.transfer_ioi_world_capitals.interval}. The circuits of IOI and World Capitals "
+            "can be told apart: own minus cross damage is {X2.double_dissociation.interval}.",
         ),
     ],
     [
@@ -91,10 +101,11 @@ FINDINGS: list[list[tuple[str, str]]] = [
     [
         (
             SMOLLM2,
-            "**Long lists fail, and steering helps in part.** Accuracy at eight or more items is "
-            "{B7.long_minus_short.interval} below that at three or fewer. Learned coordinates in "
-            "the channel gain {B8a.gain.interval}, random dimensions of the same head "
-            "{B8b.gain_minus_random} less.",
+            "**Long lists fail, and steering helps in part.** From lists of at most three items "
+            "to lists of eight or more, accuracy beyond chance changes by "
+            "{B7.long_minus_short.interval}. Learned coordinates in the channel gain "
+            "{B8a.gain.interval}. That is {B8b.gain_minus_random.interval} beyond random "
+            "dimensions of the same head.",
         ),
     ],
 ]

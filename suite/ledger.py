@@ -41,8 +41,9 @@ class Metric:
             raise ClaimError(f"metric {self.name}: {problem}")
 
     def text(self, value) -> str:
-        """A value as a reader sees it: shares in percent, counts whole, numbers to three digits,
-        heads by name.
+        """A value as a reader sees it, with its unit where it is percent or points.
+
+        Heads by name, counts whole.
         """
         if isinstance(value, list):
             separator = " " if self.kind == "heads" else ", "
@@ -51,15 +52,25 @@ class Metric:
             return ""
         if isinstance(value, str):
             return value
-        if self.unit == "share":
-            return f"{100 * value:.1f}%"
-        if self.unit.startswith("% "):
-            return f"{value:.3g}%"
+        number = self._number(value)
+        if self.unit == "share" or self.unit.startswith("% "):
+            return f"{number}%"
         if self.unit == "points":
-            return f"{value:+.3g} points"
+            sign = "+" if value > 0 else ""
+            return f"{sign}{number} points"
+        return number
+
+    def _number(self, value: Number) -> str:
+        """A number without its unit."""
+        if self.unit == "share":
+            return f"{100 * value:.1f}"
+        if self.unit.startswith("% "):
+            return f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
+        if self.unit == "points":
+            return f"{value:.1f}"
         if isinstance(value, int):
             return str(value)
-        return f"{value:.3g}"
+        return f"{value:.3f}" if abs(value) < 1 else f"{value:.3g}"
 
     @property
     def paper_text(self) -> str:
@@ -68,10 +79,13 @@ class Metric:
         return f"{text} (digest)" if self.digest and text else text
 
     def interval_text(self, row: dict) -> str:
-        """[low, high] of a results row or of its control, empty where there is none."""
+        """[low, high] of a results row or of its control, without the unit that the value has.
+
+        Empty where there is none.
+        """
         if row["low"] is None:
             return ""
-        return f"[{self.text(row['low'])}, {self.text(row['high'])}]"
+        return f"[{self._number(row['low'])}, {self._number(row['high'])}]"
 
     def control_text(self, row: dict | None) -> str:
         """The control of a results row: name, value and interval; empty where there is none."""

@@ -53,8 +53,8 @@ def test_a_claim_shows_the_paper_beside_what_was_measured(root):
     readme_table.main(options(root))
     text = (root / "README.md").read_text()
     _, paper, own, other = row_of(text, "A1")
-    assert (paper, own) == ("+50 points", "○")
-    assert other == "✔ +48 points [+47 points, +49 points] |"
+    assert (paper, own) == ("+50.0 points", "○")
+    assert other == "✔ +48.0 points [47.0, 49.0] |"
     _, paper, own, other = row_of(text, "A6")
     assert (paper, own, other) == ("+44.1 points", "○", "○ |")
 
@@ -69,7 +69,7 @@ def test_findings_are_filled_with_the_results_of_their_model(root, monkeypatch):
     ]
     monkeypatch.setattr(readme_table, "FINDINGS", bullets)
     found = readme_table.findings(measurements(root))
-    assert found == "- It gains +48 points [+47 points, +49 points]."
+    assert found == "- It gains +48.0 points [47.0, 49.0]."
 
 
 def test_every_page_is_checked(root, capsys):

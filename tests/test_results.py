@@ -115,8 +115,8 @@ def test_an_interval_is_recorded_with_its_ends(results):
         control=Control.of("none", Interval(0.1, 0.0, 0.2)),
     )
     line = results.table().iloc[0]
-    assert line["95% interval"] == "[40.0%, 60.0%]"
-    assert line["control"] == "none: 10.0% [0.0%, 20.0%]"
+    assert line["95% interval"] == "[40.0, 60.0]"
+    assert line["control"] == "none: 10.0% [0.0, 20.0]"
 
 
 def test_values_are_printed_as_a_reader_sees_them():
@@ -282,7 +282,7 @@ def test_a_control_whose_value_lies_outside_its_range_is_told_what_to_use(result
     ):
         results.record("A1", "accuracy", 0.5, n=10, control=mean)
     results.record("A1", "accuracy", 0.5, n=10, control=Control.of("other", draw_range(draws)))
-    assert results.table().iloc[0]["control"] == "other: 0.0% [0.0%, 0.0%]"
+    assert results.table().iloc[0]["control"] == "other: 0.0% [0.0, 0.0]"
 
 
 # Figures, circuits, path effects
@@ -417,8 +417,8 @@ def test_table_keeps_another_models_numbers_in_its_own_column(results):
         "agrees",
     ]
     first, second = table.to_dict("records")
-    assert first[results.model] == "66.7%" and first["95% interval"] == "[60.0%, 75.0%]"
-    assert first["control"] == "swapped names: 1.0% [0.0%, 3.0%]"
+    assert first[results.model] == "66.7%" and first["95% interval"] == "[60.0, 75.0]"
+    assert first["control"] == "swapped names: 1.0% [0.0, 3.0]"
     assert (second["paper"], second[results.model]) == (
         "L15H14 L16H15 L17H4 L18H5 L19H15",
         "L2H1 L1H0",

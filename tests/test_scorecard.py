@@ -90,8 +90,8 @@ def test_rows_stand_in_the_order_of_the_ledger(root):
     assert list(frame.claim) == ["A3", "A4", "A6", "A6", "A6", "A6"]
     own = frame[frame.own]
     assert list(own.metric) == ["gain_both", "both"] and set(own.model) == {"gpt2-medium"}
-    assert list(own.value) == ["+44 points", "90.0%"]
-    assert list(own.interval) == ["[+40 points, +48 points]", "[85.0%, 94.0%]"]
+    assert list(own.value) == ["+44.0 points", "90.0%"]
+    assert list(own.interval) == ["[40.0, 48.0]", "[85.0, 94.0]"]
     assert list(own.verdict) == ["holds", ""] and list(own.agrees) == ["agrees", ""]
     assert set(frame.minutes) == {1.5}
 
@@ -99,10 +99,10 @@ def test_rows_stand_in_the_order_of_the_ledger(root):
 @pytest.mark.parametrize(
     "claim, model, symbol, text",
     [
-        ("A6", None, "✔", "✔ +44 points [+40 points, +48 points]"),
-        ("A6", "smollm2", "✘", "✘ -2 points [-4 points, +0.5 points]"),
-        ("A6", "a-model", "?", "? +6 points [+4 points, +8 points]"),
-        ("A3", "smollm2", "", "28.7% [25.0%, 32.0%]"),
+        ("A6", None, "✔", "✔ +44.0 points [40.0, 48.0]"),
+        ("A6", "smollm2", "✘", "✘ -2.0 points [-4.0, 0.5]"),
+        ("A6", "a-model", "?", "? +6.0 points [4.0, 8.0]"),
+        ("A3", "smollm2", "", "28.7% [25.0, 32.0]"),
         ("A4", "smollm2", "–", "–"),
         ("A1", "smollm2", "○", "○"),
     ],
@@ -129,7 +129,7 @@ def test_the_table_has_a_row_for_every_claim_and_a_column_for_every_model(root):
     table.index = table.Claim.str.extract(r"^\*\*(\w+)\*\* ", expand=False)
     assert [*table.index, *(claim.id for claim in our_claims())] == list(load_claims())
     assert table.Paper["A6"] == "+44.1 points"
-    assert table["Its model"]["A6"].startswith("✔ +44 points")
+    assert table["Its model"]["A6"].startswith("✔ +44.0 points")
     assert table["Its model"]["A1"] == "○"
     assert table["smollm2"]["B9"] == ""  # a claim about Pythia alone
     assert markdown(table).count("\n") == len(table) + 1
@@ -207,7 +207,7 @@ def test_the_figure_has_a_cell_for_every_claim_and_model(root):
     of_ours = sum(1 if claim.alone else columns - 1 for claim in our_claims())
     assert len(ax.patches) == of_papers + of_ours
     texts = [text.get_text() for text in ax.texts]
-    assert "✔ +44 pts" in texts and "✘ -2 pts" in texts and "–" in texts and "28.7%" in texts
+    assert "✔ +44.0 pts" in texts and "✘ -2.0 pts" in texts and "–" in texts and "28.7%" in texts
     assert texts.count("not run") == len(ax.patches) - 5
     colors = {to_hex(patch.get_facecolor()) for patch in ax.patches}
     assert {CELL_COLORS["holds"], CELL_COLORS["fails"], CELL_COLORS["untestable"]} <= colors
@@ -254,8 +254,8 @@ def test_metrics_of_all_models_side_by_side(root):
     rows = {"gain": ("A6", "gain_both"), "accuracy": ("A3", "accuracy")}
     table = side_by_side(measurements(root), rows)
     assert list(table.index) == ["gain", "accuracy"]
-    assert table.smollm2["accuracy"] == "28.7% [25.0%, 32.0%]"
-    assert table["a-model"].tolist() == ["+6 points [+4 points, +8 points]", ""]
+    assert table.smollm2["accuracy"] == "28.7% [25.0, 32.0]"
+    assert table["a-model"].tolist() == ["+6.0 points [4.0, 8.0]", ""]
     with pytest.raises(ClaimError, match="gain_both"):
         side_by_side(measurements(root), {"gain": ("A6", "gain_bot")})
 
@@ -267,9 +267,7 @@ def test_the_legend_explains_every_symbol():
 def test_what_a_notebook_found_is_a_line_for_each_claim(root):
     folder = root / "data" / "results" / "smollm2"
     accuracy, idle = scorecard.found_in(folder / "02.json")
-    assert (
-        accuracy.startswith("  A3  The model answers some") and "28.7% [25.0%, 32.0%]" in accuracy
-    )
+    assert accuracy.startswith("  A3  The model answers some") and "28.7% [25.0, 32.0]" in accuracy
     assert idle.startswith("– A4  On Colored Objects") and idle.endswith("At chance.")
     assert scorecard.found_in(folder / "09.json") == []
     assert scorecard.found_in(write(root, "smollm2", "05")) == []

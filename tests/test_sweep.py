@@ -52,7 +52,7 @@ def test_the_table_by_hand(out, capsys):
         ["", "", "9"],
     ]
     text = (out / "sweep.md").read_text()
-    row = "| smollm2 | A6 | gain_both | +5 points | +7 points | +1.41 points | 1 of 2 |"
+    row = "| smollm2 | A6 | gain_both | +5.0 points | +7.0 points | +1.4 points | 1 of 2 |"
     assert f"{row} 1 holds, 1 inconclusive | 4, 9 |" in text
     shown = "- other, seed 1: one verdict on 1 of 1 claims\n"
     shown += "- smollm2, seed 0, seed 1: one verdict on 0 of 1 claims; not on A6\n"

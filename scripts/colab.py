@@ -16,7 +16,6 @@ import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from scripts.check_notebooks import tags
 from scripts.exercises import without_outputs
 from suite.errors import ClaimError
 from suite.files import write_text
@@ -75,8 +74,7 @@ def make_colab_copy(notebook: NotebookNode, repository: str, file: str) -> Noteb
 
     _, name = repository.split("/")
     install = new_code_cell(INSTALL.format(repository=repository, name=name), id="colab-install")
-    [parameters] = [cell for cell in copy.cells if "parameters" in tags(cell)]
-    copy.cells.insert(copy.cells.index(parameters), install)
+    copy.cells.insert(1, install)
     return copy
 
 

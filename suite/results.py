@@ -6,11 +6,11 @@ import json
 import math
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import matplotlib
 import numpy as np
@@ -123,6 +123,15 @@ class Results:
         nothing = {"value": None, "low": None, "high": None}
         self._keep(claim, spec, nothing, n, None, None, why, True)
         return "untestable"
+
+    def stop(self, claims: Iterable[str], why: str, *, n: int) -> NoReturn:
+        """Record that claims cannot be tested on this model, and skip the rest of the notebook.
+
+        Raises NotApplicable with the reason, which is one sentence.
+        """
+        for claim in claims:
+            self.record_untestable(claim, why, n=n)
+        raise NotApplicable(why)
 
     def _keep(
         self,

@@ -177,6 +177,16 @@ def test_a_model_that_misses_the_precondition_is_untestable(results):
     assert "A5" in printed and "movers" not in printed
 
 
+def test_a_notebook_that_cannot_go_on_leaves_its_claims_untestable(results):
+    with pytest.raises(NotApplicable, match="No head was found."):
+        results.stop(["B3", "B5"], "No head was found.", n=4)
+    rows = json.loads(results.partial_path.read_text())["claims"]
+    assert [(row["id"], row["verdict"], row["note"]) for row in rows] == [
+        ("B3", "untestable", "No head was found."),
+        ("B5", "untestable", "No head was found."),
+    ]
+
+
 def test_a_description_has_no_verdict(results):
     assert results.record("A3", "accuracy", 0.5, n=10) == ""
     [row] = json.loads(results.partial_path.read_text())["claims"]

@@ -19,7 +19,7 @@ from helpers.known_pairs import ALL, MEASURES, SIDES, Separation
 from helpers.stats import draw_range
 
 INHIBITION = plots.COLORS["inhibition"]
-GREY = "0.55"
+GRAY = "0.55"
 
 MEASURE_STYLES = {
     "whole_heads": ("o", "black"),
@@ -62,7 +62,7 @@ def separation(found: Sequence[Separation], *, model: str, seed: int) -> Figure:
         _draw_separation(ax, one, sides.index(one.side) + 0.18 * shift, seed)
     ax.axvline(
         0.5,
-        color=GREY,
+        color=GRAY,
         lw=0.8,
         ls=":",
     )
@@ -264,7 +264,7 @@ def component_profiles(
             label = "other heads, middle 95%"
             ax.fill_between(places[shown], low, high, color="0.88", lw=0, label=label)
             label = "other heads, median"
-            ax.plot(places[shown], middle, color=GREY, lw=1, ls="--", label=label)
+            ax.plot(places[shown], middle, color=GRAY, lw=1, ls="--", label=label)
         known = by_group["known"][:, :MOST_COMPONENTS]
         for row in known:
             ax.plot(
@@ -350,7 +350,7 @@ def outlier_ranks(z: Mapping[Head, float], found: Sequence[Head], *, model: str)
         range(1, len(values) + 1),
         values,
         ".",
-        color=GREY,
+        color=GRAY,
         ms=4,
         label="earlier heads",
     )
@@ -371,7 +371,7 @@ def outlier_ranks(z: Mapping[Head, float], found: Sequence[Head], *, model: str)
             textcoords="offset points",
             fontsize=8,
             va="center",
-            arrowprops={"arrowstyle": "-", "lw": 0.6, "color": GREY},
+            arrowprops={"arrowstyle": "-", "lw": 0.6, "color": GRAY},
         )
     best = f"rank {min(ranks[head] for head in named)}" if named else "no rank"
     ax.set(
@@ -458,7 +458,7 @@ def two_ends(
             scored.scores,
             y,
             ".",
-            color=GREY,
+            color=GRAY,
             ms=5,
         )
         style = {"color": plots.COLORS[role], "ms": 8}
@@ -493,7 +493,7 @@ def writers(table: pd.DataFrame, *, model: str) -> Figure:
     for ax, (column, name) in zip(axes, panels.items(), strict=True):
         for x, role in enumerate([*groups, OTHERS]):
             _draw_writers(ax, x, table[table["role"] == role], column)
-        ax.axhline(50, color=GREY, lw=0.8, ls=":")
+        ax.axhline(50, color=GRAY, lw=0.8, ls=":")
         counts = table["role"].value_counts()
         names = [f"{plots.label(role)}\n(n = {counts[role]})" for role in groups]
         names.append(f"all others\n(n = {counts[OTHERS]})")

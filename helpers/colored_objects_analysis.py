@@ -81,14 +81,16 @@ def answers_by_object(tokenizer: Any, behavior: Behavior, prompts: Prompts) -> p
         kinds.append(_kind_of_answer(tokenizer, int(token), prompts, i))
     rows = [f"object {j + 1} asked" for j in asked_objects(prompts)]
     table = pd.crosstab(pd.Index(rows), np.array(kinds), normalize="index")
-    return table.mul(100).round(1).rename_axis(index=None, columns="% of the row")
+    rounded = table.mul(100).round(1)
+    return rounded.rename_axis(index=None, columns="% of the row")
 
 
 def _kind_of_answer(tokenizer: Any, token: int, prompts: Prompts, i: int) -> str:
     colors = prompts.choices[i]
     if token in colors:
         return f"color {colors.index(token) + 1} of the list"
-    if token == prompts.tokens[i][prompts.positions["ANSWER0"][i]]:
+    place = prompts.positions["ANSWER0"][i]
+    if token == prompts.tokens[i][place]:
         return "the example's answer"
     word = tokenizer.decode(token).strip().lower()
     return "a color not listed" if word in vocabulary("colors") else "another word"
@@ -102,7 +104,9 @@ def most_frequent_outsider(tokenizer: Any, behavior: Behavior) -> tuple[str, Int
     if len(outside) == 0:
         return "", Interval(0.0, 0.0, 0.0)
     [(token, _)] = Counter(outside.tolist()).most_common(1)
-    return tokenizer.decode(token).strip(), share(outside == token).times(100)
+    word = tokenizer.decode(token).strip()
+    of_outside = share(outside == token)
+    return word, of_outside.times(100)
 
 
 # The circuit --------------------------------------------------------------------------------------

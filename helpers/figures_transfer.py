@@ -96,7 +96,8 @@ def _draw_matrix(ax: Axes, matrix: Matrix, limit: float, *, with_intervals: bool
     for row, circuit in enumerate(matrix.tasks):
         for column, task in enumerate(matrix.tasks):
             cell = matrix.cell(circuit, task)
-            dark = abs(float(cell.value)) > 0.6 * limit
+            size = abs(float(cell.value))
+            dark = size > 0.6 * limit
             style = {
                 "ha": "center",
                 "va": "center",
@@ -124,10 +125,12 @@ def dissociation_figure(
         values, errors = with_errors([found.interaction])
         ax.errorbar(values, [row], xerr=errors, fmt="o", color=color, capsize=3)
         ways = [found.on_first.value, found.on_second.value]
-        ax.plot(ways, [row, row], "|", color=color, ms=11, mew=1.6)
+        height = [row, row]
+        ax.plot(ways, height, "|", color=color, ms=11, mew=1.6)
     ax.axvline(0, color="black", lw=0.6)
     ax.axvline(margin, color="0.4", ls=":", lw=1)
-    ax.set_yticks(range(len(pairs)), [f"{first} and {second}" for first, second in pairs])
+    names = [f"{first} and {second}" for first, second in pairs]
+    ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlabel(
         "own minus cross damage (% of the gap): dot = mean of both ways with 95% interval,\n"

@@ -112,10 +112,14 @@ def clustered_interval(
     sums = np.bincount(members, weights=x)
     sizes = np.bincount(members)
     picked = bootstrap_indices(len(names), RESAMPLES, seed)
-    means = sums[picked].sum(-1) / sizes[picked].sum(-1)
+    totals = sums[picked].sum(-1)
+    counts = sizes[picked].sum(-1)
+    means = totals / counts
     low, high = np.quantile(means, [TAIL, 1 - TAIL])
     value = x.mean()
-    return _scalar_interval(value, min(value, low), max(value, high))
+    low = min(value, low)
+    high = max(value, high)
+    return _scalar_interval(value, low, high)
 
 
 def ratio_interval(num: Shaped[Array, "*grid n"], den: Shaped[Array, " n"], seed: int) -> Interval:
@@ -197,19 +201,24 @@ def correlation(
     x = _values(x, "a correlation")
     y = _values(y, "a correlation")
     too_few = len(x) != len(y) or len(x) < 4
-    if too_few or np.ptp(x) == 0 or np.ptp(y) == 0:
+    constant = np.ptp(x) == 0 or np.ptp(y) == 0
+    if too_few or constant:
         raise ValueError(
             f"A correlation needs at least 4 pairs that vary, not {len(x)} and {len(y)} values."
         )
     correlate = _rank_correlation if method == "spearman" else _linear_correlation
     value = correlate(x, y, axis=0)
     low, high = _bootstrap([x, y], correlate, "percentile", seed)
-    measured = _scalar_interval(value, min(value, low), max(value, high))
+    low = min(value, low)
+    high = max(value, high)
+    measured = _scalar_interval(value, low, high)
 
     rng = np.random.default_rng(seed)
     copies = (RESAMPLES, 1)
-    shuffled = rng.permuted(np.tile(y, copies), axis=1)
-    null = correlate(np.tile(x, copies), shuffled, axis=-1)
+    same = np.tile(x, copies)
+    repeated = np.tile(y, copies)
+    shuffled = rng.permuted(repeated, axis=1)
+    null = correlate(same, shuffled, axis=-1)
     null_low, null_high = np.quantile(null, [TAIL, 1 - TAIL])
     return measured, _scalar_interval(null.mean(), null_low, null_high)
 

@@ -58,15 +58,20 @@ def claims_table(measured: pd.DataFrame, claims: Sequence[Claim]) -> str:
 def filled(measured: pd.DataFrame, model: str, sentences: Iterable[str]) -> str:
     """The sentences that can be filled with values measured on one model, as one paragraph."""
     values = _Values(measured, model)
-    found = []
-    for sentence in sentences:
-        fields = [name for _, name, _, _ in string.Formatter().parse(sentence) if name]
-        texts = {name: values.text(name) for name in fields}
-        if None not in texts.values():
-            for name, text in texts.items():
-                sentence = sentence.replace("{" + name + "}", str(text))
-            found.append(sentence)
-    return " ".join(found)
+    texts = [_filled_sentence(sentence, values) for sentence in sentences]
+    return " ".join(text for text in texts if text)
+
+
+def _filled_sentence(sentence: str, values: "_Values") -> str:
+    """One sentence with its values, or nothing where one of them was not measured."""
+    for _, name, _, _ in string.Formatter().parse(sentence):
+        if not name:
+            continue
+        text = values.text(name)
+        if text is None:
+            return ""
+        sentence = sentence.replace("{" + name + "}", text)
+    return sentence
 
 
 class _Values:
@@ -74,7 +79,9 @@ class _Values:
 
     def __init__(self, measured: pd.DataFrame, model: str):
         self._model = model
-        self._rows = {(row.claim, row.metric): row for row in measured.itertuples()}
+        self._rows = {}
+        for row in measured.itertuples():
+            self._rows[row.claim, row.metric] = row
 
     def text(self, name: str) -> str | None:
         """What a field such as A1.accuracy.interval stands for; None where it was not measured."""

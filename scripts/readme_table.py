@@ -44,58 +44,61 @@ FINDINGS: list[list[tuple[str, str]]] = [
     [
         (
             SMOLLM2,
-            "**Path patching finds a circuit for indirect objects.** SmolLM2 prefers the indirect "
-            "object to the subject on {A1.forced_choice_accuracy} of prompts. Knocking out the "
-            "heads that path patching finds removes {A2.knock_out_minus_random.interval} of the "
-            "logit difference, beyond what random heads remove.",
+            "**Path patching finds a circuit for indirect objects (IOI).** SmolLM2 prefers the "
+            "indirect object to the subject on {A1.forced_choice_accuracy} of prompts. Knocking "
+            "out the heads that path patching finds removes {A2.knock_out_minus_random.interval} "
+            "of this preference, beyond what random heads remove.",
         ),
     ],
     [
         (
             SMOLLM2,
-            "**The strongest head does not need the repetition.** It lowers the most recent name: "
-            "{A2.negative_mover_recency.interval} of its effect remains on prompts that repeat no "
-            "name.",
+            "**Its strongest head does not need a repeated name.** This negative mover lowers the "
+            "most recent name: {A2.negative_mover_recency.interval} of its effect remains on "
+            "prompts that repeat no name.",
         ),
     ],
     [
         (
             QWEN,
             "**The repair of Colored Objects depends on the model.** On Qwen2.5 0.5B, forcing "
-            "heads of the first task onto the wrong colors changes accuracy from {A6.baseline} to "
-            "{A6.both} (the paper: 49.6% to 93.7% on GPT-2 Medium).",
+            "heads of the IOI circuit onto the wrong colors changes accuracy from {A6.baseline} "
+            "to {A6.both} (the paper: 49.6% to 93.7% on GPT-2 Medium).",
         ),
         (
             SMOLLM2,
-            "On SmolLM2, which answers Colored Objects at chance, forcing heads of the first task "
-            "onto the wrong colors changes accuracy by {A6.gain_both.interval}; doses chosen "
-            "without knowing the answer gain {X3.gain_without_answers.interval}.",
+            "**On SmolLM2 the repair of Colored Objects is not established.** Forcing heads of "
+            "the IOI circuit onto the wrong colors changes accuracy by {A6.gain_both.interval}. "
+            "Among the three listed colors it goes from {A6.baseline_forced_choice} to "
+            "{A6.both_forced_choice}, which the edit nearly implies.",
         ),
     ],
     [
         (
             SMOLLM2,
-            "**Reuse can be tested.** Knocking out IOI's circuit costs the Laundry List "
-            "{X2.transfer_ioi_laundry_list.interval} of its gap, and World Capitals "
-            "{X2.transfer_ioi_world_capitals.interval}. The circuits of IOI and World Capitals "
-            "can be told apart: own minus cross damage is {X2.double_dissociation.interval}.",
+            "**Reuse can be tested by knocking out one task's circuit and measuring another.** "
+            "IOI's circuit costs the Laundry List {X2.transfer_ioi_laundry_list.interval} of what "
+            "the task has to lose, and World Capitals {X2.transfer_ioi_world_capitals.interval}. "
+            "The circuit of World Capitals costs IOI {X2.transfer_world_capitals_ioi.interval}.",
         ),
     ],
     [
         (
             GPT2,
-            "**Weights show which heads communicate, and whole heads show it as well as their "
-            "components.** On GPT-2 Small, a known sender outscores another head with an AUC of "
-            "{B1.auc_whole_heads.interval}; best components add "
-            "{B2.auc_gain_of_components.interval}.",
+            "**Weights rank the heads that write to a given head, but do not single out pairs.** "
+            "On GPT-2 Small a known sender outscores another head in "
+            "{B1.auc_whole_heads.interval} of comparisons (AUC); best components change that by "
+            "{B2.auc_gain_of_components.interval}. Of the top 1% of all pairs, "
+            "{B1.precision_top_1_percent} are known ones.",
         ),
     ],
     [
         (
             SMOLLM2,
-            "**One component carries much of the inhibition.** Removing it takes "
-            "{B3.removed_minus_matched.interval} of the inhibition score, beyond what equally "
-            "large changes take.",
+            "**One component of the leading inhibition head carries much of its message.** "
+            "Removing it takes {B3.removed_minus_matched.interval} of the movers' preference "
+            "between the names, beyond what equally large changes take. It signals which of two "
+            "names was repeated, and says little in longer lists.",
         ),
     ],
     [
@@ -103,9 +106,9 @@ FINDINGS: list[list[tuple[str, str]]] = [
             SMOLLM2,
             "**Long lists fail, and steering helps in part.** From lists of at most three items "
             "to lists of eight or more, accuracy beyond chance changes by "
-            "{B7.long_minus_short.interval}. Learned coordinates in the channel gain "
-            "{B8a.gain.interval}. That is {B8b.gain_minus_random.interval} beyond random "
-            "dimensions of the same head.",
+            "{B7.long_minus_short.interval}. Steering one head toward the right place gains "
+            "{B8a.gain.interval}, which is {B8b.gain_minus_random.interval} beyond random "
+            "dimensions of that head.",
         ),
     ],
 ]

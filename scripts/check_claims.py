@@ -45,14 +45,30 @@ def moved(old: dict, new: dict) -> list[str]:
 
 
 def contradicted(old: dict, new: dict) -> list[str]:
-    """Where a run on fewer prompts contradicts the old one: a claim is missing, or a metric's row
-    is refuted.
+    """Where a run on fewer prompts contradicts the old one: a claim is missing, its verdict turned
+    into the opposite, or none of its heads is found again.
+
+    Supporting numbers are not compared, since on fewer prompts a borderline head may be missed or
+    added, which moves every average over the heads of its role.
     """
     found = in_one_only(claims(old), claims(new))
     for name, old_row, new_row in in_both(rows(old), rows(new)):
         if refuted(old_row, new_row):
             found.append(f"{name}: {shown(old_row)}, now {shown(new_row)}")
+    for claim in sorted(claims(old) & claims(new)):
+        before = heads_of(old, claim)
+        if before and not before & heads_of(new, claim):
+            found.append(f"{claim}: none of the heads {', '.join(sorted(before))} is found again")
     return found
+
+
+def heads_of(results: dict, claim: str) -> set[str]:
+    """All heads that a claim's rows name, whatever their role."""
+    names: set[str] = set()
+    for row in results["claims"]:
+        if row["id"] == claim and get_claim(claim).metric(row["metric"]).kind == "heads":
+            names.update(row["value"])
+    return names
 
 
 def in_one_only(old: Iterable[str], new: Iterable[str]) -> list[str]:
@@ -88,16 +104,7 @@ def shown(row: dict) -> str:
 
 
 def refuted(old: dict, new: dict) -> bool:
-    """Whether a row on fewer prompts says that the old one of its metric was wrong.
-
-    A claim that held now fails, or the reverse. Of heads: none of the old ones is found again.
-    Supporting numbers are not compared, since on fewer prompts a borderline head may be missed or
-    added, which moves every average over the heads of its role.
-    """
-    metric = get_claim(old["id"]).metric(old["metric"])
-    if metric.kind == "heads":
-        found_again = set(old["value"]).intersection(new["value"])
-        return bool(old["value"]) and not found_again
+    """Whether a claim that held now fails, or the reverse."""
     return old["verdict"] in OPPOSITE and OPPOSITE[old["verdict"]] == new["verdict"]
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.tools.analysis import random_projection_kernel_moments
 
 from helpers import channels
 from helpers.channels import Components
@@ -177,15 +176,6 @@ def heads_before(layer: int, n_heads: int) -> list[Head]:
     """All heads of the layers before this one, layer by layer."""
     places = itertools.product(range(layer), range(n_heads))
     return list(itertools.starmap(Head, places))
-
-
-def rank_one_moments(weights: AttentionWeights) -> tuple[float, float]:
-    """Mean and variance of the squared score of a random direction with a rank-1 receiver."""
-    dimensions = weights.W_O.shape[-1]
-    if is_centered(weights):
-        dimensions -= 1
-    moments = random_projection_kernel_moments(dimensions, 1)
-    return moments.mean, moments.variance
 
 
 def angles_of_random_directions(

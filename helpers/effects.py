@@ -3,11 +3,10 @@
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
-from scipy.stats import binomtest
+from jaxtyping import Bool, Shaped
 
 from helpers.behavior import Behavior
-from helpers.stats import Interval, mean_interval, ratio_interval
+from helpers.stats import Interval, mean_interval
 
 Vocabulary = Literal["full vocabulary", "forced choice"]
 """Whether the answer must beat every token, or only the other choices of the prompt."""
@@ -53,31 +52,3 @@ def points_gained(
 ) -> Interval:
     """Percentage points that n >= 2 hits (0 to 1) gain over others on the same prompts, paired."""
     return mean_interval(100.0 * after - 100.0 * before, seed)
-
-
-def paired_changes(
-    before: Bool[np.ndarray, " n"], after: Bool[np.ndarray, " n"], seed: int
-) -> dict[str, str | int]:
-    """Points gained, how many prompts became right and wrong, and McNemar's exact p, as texts."""
-    became_right = int((after & ~before).sum())
-    became_wrong = int((before & ~after).sum())
-    changed = became_right + became_wrong
-    p = binomtest(became_right, changed).pvalue if changed else 1.0
-    return {
-        "points, paired": signed_text(points_gained(after, before, seed)),
-        "became right": became_right,
-        "became wrong": became_wrong,
-        "p": f"{p:.1g}",
-        "n": len(before),
-    }
-
-
-def perplexity_ratio(
-    nats: Float[np.ndarray, " text"],
-    reference_nats: Float[np.ndarray, " text"],
-    tokens: Int[np.ndarray, " text"],
-    seed: int,
-) -> Interval:
-    """Perplexity on some texts over that of a reference, from summed surprisals, over texts."""
-    extra = ratio_interval(nats - reference_nats, tokens, seed)
-    return Interval(np.exp(extra.value), np.exp(extra.low), np.exp(extra.high))

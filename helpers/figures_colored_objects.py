@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from helpers.blocking import WAYS, Hidden
 from helpers.circuit_overlap import Comparison
 from helpers.idleness import TwoTasks
-from helpers.plots import BLUE, COLORS, ORANGE, label, with_errors
+from helpers.plots import BLUE, COLORS, ORANGE, label, put_headline, with_errors
 from helpers.stats import Interval, mean_interval
 
 JUDGED = "inhibition and\nnegative movers"
@@ -71,19 +71,8 @@ def attention_rows_figure(rows: pd.DataFrame, roles: Mapping[str, str], *, title
     ax.set_yticks(np.arange(len(rows)) + 0.5)
     ax.set_yticklabels([f"{roles[head]} {head}" for head in rows.index], rotation=0)
     ax.set_xticklabels(rows.columns, rotation=40, ha="right")
-    _put_title(figure, title)
+    put_headline(figure, title)
     return figure
-
-
-def _put_title(figure: Figure, title: str) -> None:
-    """One message above all panels, from the left edge on."""
-    figure.suptitle(
-        title,
-        x=0.01,
-        ha="left",
-        weight="bold",
-        fontsize=10,
-    )
 
 
 # Idle or active -----------------------------------------------------------------------------------
@@ -107,7 +96,7 @@ def idle_figure(
     figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=(3, 2))
     _draw_heads(left, heads, seed)
     _draw_ratios(right, {JUDGED: ratio, **by_role}, margin)
-    _put_title(figure, title)
+    put_headline(figure, title)
     return figure
 
 
@@ -186,7 +175,7 @@ def overlap_figure(
     axes[0, 0].set_yticks(range(len(names)), names)
     for tick, name in zip(axes[0, 0].get_yticklabels(), names, strict=True):
         tick.set_weight("bold" if name == highlighted else "normal")
-    _put_title(figure, title)
+    put_headline(figure, title)
     handles = [
         plt.Line2D([], [], marker="o", color="0.2", label="overlap, 95% interval over prompts"),
         Patch(color="0.85", label="chance: heads of the same layers, 95% of draws"),
@@ -238,7 +227,7 @@ def blocked_figure(
         plt.Line2D([], [], label=f"{n_controls} sets of matched heads", **controls),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
-    _put_title(figure, title)
+    put_headline(figure, title)
     return figure
 
 

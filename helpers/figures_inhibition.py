@@ -28,7 +28,7 @@ def removal(studies: Sequence[HeadRemoval], *, title: str) -> Figure:
         _draw_losses(ax, study)
     n_prompts = len(studies[0].run.unedited)
     axes[0, 0].set_ylabel(f"inhibition score lost (%), n = {n_prompts} prompts")
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
+    plots.put_headline(figure, title)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=2, fontsize=8)
     return figure
@@ -152,7 +152,7 @@ def weight_edits(
         ylim=(-0.6, len(names) - 0.4),
     )
     _draw_divergence(right, divergence)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
+    plots.put_headline(figure, title)
     return figure
 
 
@@ -222,7 +222,7 @@ def traversal(
     for ax, (name, matrix) in zip(axes, matrices.items(), strict=False):
         _draw_matrix(ax, matrix, name)
     _draw_by_size(axes[-1], by_size, n_lists)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
+    plots.put_headline(figure, title, fontsize=11)
     return figure
 
 

@@ -27,6 +27,7 @@ from helpers.plots import (
     RED,
     bars_with_intervals,
     label,
+    put_headline,
     with_errors,
 )
 from helpers.self_repair import SelfRepair
@@ -46,7 +47,7 @@ PLACES = {
 
 
 def _set_title(figure: Figure, title: str, *, characters: int = 88) -> None:
-    figure.suptitle(textwrap.fill(title, characters), x=0.01, ha="left", weight="bold", fontsize=10)
+    put_headline(figure, textwrap.fill(title, characters))
 
 
 # --- titles ---------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def confusion_maps(
         ax.set_title(f"{size} items, n = {counts[size]} (% of a row)", fontweight="normal")
         for place in range(size):
             ax.add_patch(Rectangle((place, place), 1, 1, fill=False, ec=INK, lw=1.4, clip_on=False))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    plots.put_headline(figure, title)
     return figure
 
 
@@ -174,7 +174,7 @@ def place_map(
     plt.setp(axes[-1], xlabel=f"{axes_names[0]} (SD)")
     plt.setp(axes[:, 0], ylabel=f"{axes_names[1]} (SD)")
     figure.colorbar(image, ax=axes, label="probability of the item", shrink=0.8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    plots.put_headline(figure, title)
     return figure
 
 

@@ -81,19 +81,8 @@ def repair_figure(
     axes[0].set_yticks(range(len(conditions)), [condition.name for condition in conditions])
     axes[0].set_title("full vocabulary (dots: random heads)")
     axes[0].invert_yaxis()
-    _headline(figure, title)
+    plots.put_headline(figure, title, fontsize=10.5)
     return figure
-
-
-def _headline(figure: Figure, title: str) -> None:
-    """A title that begins at the left edge of the figure, above all panels."""
-    figure.suptitle(
-        title,
-        x=0.01,
-        ha="left",
-        weight="bold",
-        fontsize=10.5,
-    )
 
 
 def _draw_condition(ax: Axes, y: int, condition: Condition, vocabulary: str) -> None:
@@ -154,7 +143,7 @@ def copying_figure(
     axes[0].set_ylabel(f"points gained, {n_prompts} prompts")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
-    _headline(figure, title)
+    plots.put_headline(figure, title, fontsize=10.5)
     for ax, by_head in zip(axes, gains.values(), strict=True):
         with_role = [head for head in by_head if head in roles]
         named = sorted(with_role, key=lambda head: -abs(by_head[head]))[:MOST_NAMES]
@@ -266,7 +255,7 @@ def answer_bars(shares: pd.DataFrame, *, title: str, n_prompts: int) -> Figure:
     ax.invert_yaxis()
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.set(xlim=(0, 1), xlabel=f"answers in the full vocabulary, {n_prompts} prompts")
-    _headline(figure, title)
+    plots.put_headline(figure, title, fontsize=10.5)
     figure.legend(loc="outside lower center", ncols=len(shares.columns), fontsize=8)
     return figure
 
@@ -322,7 +311,7 @@ def dose_curves(
     axes[0].yaxis.set_major_formatter(PercentFormatter(1))
     axes[0].set_ylabel("right answers")
     axes[0].legend(fontsize=8)
-    _headline(figure, title)
+    plots.put_headline(figure, title, fontsize=10.5)
     return figure
 
 
@@ -377,7 +366,7 @@ def shift_figure(
     ax.set_ylim(len(shifts) - 0.45, -0.65)
     ax.grid(axis="x", color="0.93")
     ax.set_xlabel(f"change of the movers' attention from END, points; {n_prompts} prompts")
-    _headline(figure, title)
+    plots.put_headline(figure, title, fontsize=10.5)
     ax.legend(fontsize=8)
     return figure
 
@@ -421,7 +410,7 @@ def rank_figure(
             "label": name,
         }
         ax.plot(*np.array(points).reshape(-1, 2).T, **style)
-    _headline(figure, title)
+    plots.put_headline(figure, title, fontsize=10.5)
     ax.set_xlabel(f"rank by path-patching effect, 1 to {len(heads)} (high: works for the answer)")
     ax.set_ylabel("rank by logits gained\nwhen both sets are forced")
     ax.margins(0.08)
@@ -478,6 +467,6 @@ def trials(
     )
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.set(xlim=(0, 1.03), xlabel=f"right answers, {n_prompts} held-out prompts")
-    _headline(figure, title)
+    plots.put_headline(figure, title, fontsize=10.5)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure

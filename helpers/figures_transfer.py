@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from helpers.overlap_transfer import Relation
 from helpers.planted_study import PairStudy
-from helpers.plots import BLUE, ORANGE, RED, with_errors
+from helpers.plots import BLUE, ORANGE, RED, put_headline, with_errors
 from helpers.stats import Interval
 from helpers.transfer import Ability, Dissociation, Matrix, interval_of
 
@@ -165,7 +165,7 @@ def overlap_transfer_figure(
     axes[0, 0].set_ylabel(f"damage to the other task, mean of both\n({LOST})")
     note = f"no label: overlap below {LABELED_OVERLAP} and damage below {LABELED_DAMAGE}%"
     figure.text(0.99, 0.99, note, ha="right", va="top", fontsize=7, color="0.35")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
+    put_headline(figure, title)
     return figure
 
 
@@ -226,7 +226,7 @@ def planted_test_figure(
         ax.set_xlabel(f"{len(values)} models, sorted")
     axes[0, 0].set_ylabel("own minus cross damage\n(% of the gap, 95% intervals)")
     axes[0, 0].legend(fontsize=7)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
+    put_headline(figure, title)
     return figure
 
 

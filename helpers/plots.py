@@ -56,6 +56,11 @@ CENTER = {"ha": "center", "va": "center"}
 plt.rcParams.update(STYLE)
 
 
+def put_headline(figure: Figure, title: str, *, fontsize: float | int = 10) -> None:
+    """A title above all panels that begins at the left edge of the figure."""
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=fontsize)
+
+
 def label(role: str) -> str:
     """A role's name as people write it: `duplicate_token` -> "duplicate token"."""
     return role.replace("_", " ")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from helpers.plots import STYLE
+from helpers.plots import STYLE, put_headline
 from suite.scorecard import Cell, applies, cell, legend, models_in, our_claims, papers_claims
 from suite.verdicts import Verdict
 
@@ -54,7 +54,7 @@ def scorecard_figure(measured: pd.DataFrame, *, title: str) -> Figure:
                 _draw_cell(ax, x, y, cell(measured, claim, model))
     first_of_ours = rows - len(our_claims())
     ax.axhline(first_of_ours, color="0.3", linewidth=0.8)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
+    put_headline(figure, title, fontsize=11)
     figure.supxlabel(legend(), x=0.01, ha="left", fontsize=9)
     return figure
 

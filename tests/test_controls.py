@@ -5,9 +5,7 @@ import pytest
 
 from helpers.controls import compare, control_of, mean_over_draws, points_over
 from helpers.effects import (
-    paired_changes,
     percent_text,
-    perplexity_ratio,
     points_gained,
     points_text,
     signed_text,
@@ -130,30 +128,3 @@ def test_shares_and_points_as_text():
 def test_words_follow_the_interval(low, high, word):
     interval = Interval(1.0, low, high)
     assert word_by_sign(interval, above="more", below="less", unclear="equal") == word
-
-
-def test_paired_changes_count_both_ways_and_give_mcnemars_p():
-    before = np.array([True, False, False, False, False, True])
-    after = np.array([False, True, True, True, True, True])
-    changes = paired_changes(before, after, seed=0)
-    assert changes["became right"] == 4
-    assert changes["became wrong"] == 1
-    assert changes["n"] == 6
-    assert changes["p"] == "0.4"  # exact: 2 * (1 + 5) / 32 = 0.375
-    assert changes["points, paired"].startswith("+50.0 [")
-
-
-def test_without_any_change_p_is_one():
-    hits = np.array([True, False])
-    assert paired_changes(hits, hits, seed=0)["p"] == "1"
-
-
-def test_perplexity_ratio():
-    """Each text loses log 2 nats per token, so the perplexity doubles, whatever the texts."""
-    counts = np.array([10, 20, 30])
-    before = np.array([20.0, 50.0, 90.0])
-    after = before + counts * np.log(2)
-    ratio = perplexity_ratio(after, before, counts, seed=0)
-    assert ratio.value == pytest.approx(2)
-    assert ratio.low == pytest.approx(2)
-    assert ratio.high == pytest.approx(2)
